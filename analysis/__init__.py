@@ -1,0 +1,1 @@
+"""What is learnt from stored runs and adapters: tables, figures, studies. Reads results, never trains."""

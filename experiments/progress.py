@@ -1,0 +1,54 @@
+"""What a sweep shows while it goes: one bar with an ETA over its runs, and one line a run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from tqdm.auto import tqdm
+
+SWEEP = "sweep.jsonl"  # in the study's folder: a line for every run of the last sweep
+failures: list[str] = []  # overrides of the runs that could not be done
+
+
+def report(line: str) -> None:
+    """Print a line above the bars."""
+    tqdm.write(line, file=sys.stderr if line.startswith("error") else sys.stdout)
+
+
+def sweep_size(config: DictConfig) -> int:
+    """Number of runs in the grid of a multirun config: Hydra's own expansion, counted."""
+    grid = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
+    overrides = OverridesParser.create().parse_overrides([*grid, *config.hydra.overrides.task])
+    return sum(len(batch) for batch in BasicSweeper.split_arguments(overrides, None))
+
+
+class SweepProgress(Callback):
+    """Hydra callback: a bar over the runs of a multirun, and a fresh sweep.jsonl for them."""
+
+    bar: tqdm[Any] | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Open the bar and start the study's list of runs."""
+        if config.study.name:
+            folder = Path(config.study_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / SWEEP).write_text("")
+        self.bar = tqdm(
+            total=sweep_size(config), desc=config.study.name or "sweep", unit="run", smoothing=0, disable=None
+        )
+
+    def on_job_end(self, config: DictConfig, job_return: Any, **_: Any) -> None:
+        """One run more."""
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()

@@ -1,0 +1,124 @@
+"""One run from one config, or (study=…, or -m) a grid of runs. A stored run is not computed again.
+
+python -m experiments.run method.r=4 seed=1
+python -m experiments.run study=rank_ablation preset=desk
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments import progress
+from experiments.store import DivergedError, Store, definition, run_id
+from lora.config import InputError
+
+Record = Callable[..., None]
+
+
+def store_of(config: Mapping[str, Any]) -> Store:
+    """The store in which a config's runs are."""
+    return Store(Path(config["results_dir"]) / "runs")
+
+
+def ensure(config: Mapping[str, Any]) -> str:
+    """The run_id of a resolved config; its run is computed unless it is stored. Raises InputError as `compute` does."""
+    store, defined = store_of(config), definition(config)
+    identifier = run_id(defined)
+    found = identifier in store
+    if not found:
+        with store.lock(identifier):
+            found = identifier in store  # another process may have computed it while this one waited
+            if not found:
+                from experiments.compute import compute  # imports torch: seconds that a stored run does not need
+
+                with store.writing(identifier, defined) as folder:
+                    compute(config, folder)
+    progress.report(_summary(config, store, identifier) + (" (stored)" if found else ""))
+    return identifier
+
+
+def _summary(config: Mapping[str, Any], store: Store, identifier: str) -> str:
+    method, metrics, main = config["method"], store.metrics(identifier), store.main_scores(identifier)
+    what = " ".join(f"{key}={method[key]}" for key in ("weight_types", "r") if key in method)
+    return (
+        f"{identifier}  {config['model']['name']} {config['task']['name']} {method['name']} {what}"
+        f" lr={config['training']['lr']:g} seed={config['seed']}: {metrics['main_metric']}"
+        f" validation {main['validation']:.4f}, test {main['test']:.4f}; {metrics['train_seconds']:.0f} s"
+    )
+
+
+def tune(config: DictConfig, record: Record) -> float:
+    """The learning rate of `tuning.lr_grid` with the best validation score, all else as in `config` and `tuning.at`.
+
+    Raises InputError if no learning rate of the grid trains.
+    """
+    scores: dict[float, float] = {}
+    for lr in config.tuning.lr_grid:
+        candidate = config.copy()
+        for key, value in {**config.tuning.at, "training.lr": lr}.items():
+            OmegaConf.update(candidate, key, value)
+        try:
+            identifier = ensure(_resolve(candidate))
+        except DivergedError as error:
+            progress.report(f"lr={lr:g} is out: {error}")
+            continue
+        record(run_id=identifier, role="tuning")
+        scores[lr] = store_of(config).main_scores(identifier)["validation"]
+    if not scores:
+        raise InputError(
+            f"no learning rate of tuning.lr_grid = {list(config.tuning.lr_grid)} trains: give smaller ones"
+        )
+    return max(scores, key=lambda lr: scores[lr])
+
+
+def _resolve(config: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig) -> None:
+    """Compute, or find, the run of `config`; a study's sweep.jsonl notes the run, or why there is none."""
+
+    def record(**entry: str) -> None:
+        if config.study.name:
+            with (Path(config.study_dir) / progress.SWEEP).open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    try:
+        if config.training.lr == "tuned":
+            config.training.lr = tune(config, record)
+        record(run_id=ensure(_resolve(config)), role="study")
+    except InputError as error:  # caught here: Hydra would print a traceback, and stop the sweep
+        overrides = " ".join(HydraConfig.get().overrides.task)
+        record(run_id=overrides, role="study", error=str(error))
+        progress.report(f"error: {overrides}: {error}" if config.study.name else f"error: {error}")
+        progress.failures.append(overrides)
+
+
+def command() -> int:
+    """Run `main`; bad input is one line and exit code 2, and the other runs of a study are done all the same."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed with a traceback
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is stored, the same command continues", file=sys.stderr)
+        return 130
+    return 2 if progress.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -1,0 +1,113 @@
+"""Runs, stored by what defines them: results/runs/<run_id>/, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from experiments import tasks
+from lora.config import InputError
+
+RECIPE = 1  # part of every run_id: raise it when the same config would from now on give another result
+DEFINING = ("model", "task", "method", "training", "seed")
+
+
+def definition(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a resolved config that defines a run's result. The user's own files count by content, not by place.
+
+    Raises InputError for a data file or folder that is not there.
+    """
+    defined = {key: config[key] for key in DEFINING} | {"recipe": RECIPE}
+    task = tasks.resolve(config["task"])
+    defined["task"] = {
+        key: value for key, value in task.items() if "data_sha256" not in task or key not in tasks.PATH_FIELDS
+    }
+    folder = Path(config["model"]["path"]).expanduser()
+    if folder.is_dir():
+        defined["model"] = {**config["model"], "path": f"fingerprint:{fingerprint(folder)}"}
+    return defined
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash of a model folder: each file's name, size, first and last MiB (weights run to gigabytes)."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            size = file.stat().st_size
+            digest.update(f"{file.name}\0{size}\0".encode())
+            with file.open("rb") as stream:
+                digest.update(stream.read(2**20))
+                stream.seek(max(0, size - 2**20))
+                digest.update(stream.read())
+    return digest.hexdigest()[:16]
+
+
+def run_id(defined: Mapping[str, Any]) -> str:
+    """First 12 hex digits of the SHA-256 of the canonical JSON of a definition."""
+    canonical = json.dumps(defined, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+class DivergedError(InputError):
+    """Training stopped because the loss was not finite."""
+
+
+class Store:
+    """The folder of all runs. Safe for many processes: who computes a run holds its lock, others wait and then read."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, identifier: str) -> Path:
+        """Where a run is, or would be."""
+        return self.root / identifier
+
+    def failure(self, identifier: str) -> Path:
+        """Where the history of a run that failed is, or would be."""
+        return self.root / f"{identifier}.failed"
+
+    def __contains__(self, identifier: str) -> bool:
+        return (self.folder(identifier) / "metrics.json").is_file()
+
+    def metrics(self, identifier: str) -> dict[str, Any]:
+        """metrics.json of a stored run."""
+        content: dict[str, Any] = json.loads((self.folder(identifier) / "metrics.json").read_text())
+        return content
+
+    def main_scores(self, identifier: str) -> dict[str, float]:
+        """The main metric of a stored run by split."""
+        content = self.metrics(identifier)
+        return {row["split"]: row["value"] for row in content["metrics"] if row["metric"] == content["main_metric"]}
+
+    def lock(self, identifier: str) -> FileLock:
+        """Held while a run is computed; the system lets go of it when the process dies."""
+        locks = self.root / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        return FileLock(locks / identifier)
+
+    @contextmanager
+    def writing(self, identifier: str, defined: Mapping[str, Any]) -> Iterator[Path]:
+        """A folder to write a run into, renamed to its place at the end, or after an error to <run_id>.failed."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        for stale in self.root.glob(f".{identifier}.*"):
+            shutil.rmtree(stale)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{identifier}.", dir=self.root))
+        temporary.chmod(0o755)
+        (temporary / "config.yaml").write_text(yaml.safe_dump(dict(defined), sort_keys=False))
+        place = self.failure(identifier)
+        try:
+            yield temporary
+            place = self.folder(identifier)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(self.failure(identifier), ignore_errors=True)
+            temporary.rename(place)

@@ -1,0 +1,80 @@
+"""Tasks: text classification and regression data, each split into train, validation and test.
+
+A task is one YAML in conf/task/ and one file here for its family: a module with `load(task) -> TaskData`. The data
+depend on the task's own fields only, `split_seed` included, never on the seed of a run.
+"""
+
+import hashlib
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora.config import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+# The fields of a task that name the user's own files and folders: where the data are, not what they are.
+PATH_FIELDS = ("path", "validation_path", "test_path", "data_dir")
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Three splits with columns text, text_pair (pair tasks only) and label: an index into label_names, or a float."""
+
+    train: "Dataset"
+    validation: "Dataset"
+    test: "Dataset"
+    label_names: tuple[str, ...]  # empty for regression
+    metric: str  # the main metric, a name in experiments.metrics
+    more_metrics: tuple[str, ...] = ()  # reported beside it
+
+
+def load(task: Mapping[str, Any]) -> TaskData:
+    """The data of a task config, shuffled and cut to at most train_examples, validation_examples and test_examples.
+
+    The shuffle has the fixed seed `split_seed`: the first n examples of a bigger cut are the smaller cut. None (null)
+    means all. Raises InputError for an unknown family, a size below 1, and whatever the family finds wrong.
+    """
+    families = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    if task["family"] not in families:
+        raise InputError(f"unknown task family '{task['family']}'; there are: {', '.join(families)}")
+    sizes = {split: task.get(f"{split}_examples") for split in ("train", "validation", "test")}
+    for split, size in sizes.items():
+        if size is not None and size < 1:
+            raise InputError(f"task.{split}_examples must be 1 or more, or null for all; got {size}")
+    data: TaskData = importlib.import_module(f"{__name__}.{task['family']}").load(task)
+    seed = task["split_seed"]
+    cut = {split: _first(getattr(data, split), size, seed) for split, size in sizes.items()}
+    return replace(data, more_metrics=tuple(task.get("more_metrics") or ()), **cut)
+
+
+def _first(dataset: "Dataset", size: int | None, seed: int) -> "Dataset":
+    shuffled = dataset.shuffle(seed=seed)
+    return shuffled if size is None else shuffled.select(range(min(size, len(shuffled))))
+
+
+def resolve(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The task config with what PATH_FIELDS leave open: a name, and the SHA-256 of the user's data as `data_sha256`.
+
+    Without PATH_FIELDS the result says what the data are, wherever they lie. Tasks without files of the user's come
+    back as they are. Raises InputError for a file or folder that is not there.
+    """
+    paths = [Path(task[field]).expanduser() for field in PATH_FIELDS if task.get(field) is not None]
+    if not paths:
+        return dict(task)
+    digest = hashlib.sha256()
+    for path in paths:
+        # Of a folder, the tables: GLUE's folders also hold notes and sources, which no task reads.
+        files = sorted(f for f in path.iterdir() if f.suffix in (".tsv", ".txt")) if path.is_dir() else [path]
+        for file in files:
+            if not file.is_file():
+                raise InputError(f"there is no file or folder {file}")
+            digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+            with file.open("rb") as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return {**task, "name": task["name"] or paths[0].stem, "data_sha256": digest.hexdigest()}

@@ -1,0 +1,82 @@
+"""What the task families share: from files to pandas frames (text, [text_pair], label) to a TaskData."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from datasets import Dataset
+from sklearn.model_selection import train_test_split
+
+from experiments.tasks import TaskData
+from lora.config import InputError
+
+
+def read_table(path: Path, sep: str, quoting: int = csv.QUOTE_NONE, **options: Any) -> pd.DataFrame:
+    """A UTF-8 table, every cell a string: words such as NA and None are text, not missing values.
+
+    Raises InputError for a file that is missing, empty, unreadable or not a table; `options` go to pandas.read_csv.
+    """
+    options |= {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+    try:
+        frame: pd.DataFrame = pd.read_csv(path, sep=sep, quoting=quoting, **options)  # type: ignore[call-overload]
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except pd.errors.EmptyDataError as error:
+        raise InputError(f"{path} is empty") from error
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a table in UTF-8: {str(error).strip()}") from error
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the surplus fields for an index
+        raise InputError(f"{path}: the rows have more fields than the header")
+    return frame
+
+
+def require_columns(frame: pd.DataFrame, columns: list[str], path: Path) -> None:
+    """Raises InputError, listing the columns there are, if one is missing."""
+    missing = [column for column in columns if column not in frame]
+    if missing:
+        raise InputError(f"{path} has no column '{missing[0]}'; its columns are: {', '.join(map(str, frame.columns))}")
+
+
+def require_classes(frame: pd.DataFrame, path: Path) -> None:
+    """Raises InputError if a training frame has no rows, or one label only."""
+    labels = frame["label"].unique()
+    if len(labels) == 0:
+        raise InputError(f"{path} has no rows")
+    if len(labels) == 1:
+        raise InputError(
+            f"{path} has one class only, '{labels[0]}': two or more are needed to learn to tell them apart"
+        )
+
+
+def split(frame: pd.DataFrame, size: float, seed: int, stratified: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Cut `size` rows (a number, or a fraction below 1) off a frame; returns (rest, cut).
+
+    Stratified by label: the classes are in both parts in proportion, but a class with a single row stays in the rest.
+    Raises InputError if there are too few rows.
+    """
+    single = ~frame["label"].duplicated(keep=False) & stratified
+    common = frame[~single]
+    try:
+        rest, cut = train_test_split(
+            common, test_size=size, random_state=seed, stratify=common["label"] if stratified else None
+        )
+    except ValueError as error:
+        raise InputError(
+            f"too few rows to split: {len(frame)} rows, {frame['label'].nunique()} classes, {size} held out ({error})"
+        ) from error
+    return pd.concat([rest, frame[single]]), cut
+
+
+def task_data(
+    train: pd.DataFrame, validation: pd.DataFrame, test: pd.DataFrame, label_names: tuple[str, ...], metric: str
+) -> TaskData:
+    """Frames to datasets; labels become indices into label_names, or floats where there are no label names."""
+    index = {name: i for i, name in enumerate(label_names)}
+
+    def dataset(frame: pd.DataFrame) -> Dataset:
+        columns = [column for column in ("text", "text_pair", "label") if column in frame]
+        labels = frame["label"].map(index).astype("int64") if label_names else frame["label"].astype("float64")
+        return Dataset.from_pandas(frame[columns].assign(label=labels), preserve_index=False)
+
+    return TaskData(dataset(train), dataset(validation), dataset(test), label_names, metric)

@@ -1,0 +1,102 @@
+"""Put adapters into a model and take them out again: eject undoes inject, and unmerge undoes merge, bit for bit."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+from torch import nn
+
+from lora.config import InputError, LoRAConfig
+from lora.layer import LoRALayer, Part
+from lora.targets import Place, find_places
+
+
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALayer]]:
+    """(name, layer) of every adapted module."""
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoRALayer))
+
+
+def attach(model: nn.Module, places: Iterable[Place], dropout: float = 0.0, init: str = "gaussian") -> None:
+    """Wrap the modules of `places`, in place. All are built and checked before the first is put in.
+
+    Raises InputError if the model has adapters already or lacks a module, or for the reasons of `LoRALayer`.
+    """
+    if any(lora_layers(model)):
+        raise InputError("the model has LoRA adapters already: eject them first")
+    parts: dict[str, list[Part]] = {}
+    for place in places:
+        parts.setdefault(place.module, []).append(place.part)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for name in parts:
+        if name not in modules:
+            raise InputError(f"the model has no module {name}")
+    layers = {name: LoRALayer(modules[name], tuple(group), dropout, init) for name, group in parts.items()}
+    for name, layer in layers.items():
+        layer.train(model.training)
+        model.set_submodule(name, layer)
+
+
+def inject(model: nn.Module, config: LoRAConfig) -> None:
+    """Put the adapters of `config` into `model`. Its outputs do not change (B = 0). This freezes nothing: see `freeze`.
+
+    Raises InputError for the reasons of `find_places` and `attach`; the model is then as it was.
+    """
+    attach(model, find_places(model, config), config.dropout, config.init)
+
+
+def eject(model: nn.Module) -> None:
+    """Put the original modules back: the model is bit-identical to the one before `inject`."""
+    for name, layer in list(lora_layers(model)):
+        layer.unmerge()
+        model.set_submodule(name, layer.base)
+
+
+def merge(model: nn.Module) -> None:
+    """Merge every adapter into its weight: same outputs, no extra latency (paper, section 4.1)."""
+    for _, layer in lora_layers(model):
+        layer.merge()
+
+
+def unmerge(model: nn.Module) -> None:
+    """Undo `merge`: every W0 is back, bit for bit."""
+    for _, layer in lora_layers(model):
+        layer.unmerge()
+
+
+def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Name -> parameter, of all but A and B, by the names that they have in the model without adapters."""
+    adapted = {name for name, _ in lora_layers(model)}
+    found: dict[str, nn.Parameter] = {}
+    for name, parameter in model.named_parameters():
+        module, _, leaf = name.rpartition(".")
+        owner = module.removesuffix(".base")
+        if owner in adapted:
+            found[f"{owner}.{leaf}"] = parameter
+        elif module.rpartition(".")[0] not in adapted:
+            found[name] = parameter
+    return found
+
+
+def freeze(model: nn.Module, trained: Iterable[str] = ()) -> None:
+    """Train A and B of every adapter and the modules or parameters named in `trained` (heads); freeze the rest.
+
+    Raises InputError if a name in `trained` is no module or parameter of the model.
+    """
+    base = base_parameters(model)
+    chosen = {name: [key for key in base if key == name or key.startswith(f"{name}.")] for name in trained}
+    for name, keys in chosen.items():
+        if not keys:
+            raise InputError(f"{name!r} is to be trained, but the model has no module or parameter of that name")
+    for parameter in base.values():
+        parameter.requires_grad_(False)
+    for key in itertools.chain(*chosen.values()):
+        base[key].requires_grad_(True)
+    for _, layer in lora_layers(model):
+        layer.lora_A.requires_grad_(True)
+        layer.lora_B.requires_grad_(True)
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Name -> parameter, of all that is trained."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

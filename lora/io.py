@@ -1,0 +1,182 @@
+"""Save and load adapters with every trained parameter. A folder holds lora_config.json and adapter.safetensors.
+
+lora_config.json   what was adapted: one entry a target, and the names of the other trained parameters
+adapter.safetensors   `<module>.<weight_type>.lora_A` (r, k), `….lora_B` (d, r), and the other parameters by their names
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lora.config import InputError
+from lora.inject import attach, base_parameters, eject, lora_layers
+from lora.targets import layer_of, make_place
+
+CONFIG, WEIGHTS, FORMAT = "lora_config.json", "adapter.safetensors", 1
+
+
+class Target(NamedTuple):
+    """One adapter: delta_w = scaling * B A of `shape` (d, k), in `module`, with A (r, k) and B (d, r).
+
+    `w0_norm` is the Frobenius norm of the W0 it was trained on, or 0 if that is not known.
+    """
+
+    module: str
+    weight_type: str
+    layer: int | None
+    r: int
+    scaling: float
+    shape: tuple[int, int]
+    w0_norm: float
+
+    @property
+    def key(self) -> str:
+        """Prefix of the target's tensors in the file."""
+        return f"{self.module}.{self.weight_type}"
+
+    def check(self, A: Tensor, B: Tensor, source: str) -> None:
+        """Raises InputError, naming `source`, if A or B has not the shape that it must have."""
+        (d, k), r = self.shape, self.r
+        if A.shape != (r, k) or B.shape != (d, r):
+            found = f"A {tuple(A.shape)} and B {tuple(B.shape)}"
+            raise InputError(f"{source} is damaged: {self.key} has {found}, but needs A {(r, k)} and B {(d, r)}")
+
+
+class Adapter(NamedTuple):
+    """A stored adapter, read without its model; tensors are read when asked for."""
+
+    folder: Path
+    targets: list[Target]
+    trained_parameters: list[str]
+
+    def matrices(self, target: Target) -> tuple[Tensor, Tensor]:
+        """A (r, k) and B (d, r), fp32. Raises InputError if the file is damaged."""
+        tensors = read_tensors(self.folder / WEIGHTS, [f"{target.key}.lora_A", f"{target.key}.lora_B"])
+        A, B = (tensor.float() for tensor in tensors.values())
+        target.check(A, B, str(self.folder))
+        return A, B
+
+
+def read_tensors(path: Path, names: list[str] | None = None) -> dict[str, Tensor]:
+    """The named (None: all) tensors of a safetensors file. Raises InputError if it is missing, damaged or lacks one."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: is its folder an adapter?")
+    try:
+        with safe_open(path, framework="pt") as file:
+            missing = sorted(set(names or ()) - set(file.keys()))
+            if missing:
+                raise InputError(f"{path} lacks the tensor {missing[0]}: it is damaged or belongs to another adapter")
+            return {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}): copy or train it again") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises InputError if the file is missing or no JSON object."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: is its folder an adapter?")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged (it holds no JSON object)")
+    return content
+
+
+def _targets(model: nn.Module) -> dict[Target, tuple[Tensor, Tensor]]:
+    """Every adapter of `model` and its A and B."""
+    found: dict[Target, tuple[Tensor, Tensor]] = {}
+    for name, layer in lora_layers(model):
+        for part in layer.parts:
+            w0 = layer.w0(part)
+            d, k = w0.shape
+            norm = w0.float().norm().item()
+            target = Target(name, part.name, layer_of(name), part.r, part.scaling, (d, k), norm)
+            found[target] = layer.lora_A[part.name], layer.lora_B[part.name]
+    return found
+
+
+def save(model: nn.Module, folder: Path | str) -> None:
+    """Write every trained parameter of `model` into `folder`, which is made: A, B, heads and all else trained."""
+    folder = Path(folder)
+    targets = _targets(model)
+    others = {name: parameter for name, parameter in base_parameters(model).items() if parameter.requires_grad}
+    tensors: dict[str, Tensor] = {**others}
+    for target, (A, B) in targets.items():
+        tensors |= {f"{target.key}.lora_A": A, f"{target.key}.lora_B": B}
+    content = {"format": FORMAT, "targets": [t._asdict() for t in targets], "trained_parameters": sorted(others)}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps(content, indent=1))
+
+
+def read(folder: Path | str) -> Adapter:
+    """An adapter folder, without its model. Raises InputError if a file is missing or damaged."""
+    folder = Path(folder)
+    content = read_json(folder / CONFIG)
+    if content.get("format") != FORMAT:
+        raise InputError(f"{folder / CONFIG} is damaged or of another version (its format is not {FORMAT})")
+    try:
+        targets = [Target(**{**entry, "shape": tuple(entry["shape"])}) for entry in content["targets"]]
+        return Adapter(folder, targets, list(content["trained_parameters"]))
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / CONFIG} is damaged ({error})") from error
+
+
+@torch.no_grad()
+def fill(
+    model: nn.Module, matrices: Mapping[Target, tuple[Tensor, Tensor]], parameters: Mapping[str, Tensor], source: str
+) -> None:
+    """Attach adapters holding `matrices` (A, B) to `model` and copy `parameters` into it.
+
+    Raises InputError, naming `source`, if a module or parameter does not exist, a shape differs, or W0 is not the one
+    trained on; the model is then as it was.
+    """
+    own = base_parameters(model)
+    for name, tensor in parameters.items():
+        if name not in own or own[name].shape != tensor.shape:
+            there = f"has {tuple(own[name].shape)} there" if name in own else "has no such parameter"
+            raise InputError(
+                f"{source} is for another model: it trained {name} {tuple(tensor.shape)}, this one {there}"
+            )
+    for target, (A, B) in matrices.items():
+        target.check(A, B, source)
+    try:
+        attach(model, [make_place(model, t.module, t.weight_type, t.r, t.scaling) for t in matrices])
+    except InputError as error:
+        raise InputError(f"{source} does not fit this model: {error}") from error
+    here = {target.key: (target, *ours) for target, ours in _targets(model).items()}
+    for target in matrices:
+        found = here[target.key][0]
+        same_base = not target.w0_norm or abs(found.w0_norm - target.w0_norm) <= 0.01 * target.w0_norm
+        if found.shape != target.shape or not same_base:
+            eject(model)
+            raise InputError(
+                f"{source} is for another model: {target.key} was trained on a W0 of shape {target.shape} and norm"
+                f" {target.w0_norm:.4g}, here it is {found.shape} and {found.w0_norm:.4g}"
+            )
+    for target, (A, B) in matrices.items():
+        _, own_A, own_B = here[target.key]
+        own_A.copy_(A)
+        own_B.copy_(B)
+    for name, tensor in parameters.items():
+        own[name].copy_(tensor)
+
+
+def load(model: nn.Module, folder: Path | str) -> None:
+    """Attach the adapter of `folder` to `model`, with every other parameter that was trained (heads).
+
+    Raises InputError if the adapter is damaged or is for another model; the model is then as it was.
+    """
+    adapter = read(folder)
+    matrices = {target: adapter.matrices(target) for target in adapter.targets}
+    fill(model, matrices, read_tensors(adapter.folder / WEIGHTS, adapter.trained_parameters), str(folder))

@@ -1,0 +1,77 @@
+"""Study folders and stored runs in the runner's format, made without training."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+
+@pytest.fixture
+def study_dir(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """An empty study folder results/quick/<study>; the test module's STUDY names it."""
+    folder = tmp_path / "results" / "quick" / str(request.module.STUDY)
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def runs_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "results" / "runs"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def list_run(study_dir: Path) -> Callable[..., None]:
+    """Adds a line to sweep.jsonl."""
+
+    def add(**entry: str) -> None:
+        with (study_dir / "sweep.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    return add
+
+
+@pytest.fixture
+def make_run(list_run: Callable[..., None], runs_dir: Path) -> Callable[..., str]:
+    """Stores a run and lists it in sweep.jsonl; returns its run_id."""
+
+    def make(
+        r: int = 8,
+        seed: int = 0,
+        weight_types: str = "q+v",
+        task: str = "rotten_tomatoes",
+        lr: float = 1e-3,
+        test: float = 0.8,
+        validation: float = 0.79,
+        role: str = "study",
+    ) -> str:
+        config: dict[str, Any] = {
+            "model": {"name": "minilm", "path": "cache/minilm"},
+            "task": {"name": task},
+            "method": {"name": "lora", "r": r, "alpha": 16, "dropout": 0.0, "weight_types": weight_types},
+            "training": {"lr": lr, "epochs": 2, "batch_size": 32},
+            "seed": seed,
+        }
+        run_id = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+        metrics = {
+            "run_id": run_id, "trainable_params": 1000 * r, "total_params": 10**6, "train_seconds": 2.0,
+            "tokens_per_second": 100.0, "peak_memory_bytes": 10**9, "precision": "fp32", "main_metric": "accuracy",
+            "metrics": [
+                {"split": split, "metric": metric, "value": value}
+                for split, value in (("validation", validation), ("test", test))
+                for metric in ("accuracy", "f1")
+            ],
+            "versions": {"torch": "2"}, "machine": {"cpus": 2}, "date": "2026-01-01",
+        }  # fmt: skip
+        (runs_dir / run_id).mkdir(exist_ok=True)
+        (runs_dir / run_id / "config.yaml").write_text(yaml.safe_dump(config))
+        (runs_dir / run_id / "metrics.json").write_text(json.dumps(metrics))
+        list_run(run_id=run_id, role=role)
+        return run_id
+
+    return make

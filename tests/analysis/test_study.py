@@ -1,0 +1,60 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from analysis import study
+from lora.config import InputError
+
+STUDY = "rank_ablation"
+ROOT = Path(__file__).parents[2]
+
+
+def test_unknown_study_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="rank_ablation, subspace"):
+        study.run_study(tmp_path / "ranks", tmp_path)
+
+
+def test_nothing_is_redrawn_until_a_run_changes_or_an_output_goes(
+    make_run: Callable[..., str], study_dir: Path, runs_dir: Path
+) -> None:
+    run_id = make_run()
+    outputs = study.run_study(study_dir, runs_dir)
+    picture, stamp = study_dir / "rank_ablation.png", study_dir / "provenance.json"
+    assert {picture, stamp} <= set(outputs)
+
+    def redrawn() -> bool:
+        before = picture.stat().st_mtime_ns if picture.exists() else None
+        assert study.run_study(study_dir, runs_dir) == outputs
+        return picture.stat().st_mtime_ns != before
+
+    make_run()  # the runner lists a reused run again
+    assert not redrawn()
+    picture.unlink()
+    assert redrawn()
+    metrics = runs_dir / run_id / "metrics.json"
+    metrics.write_text(metrics.read_text().replace("0.8", "0.7"))
+    assert redrawn()
+    stamp.write_text("{")
+    assert redrawn()
+    assert json.loads(stamp.read_text())["outputs"]
+
+
+def test_command_prints_results_or_one_error_line(make_run: Callable[..., str], study_dir: Path) -> None:
+    command = [sys.executable, "-m", "analysis.study", str(study_dir)]
+    bad = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert bad.returncode == 2
+    assert bad.stderr.startswith("error: ")
+    assert bad.stderr.count("\n") == 1
+    make_run()
+    good = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert good.returncode == 0
+    assert "table.md" in good.stdout
+
+
+def test_the_rank_ablation_needs_no_torch() -> None:
+    code = "import sys, analysis.study, analysis.studies.rank_ablation; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0

@@ -1,0 +1,157 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from analysis.comparison import Site, sites_of
+from analysis.figures import index_ticks
+from analysis.studies import subspace
+from analysis.tables import load_runs
+from lora.config import InputError
+from lora.io import Target
+
+STUDY = "subspace"
+SHAPE = (14, 20)
+
+
+def write_adapter(
+    folder: Path, r: int, seed: int, modules: tuple[str, ...] = ("query", "value"), trained: bool = True
+) -> None:
+    """Two layers whose value updates share their top direction over all seeds and ranks; query updates are random."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    d, k = SHAPE
+    tensors: dict[str, torch.Tensor] = {}
+    targets = []
+    for layer in range(2):
+        for module in modules:
+            weight_type = module[0]
+            name = f"bert.encoder.layer.{layer}.attention.self.{module}"
+            a = torch.randn(r, k, generator=generator)
+            b = torch.randn(d, r, generator=generator) * float(trained)
+            if weight_type == "v":
+                a[0] = 100 * torch.eye(k)[layer]
+                b[:, 0] *= 100
+            tensors |= {f"{name}.{weight_type}.lora_A": a, f"{name}.{weight_type}.lora_B": b}
+            target = {
+                "module": name,
+                "weight_type": weight_type,
+                "layer": layer,
+                "r": r,
+                "scaling": 2.0,
+                "shape": SHAPE,
+            }
+            targets.append(target | {"w0_norm": 1.0})
+    folder.mkdir()
+    save_file(tensors, folder / "adapter.safetensors")
+    (folder / "lora_config.json").write_text(json.dumps({"format": 1, "targets": targets, "trained_parameters": []}))
+
+
+@pytest.fixture
+def three_runs(make_run: Callable[..., str], runs_dir: Path) -> dict[tuple[int, int], str]:
+    runs = {(r, seed): make_run(r=r, seed=seed) for r, seed in ((2, 0), (4, 0), (4, 1))}
+    for (r, seed), run_id in runs.items():
+        write_adapter(runs_dir / run_id / "adapter", r, seed)
+    return runs
+
+
+def test_every_file_is_written_and_shared_directions_are_found(
+    three_runs: dict[tuple[int, int], str], study_dir: Path, runs_dir: Path
+) -> None:
+    outputs = {path.name for path in subspace.build(study_dir, runs_dir)}
+    figures = {f"fig{number}{version}.png" for number in (3, 4, 6, 7) for version in ("", "_delta_w")}
+    grids = {"phi_r2_r4.csv", "phi_gaussian.csv"} | {
+        f"phi_seeds_{side}.csv" for side in ("A", "delta_w_right", "delta_w_left")
+    }
+    assert outputs == figures | grids | {"runs.csv", "table.csv", "table.md"}
+    assert all((study_dir / name).stat().st_size for name in outputs)
+
+    ranks = pd.read_csv(study_dir / "phi_r2_r4.csv")
+    assert list(ranks.columns) == ["task", "weight_type", "layer", "side", "i", "j", "phi"]
+    assert len(ranks) == 2 * 2 * 3 * (2 * 4)
+    seeds = pd.read_csv(study_dir / "phi_seeds_A.csv")
+    assert list(seeds.columns) == ["task", "weight_type", "layer", "side", "i", "j1", "j2", "j3", "j4"]
+    gaussian = pd.read_csv(study_dir / "phi_gaussian.csv")
+    assert set(gaussian["dim"]) == set(SHAPE)
+
+    table = pd.read_csv(study_dir / "table.csv")
+    top = table[(table["i"] == 1) & (table["j"] == 1) & (table["side"] == "A")].set_index(
+        ["comparison", "weight_type", "layer"]
+    )
+    assert (top.xs("v", level="weight_type")["phi"] > 0.95).all()
+    assert top.xs("v", level="weight_type")["above_chance"].all()
+    assert (top.xs("q", level="weight_type")["phi"] < 0.7).all()
+    text = (study_dir / "table.md").read_text()
+    assert "r = 2 (seed 0) and r = 4 (seed 1)" in text
+    assert "- v, right singular vectors of A, 2 layers: above chance phi(1, 1) in 2" in text
+
+
+def test_ranks_are_compared_between_different_seeds(
+    make_run: Callable[..., str], study_dir: Path, runs_dir: Path
+) -> None:
+    for r, seed in ((8, 1), (8, 2), (64, 1), (64, 2)):
+        make_run(r=r, seed=seed)
+    (choice,) = subspace.choose(load_runs(study_dir, runs_dir), study_dir)
+    assert (choice.small[1], choice.large[1], choice.other[1]) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("present", [[(8, 0), (64, 0)], [(64, 0), (64, 1)], [(8, 0), (8, 1)]])
+def test_missing_runs_are_named(
+    present: list[tuple[int, int]], make_run: Callable[..., str], study_dir: Path, runs_dir: Path
+) -> None:
+    for r, seed in present:
+        make_run(r=r, seed=seed)
+    with pytest.raises(InputError, match=r"it has r = \d+: seeds .*`make subspace-plots PRESET=quick`"):
+        subspace.build(study_dir, runs_dir)
+
+
+def test_other_weight_types_are_refused(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
+    make_run(r=8)
+    make_run(r=64, weight_types="q")
+    with pytest.raises(InputError, match=r"one weight_types, but lists q\+v, q"):
+        subspace.build(study_dir, runs_dir)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "untrained", "modules"])
+def test_an_adapter_that_cannot_be_compared_is_an_input_error(
+    damage: str, three_runs: dict[tuple[int, int], str], study_dir: Path, runs_dir: Path
+) -> None:
+    folder = runs_dir / three_runs[4, 1] / "adapter"
+    weights = folder / "adapter.safetensors"
+    cut = weights.read_bytes()[:-9]
+    for path in folder.iterdir():
+        if damage != "cut":
+            path.unlink()
+    if damage == "cut":
+        weights.write_bytes(cut)
+    else:
+        folder.rmdir()
+    if damage == "untrained":
+        write_adapter(folder, 4, 1, trained=False)
+    if damage == "modules":
+        write_adapter(folder, 4, 1, modules=("query",))
+    with pytest.raises(InputError):
+        subspace.build(study_dir, runs_dir)
+
+
+def target(module: str, weight_type: str, layer: int) -> Target:
+    return Target(module, weight_type, layer, 8, 1.0, (4, 4), 1.0)
+
+
+def test_sites_are_layers_or_paths_where_layers_are_shared() -> None:
+    fused = [target("h.0.attn.c_attn", "q", 0), target("h.0.attn.c_attn", "v", 0)]
+    assert sites_of(fused) == [Site("0", "q"), Site("0", "v")]
+    stacks = [target(f"{stack}.block.0.attention.{name}", name, 0) for stack in ("encoder", "decoder") for name in "qv"]
+    assert sites_of(stacks)[2:] == [Site("decoder.block.0.attention", "q"), Site("decoder.block.0.attention", "v")]
+    patterns = [target(f"h.0.mlp.{name}", "all", 0) for name in ("c_fc", "c_proj")]
+    assert sites_of(patterns) == [Site("h.0.mlp.c_fc", "all"), Site("h.0.mlp.c_proj", "all")]
+
+
+def test_ticks_are_the_papers() -> None:
+    assert index_ticks(8).tolist() == list(range(1, 9))
+    assert index_ticks(64).tolist() == [1, 6, 12, 18, 23, 29, 35, 40, 46, 52, 58]
+    assert np.all(np.diff(index_ticks(13)) >= 1)

@@ -1,0 +1,114 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis import tables
+from lora.config import InputError
+
+STUDY = "rank_ablation"
+
+
+def test_load_runs_is_tidy_and_joins_roles(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
+    both = make_run(r=8, role="tuning", test=0.75)
+    make_run(r=8, role="study", test=0.75)
+    make_run(r=1, lr=5e-4)
+    runs = tables.load_runs(study_dir, runs_dir)
+    assert list(runs.columns) == [*tables.RUNS_COLUMNS, "main"]
+    assert len(runs) == 2 * 4  # two runs x (two splits x two metrics)
+    row = runs[(runs["run_id"] == both) & runs["main"] & (runs["split"] == "test")].iloc[0]
+    assert (row["role"], row["value"], row["weight_types"], row["lr"]) == ("study+tuning", 0.75, "q+v", 1e-3)
+    assert set(tables.in_role(runs, "tuning")["run_id"]) == {both}
+    assert tables.in_role(runs, "study")["run_id"].nunique() == 2
+
+
+def test_rate_without_a_dot_is_read_as_a_number(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
+    path = runs_dir / make_run() / "config.yaml"
+    path.write_text(path.read_text().replace("lr: 0.001", "lr: 1e-3"))
+    assert tables.load_runs(study_dir, runs_dir)["lr"].unique() == [1e-3]
+
+
+@pytest.mark.parametrize("content", [None, "", "\n"])
+def test_missing_or_empty_list_names_the_command(content: str | None, study_dir: Path, runs_dir: Path) -> None:
+    if content is not None:
+        (study_dir / "sweep.jsonl").write_text(content)
+    with pytest.raises(InputError, match=r"make ablate-rank PRESET=quick"):
+        tables.load_runs(study_dir, runs_dir)
+
+
+def test_damaged_list_says_which_line(make_run: Callable[..., str], study_dir: Path) -> None:
+    make_run()
+    with (study_dir / "sweep.jsonl").open("a") as file:
+        file.write('{"run_id": "abc", "ro')
+    with pytest.raises(InputError, match="line 2 is damaged"):
+        tables.read_sweep(study_dir)
+
+
+def test_missing_run_names_run_and_command(list_run: Callable[..., None], study_dir: Path, runs_dir: Path) -> None:
+    list_run(run_id="0123456789ab", role="study")
+    with pytest.raises(InputError, match=r"run 0123456789ab .*`make ablate-rank PRESET=quick` trains it"):
+        tables.load_runs(study_dir, runs_dir)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.json", '{"cut'),
+        ("metrics.json", "[]"),
+        ("config.yaml", "a: [1"),
+        ("config.yaml", "seed: 0"),
+        ("config.yaml", None),
+    ],
+)
+def test_damaged_run_is_one_clear_line(
+    name: str, content: str | None, make_run: Callable[..., str], study_dir: Path, runs_dir: Path
+) -> None:
+    path = runs_dir / make_run() / name
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match="is damaged") as caught:
+        tables.load_runs(study_dir, runs_dir)
+    assert "\n" not in str(caught.value)
+
+
+def test_failed_runs_are_kept_and_a_later_success_clears_them(
+    make_run: Callable[..., str], list_run: Callable[..., None], study_dir: Path
+) -> None:
+    run_id = make_run()
+    list_run(run_id=run_id, role="study", error="killed")
+    make_run()
+    list_run(run_id="bad", role="study", error="NaN loss\nat step 3")
+    sweep = tables.read_sweep(study_dir)
+    assert sweep.roles == {run_id: {"study"}}
+    assert tables.failure_lines(sweep.failed) == ["- Run `bad` failed and is not in the results: NaN loss at step 3"]
+
+
+def test_only_failures_is_an_error_that_says_why(list_run: Callable[..., None], study_dir: Path) -> None:
+    list_run(run_id="bad", role="study", error="NaN loss at step 3")
+    with pytest.raises(InputError, match="no finished run .*NaN loss at step 3"):
+        tables.read_sweep(study_dir)
+
+
+def test_interval_is_student_t_and_one_value_has_none() -> None:
+    values = [0.8, 0.82, 0.79]
+    frame = pd.DataFrame({"cell": ["b", "b", "b", "a"], "value": [*values, 0.5]})
+    table = tables.summarise(frame, ["cell"]).set_index("cell")
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert table.loc["b", "mean"] == pytest.approx(np.mean(values))
+    assert table.loc["b", "interval"] == pytest.approx((high - low) / 2)
+    assert table["n"].to_dict() == {"b": 3, "a": 1}
+    assert table["interval"].isna().to_dict() == {"b": False, "a": True}
+
+
+def test_provenance_has_versions_and_the_machines_of_the_trainings(
+    make_run: Callable[..., str], runs_dir: Path
+) -> None:
+    record = tables.provenance(runs_dir, [make_run(seed=seed) for seed in range(2)])
+    assert {"torch", "transformers"} <= record["versions"].keys()
+    assert record["trainings"] == [{"machine": {"cpus": 2}, "versions": {"torch": "2"}, "precision": "fp32"}]
+    json.dumps(record)
