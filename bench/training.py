@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -176,7 +177,8 @@ def flops_per_token() -> float:
 def measure(name: str, steps: int) -> Trial:
     """One trial in a new process."""
     command = [sys.executable, "-m", "bench.training", "--trial", name, "--steps", str(steps)]
-    output = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}  # what experiments.run sets, for all contenders
+    output = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if output.returncode:
         raise SystemExit(f"error: {name} failed: {(output.stderr.strip().splitlines() or ['no message'])[-1]}")
     return Trial(**json.loads(output.stdout.splitlines()[-1]))

@@ -75,7 +75,7 @@ def save_peft(model: nn.Module, folder: Path | str, base_model: str = "") -> Non
 
 
 def _peft_option(config: dict[str, Any], name: str, patterns: str, module: str) -> Any:
-    """peft's rule: the first pattern that matches the end of the module's name, else the option for all."""
+    """peft's rule: the first pattern that matches the end of the module's name, else the option for all (default 8)."""
     matching = (value for key, value in (config.get(patterns) or {}).items() if re.match(rf"(.*\.)?({key})$", module))
     return next(matching, config.get(name, 8))
 

@@ -157,21 +157,23 @@ def test_import_names_the_weight_types(tmp_path: Path) -> None:
 
 
 def test_custom_module(tmp_path: Path) -> None:
-    """A model that is no transformers model: modules by name, and a head beside them."""
+    """No transformers model; one adapted module's name is the end of another's, and a head is trained beside them."""
 
     def make() -> nn.Module:
         torch.manual_seed(0)
-        return nn.ModuleDict({"body": nn.Embedding(VOCABULARY, 8, padding_idx=3), "head": nn.Linear(8, 2)})
+        more = nn.ModuleDict({"body": nn.Linear(8, 8)})
+        return nn.ModuleDict(
+            {"body": nn.Embedding(VOCABULARY, 8, padding_idx=3), "more": more, "head": nn.Linear(8, 2)}
+        )
 
     def run(model: Any) -> Tensor:
-        return model["head"](model["body"](INPUTS))
+        return model["head"](model["more"]["body"](model["body"](INPUTS)))
 
     ours = make()
-    attach(ours, [Place("body", None, Part(targets.WHOLE, 3, 0.5))])
+    parts = {"body": Part(targets.WHOLE, 3, 0.5), "more.body": Part(targets.WHOLE, 2, 4.0)}
+    attach(ours, [Place(name, None, part) for name, part in parts.items()])
     randomise(ours)
-    freeze(ours, ["head"])
-    with torch.no_grad():
-        ours.get_submodule("head").weight.fill_(0.7)
+    train_heads(ours, ["head"])
     save_peft(ours, tmp_path)
     theirs = peft.PeftModel.from_pretrained(make(), tmp_path).base_model.model
     torch.testing.assert_close(run(theirs), run(ours))
