@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 
 from experiments import assets
@@ -90,9 +91,12 @@ def load_classifier(
         # The backward pass of scaled_dot_product_attention is slow on CPUs at these lengths.
         config._attn_implementation = "eager" if runtime.device.type == "cpu" else "sdpa"
         network = transformers.AutoModelForSequenceClassification.from_pretrained(
-            path, config=config, dtype=runtime.dtype
+            path,
+            config=config,
+            dtype=runtime.dtype,
+            ignore_mismatched_sizes=True,  # a head for another number of labels is drawn anew
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"model {model['path']} cannot be loaded: {reason}") from error
     if tokenizer.pad_token is None:

@@ -108,6 +108,7 @@ def main(config: DictConfig) -> None:
 
 def command() -> int:
     """Run `main`; bad input is one line and exit code 2, and the other runs of a study are done all the same."""
+    progress.failures.clear()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed with a traceback
     # Threads that wait must not spin: beside other work on the same cores that makes a step several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,0 +1,182 @@
+"""The runner as a user types it, on a tiny random model and a tiny file; real weights are in tests/test_make.py."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from experiments.models import Runtime, choose_runtime, has_native_bf16
+from lora import io
+
+Cli = Callable[..., Any]  # conftest.cli
+
+
+def only_run(folder: Path) -> Path:
+    runs = [path for path in (folder / "results" / "runs").iterdir() if not path.name.startswith(".")]
+    assert len(runs) == 1
+    return runs[0]
+
+
+def test_a_run_learns_and_its_folder_is_complete(cli: Cli, tiny: list[str], tiny_model: Path, tmp_path: Path) -> None:
+    result = cli(*tiny, "preset.epochs=20", "method.r=4", "method.weight_types=q+v")
+    assert result.code == 0, result.err
+    folder = only_run(tmp_path)
+    assert result.out.startswith(folder.name)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    scores = {score["split"]: score["value"] for score in metrics["metrics"] if score["metric"] == "accuracy"}
+    assert scores == {"validation": 1.0, "test": 1.0}
+    lora = 2 * 2 * (32 + 32) * 4
+    assert metrics["trainable_params"] == lora + 32 * 2 + 2
+    assert metrics["peak_memory_bytes"] > 2**20
+    with (folder / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["loss"]) for row in rows if row["split"] == "train"]
+    assert losses[-1] < 0.1 < losses[0]
+    assert sum(row["split"] == "validation" for row in rows) == 20
+
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
+    head = model.classifier.weight.clone()
+    io.load(model, folder / "adapter")
+    assert not torch.equal(model.classifier.weight, head)
+    adapter = io.read(folder / "adapter")
+    assert [target.weight_type for target in adapter.targets] == ["q", "v"] * 2
+    assert all(adapter.matrices(target)[1].any() for target in adapter.targets)
+
+
+def test_the_same_config_is_computed_once_and_a_seed_repeats(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
+    first = cli(*tiny)
+    again = cli(*tiny, "runtime.eval_batch_size=7")
+    assert again.out == first.out.rstrip() + " (stored)\n"
+    adapter = (only_run(tmp_path) / "adapter" / "adapter.safetensors").read_bytes()
+    other = cli(*tiny, f"results_dir={tmp_path}/other")
+    assert other.code == 0
+    run = next((tmp_path / "other" / "runs").glob("[!.]*"))
+    assert (run / "adapter" / "adapter.safetensors").read_bytes() == adapter
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method.r=0"], "rank r = 0 for q: r must be a whole number of at least 1"),
+        (["method.r=-2"], "rank r = -2"),
+        (["method.r=33"], "it must be between 1 and min(d, k) = 32"),
+        (["method.weight_types=q+gate"], "a bert model has no weight type 'gate': it has q, k, v, o, up, down"),
+        (["method.weight_types=q+z"], "unknown weight type 'z'"),
+        (["method.modules=['*.nothing']"], "'*.nothing' matches no module"),
+        (["method.layers=[7]"], "layers [7] do not exist"),
+        (["method.name=lorra"], "unknown method 'lorra'"),
+        (["+method.rank=4"], "unexpected keyword argument 'rank'"),
+        (["task=nope"], "Could not find 'task/nope'"),
+        (["task.path=nope.csv"], "there is no file or folder nope.csv"),
+        (["task.text_column=body"], "body"),
+        (["task.metric=blue"], "unknown metric 'blue'"),
+        (["model.path=./no/such/folder"], "model folder ./no/such/folder does not exist"),
+        (["model.path=no-such/hub-id"], "model no-such/hub-id cannot be loaded"),
+        (["training.lrr=3"], "lrr"),
+        (["runtime.precision=fp64"], "choose auto, bf16 or fp32"),
+        (["runtime.device=tpu"], "runtime.device = tpu"),
+        (["study=rank_ablation", "training.lr=1e30"], "the loss is"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    cli: Cli, tiny: list[str], overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    result = cli(*tiny, *overrides)
+    assert result.code == 2
+    errors = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert errors
+    assert message in errors[0]
+    assert "Traceback" not in result.err + result.out
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_history(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
+    result = cli(*tiny, "training.lr=1e38")
+    assert result.code == 2
+    assert "the loss is" in result.err
+    assert "of 6: training.lr = 1e+38 is too high" in result.err
+    folder = only_run(tmp_path)
+    assert folder.name.endswith(".failed")
+    with (folder / "history.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert f"at step {last['step']}" in result.err
+
+
+def test_the_other_runs_of_a_study_are_done(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
+    result = cli(*tiny, "study=rank_ablation", "method.r=1,99,2", "task=local")
+    assert result.code == 2
+    lines = (tmp_path / "results" / "smoke" / "rank_ablation" / "sweep.jsonl").read_text().splitlines()
+    assert ["error" in json.loads(line) for line in lines] == [False, True, False]
+
+
+def test_tuning_takes_the_best_rate_on_validation_and_records_it(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
+    study = [*tiny, "task=local", "study=rank_ablation", "training.lr=tuned", "preset.epochs=8", "method.r=1,2"]
+    result = cli(*study, "tuning.lr_grid=[1e-5, 1e-2, 1e38]", "tuning.at={method.r: 1, seed: 3}")
+    assert result.code == 0, result.err
+    assert "lr=1e+38 is out: the loss is" in result.out
+    lines = (tmp_path / "results" / "smoke" / "rank_ablation" / "sweep.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    assert [entry["role"] for entry in entries] == ["tuning", "tuning", "study"] * 2
+    runs = {path.parent.name: path.read_text() for path in (tmp_path / "results" / "runs").glob("[!.]*/config.yaml")}
+    assert len([name for name in runs if not name.endswith(".failed")]) == 4
+    chosen = [runs[entry["run_id"]] for entry in entries if entry["role"] == "study"]
+    assert all("lr: 0.01" in text and "seed: 0" in text for text in chosen)
+
+
+def test_a_stored_run_needs_no_torch(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
+    assert cli(*tiny).code == 0
+    code = "import sys; from experiments import run; run.command(); sys.exit('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, f"results_dir={tmp_path}/results", *tiny]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "(stored)" in done.stdout
+
+
+def test_precision_is_what_is_fast_here() -> None:
+    cpu = torch.device("cpu")
+    expected = torch.bfloat16 if has_native_bf16(cpu) else torch.float32
+    assert choose_runtime("cpu") == Runtime(cpu, expected)
+    assert choose_runtime("cpu", "bf16").dtype == torch.bfloat16
+
+
+def test_bf16_trains_with_trained_parameters_in_fp32(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
+    result = cli(*tiny, "preset.epochs=20", "runtime.precision=bf16")
+    assert result.code == 0, result.err
+    folder = only_run(tmp_path)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["precision"] == "bfloat16"
+    scores = {score["split"]: score["value"] for score in metrics["metrics"] if score["metric"] == "accuracy"}
+    assert scores["test"] == 1.0
+    tensors = io.read_tensors(folder / "adapter" / "adapter.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+def test_a_damaged_model_is_one_line(cli: Cli, tiny: list[str], tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cut"
+    shutil.copytree(tiny_model, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    result = cli(*tiny, f"model.path={folder}")
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert f"error: model {folder} cannot be loaded" in result.err
+
+
+def test_regression(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
+    header = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore"
+    rows = [f"{n}\ta\tb\tc\t{n}\td\te\tone {n}\ttwo {n}\t{n % 6}.0" for n in range(60)]
+    data = tmp_path / "stsb"
+    data.mkdir()
+    for name in ("train.tsv", "dev.tsv"):
+        (data / name).write_text("\n".join([header, *rows]) + "\n")
+    result = cli(*[o for o in tiny if not o.startswith("task")], "task=glue/stsb", f"task.data_dir={data}")
+    assert result.code == 0, result.err
+    metrics = json.loads((only_run(tmp_path) / "metrics.json").read_text())
+    assert {score["metric"] for score in metrics["metrics"]} == {"loss", "pearson", "spearman"}

@@ -1,0 +1,103 @@
+"""The commands of the README as a user types them: real weights, real data, the smallest preset."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def finished(results: Path) -> set[str]:
+    return {path.parent.name for path in results.glob("runs/[!.]*/metrics.json")}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("make") / "results"
+
+
+@pytest.mark.skipif(not (ROOT / ".venv").is_dir(), reason="make uses the environment that make setup creates")
+def test_the_two_commands(results: Path) -> None:
+    ablation = run("make", "ablate-rank", "PRESET=smoke", f"RESULTS={results}")
+    assert ablation.returncode == 0, ablation.stderr
+    study = results / "smoke" / "rank_ablation"
+    assert str(study) in ablation.stdout.splitlines()[-1]
+    assert (study / "rank_ablation.png").stat().st_size > 10_000
+    runs = pd.read_csv(study / "runs.csv")
+    assert sorted(runs["r"].unique()) == [1, 2]
+    assert runs["value"].notna().all()
+    assert set(runs["metric"]) == {"accuracy", "loss"}
+    first = finished(results)
+
+    plots = run("make", "subspace-plots", "PRESET=smoke", f"RESULTS={results}")
+    assert plots.returncode == 0, plots.stderr
+    study = results / "smoke" / "subspace"
+    for figure in ("fig3", "fig4", "fig6", "fig7"):
+        assert (study / f"{figure}.png").stat().st_size > 10_000
+        assert (study / f"{figure}_delta_w.png").stat().st_size > 10_000
+    assert (pd.read_csv(study / "phi_r2_r8.csv")["phi"].between(0, 1.0001)).all()
+    used = {json.loads(line)["run_id"] for line in (study / "sweep.jsonl").read_text().splitlines()}
+    assert used & first, "the subspace study reuses a run of the ablation"
+
+    before = {path: path.stat().st_mtime for path in results.rglob("*.*") if path.name != "multirun.yaml"}
+    again = run("make", "ablate-rank", "PRESET=smoke", f"RESULTS={results}")
+    assert again.stdout.count("(stored)") == 2
+    after = {path: path.stat().st_mtime for path in before}
+    assert {path.name for path in before if before[path] != after[path]} <= {"sweep.jsonl"}
+
+
+def test_a_sweep_that_is_killed_continues_where_it_was(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    command = [sys.executable, "-m", "experiments.run", "study=rank_ablation", "preset=smoke", "method.r=1,2,4,8"]
+    command.append(f"results_dir={results}")
+    sweep = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 500
+    while len(finished(results)) < 2 and sweep.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(sweep.pid, signal.SIGKILL)
+    sweep.wait()
+    done = finished(results)
+    assert 2 <= len(done) < 4, "killed in the middle"
+    resumed = run(*command)
+    assert resumed.returncode == 0, resumed.stderr
+    stored = {line.split()[0] for line in resumed.stdout.splitlines() if line.endswith("(stored)")}
+    assert stored == done
+    assert len(finished(results)) == 4
+    assert not list(results.glob("runs/.[0-9a-f]*")), "what the killed run had begun is gone"
+
+
+def test_two_processes_share_a_store(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "experiments.run", "preset=smoke", f"results_dir={tmp_path}/results"]
+    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted("(stored)" in output for output in outputs) == [False, True]
+    assert len(finished(tmp_path / "results")) == 1
+
+
+def test_help_names_every_target() -> None:
+    listed = run("make", "help").stdout
+    for target in ("setup", "ablate-rank", "subspace-plots", "test", "bench"):
+        assert f"make {target} " in listed
+
+
+def test_a_short_real_training_run_learns(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "experiments.run", "task=bbc_news", "preset=smoke", "task.train_examples=320"]
+    size = ["task.max_length=32", "task.test_examples=150", "training.lr=1e-2", f"results_dir={tmp_path}/results"]
+    done = run(*command, *size)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(next((tmp_path / "results").glob("runs/[!.]*/metrics.json")).read_text())
+    scores = {row["split"]: row["value"] for row in metrics["metrics"] if row["metric"] == "accuracy"}
+    assert scores["test"] > 0.7, "five classes: chance is 0.2"
+    assert metrics["trainable_params"] == 6 * 2 * (384 + 384) * 8 + 384 * 5 + 5
