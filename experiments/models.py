@@ -42,10 +42,11 @@ def choose_runtime(device: str = "auto", precision: str = "auto", threads: int |
     """Resolve `auto`. Raises InputError for a device that is not here or an unknown precision."""
     if threads:
         torch.set_num_threads(threads)
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if device not in ("cpu", "cuda", "mps") or (device != "cpu" and not getattr(torch.backends, device).is_built()):
-        raise InputError(f"runtime.device = {device}: not available here, use cpu")
+        device = next((name for name in ("cuda", "mps") if here[name]), "cpu")
+    if not here.get(device):
+        raise InputError(f"runtime.device = {device} is not available here: use cpu or auto")
     place = torch.device(device)
     if precision == "auto":
         precision = "bf16" if has_native_bf16(place) else "fp32"

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from tqdm.auto import tqdm
 
 SWEEP = "sweep.jsonl"  # in the study's folder: a line for every run of the last sweep
+computed: list[str] = []  # run_ids of the runs that were not stored
 failures: list[str] = []  # overrides of the runs that could not be done
 
 
@@ -46,6 +47,7 @@ class SweepProgress(Callback):
     def on_job_end(self, config: DictConfig, job_return: Any, **_: Any) -> None:
         """One run more."""
         if self.bar is not None:
+            self.bar.initial = self.bar.n + 1 - len(computed)  # runs that were stored say nothing of the time to come
             self.bar.update()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:

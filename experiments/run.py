@@ -44,16 +44,17 @@ def ensure(config: Mapping[str, Any]) -> str:
 
                 with store.writing(identifier, defined) as folder:
                     compute(config, folder)
-    progress.report(_summary(config, store, identifier) + (" (stored)" if found else ""))
+                progress.computed.append(identifier)
+    progress.report(_summary(defined, store, identifier) + (" (stored)" if found else ""))
     return identifier
 
 
-def _summary(config: Mapping[str, Any], store: Store, identifier: str) -> str:
-    method, metrics, main = config["method"], store.metrics(identifier), store.main_scores(identifier)
+def _summary(defined: Mapping[str, Any], store: Store, identifier: str) -> str:
+    method, metrics, main = defined["method"], store.metrics(identifier), store.main_scores(identifier)
     what = " ".join(f"{key}={method[key]}" for key in ("weight_types", "r") if key in method)
     return (
-        f"{identifier}  {config['model']['name']} {config['task']['name']} {method['name']} {what}"
-        f" lr={config['training']['lr']:g} seed={config['seed']}: {metrics['main_metric']}"
+        f"{identifier}  {defined['model']['name']} {defined['task']['name']} {method['name']} {what}"
+        f" lr={defined['training']['lr']:g} seed={defined['seed']}: {metrics['main_metric']}"
         f" validation {main['validation']:.4f}, test {main['test']:.4f}; {metrics['train_seconds']:.0f} s"
     )
 
@@ -109,6 +110,7 @@ def main(config: DictConfig) -> None:
 def command() -> int:
     """Run `main`; bad input is one line and exit code 2, and the other runs of a study are done all the same."""
     progress.failures.clear()
+    progress.computed.clear()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed with a traceback
     # Threads that wait must not spin: beside other work on the same cores that makes a step several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

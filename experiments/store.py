@@ -22,7 +22,7 @@ DEFINING = ("model", "task", "method", "training", "seed")
 
 
 def definition(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a resolved config that defines a run's result. The user's own files count by content, not by place.
+    """The part of a resolved config that defines a run's result. The user's own files count by content, not place.
 
     Raises InputError for a data file or folder that is not there.
     """
@@ -33,7 +33,7 @@ def definition(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     folder = Path(config["model"]["path"]).expanduser()
     if folder.is_dir():
-        defined["model"] = {**config["model"], "path": f"fingerprint:{fingerprint(folder)}"}
+        defined["model"] = {**config["model"], "name": folder.name, "path": f"fingerprint:{fingerprint(folder)}"}
     return defined
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from experiments.models import Runtime, choose_runtime, has_native_bf16
 from lora import io
 
 Cli = Callable[..., Any]  # conftest.cli
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
 def only_run(folder: Path) -> Path:
@@ -157,6 +158,32 @@ def test_bf16_trains_with_trained_parameters_in_fp32(cli: Cli, tiny: list[str], 
     assert scores["test"] == 1.0
     tensors = io.read_tensors(folder / "adapter" / "adapter.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes", "head"),
+    [
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}, "score.weight"),
+        ("llama", SIZES, "score.weight"),
+        ("roberta", SIZES, "classifier.dense.weight"),
+    ],
+)
+def test_other_architectures_learn_and_load(
+    cli: Cli, tiny: list[str], tiny_model: Path, tmp_path: Path, family: str, sizes: dict[str, int], head: str
+) -> None:
+    folder = tmp_path / family
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, vocab_size=30522, pad_token_id=0, **sizes)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    names = ["input_ids", "attention_mask"]
+    AutoTokenizer.from_pretrained(tiny_model, model_input_names=names).save_pretrained(folder)
+    result = cli(*tiny, f"model.path={folder}", "preset.epochs=20")
+    assert result.code == 0, result.err
+    assert "test 1.0000" in result.out
+    run = only_run(tmp_path)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    io.load(model, run / "adapter")
+    assert head in io.read(run / "adapter").trained_parameters
 
 
 def test_a_damaged_model_is_one_line(cli: Cli, tiny: list[str], tiny_model: Path, tmp_path: Path) -> None:
