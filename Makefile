@@ -5,6 +5,7 @@ MODEL ?=
 TASK ?=
 ARGS ?=
 
+MAKEFLAGS += --no-print-directory
 PYTHON := .venv/bin/python
 READY := .venv/.ready
 # A name in experiments/conf is that config; anything else is a hub id or folder, or a data file.
