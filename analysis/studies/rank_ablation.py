@@ -146,7 +146,11 @@ def draw(test: pd.DataFrame, summary: pd.DataFrame, path: Path) -> Path:
     for axis, ((model, task, metric), means) in zip(axes.flat, cells, strict=False):
         seeds = test[(test["model"] == model) & (test["task"] == task)]
         figures.quality_lines(axis, seeds, means, "r", "weight_types", names)
-        axis.set(title=f"{task} ({model})", xlabel="rank r", ylabel=f"test {metric} (%)")
+        # The runs set the scale: an interval over three seeds of which one failed would squeeze all else into a line.
+        lowest, highest = 100 * seeds["value"].min(), 100 * seeds["value"].max()
+        margin = max(1.0, 0.1 * (highest - lowest))
+        limits = (lowest - margin, highest + margin)
+        axis.set(title=f"{task} ({model})", xlabel="rank r", ylabel=f"test {metric} (%)", ylim=limits)
     for axis in axes.flat[len(cells) :]:
         axis.axis("off")
     handles = {
@@ -154,7 +158,7 @@ def draw(test: pd.DataFrame, summary: pd.DataFrame, path: Path) -> Path:
     }
     figure.legend(handles.values(), handles.keys(), title="LoRA on", loc="outside right upper", frameon=False)
     single = summary["interval"].isna()
-    note = "bars: 95% Student-t interval over seeds; small points: single runs"
+    note = "bars: 95% Student-t interval over seeds, cut at the panel's edge; small points: single runs"
     if single.all():
         note = "1 seed: no interval"
     elif single.any():
