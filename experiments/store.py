@@ -33,7 +33,8 @@ def definition(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     folder = Path(config["model"]["path"]).expanduser()
     if folder.is_dir():
-        defined["model"] = {**config["model"], "name": folder.name, "path": f"fingerprint:{fingerprint(folder)}"}
+        name = folder.name if config["model"]["name"] == config["model"]["path"] else config["model"]["name"]
+        defined["model"] = {**config["model"], "name": name, "path": f"fingerprint:{fingerprint(folder)}"}
     return defined
 
 

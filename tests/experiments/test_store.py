@@ -59,6 +59,8 @@ def test_the_users_model_counts_by_content(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"weights")
     assert identifier(tmp_path / "a") == identifier(tmp_path / "b")
+    unnamed = [{"name": str(path), "path": str(path)} for path in (tmp_path / "a", tmp_path / "b")]
+    assert [definition(config(model=model))["model"]["name"] for model in unnamed] == ["a", "b"]
     (tmp_path / "b" / "model.safetensors").write_bytes(b"Weights")
     assert identifier(tmp_path / "a") != identifier(tmp_path / "b")
 
