@@ -88,7 +88,7 @@ def lora_lab(steps: int) -> Trial:
     return Trial(trained.tokens / trained.seconds, peak.read(), statistics.mean(losses[-steps // 4 :]), precision)
 
 
-def _trainer(steps: int, precision: str, **options: Any) -> Trial:
+def _trainer(steps: int, precision: str, attention: str | None = None, **options: Any) -> Trial:
     """peft + Trainer. What is not in `options` is the Trainer's default, but for what makes it the same work."""
     import peft
     import torch
@@ -114,6 +114,8 @@ def _trainer(steps: int, precision: str, **options: Any) -> Trial:
         bf16=precision == "bf16",
         **options,
     )
+    if attention:
+        work.model.set_attn_implementation(attention)
     model = peft.get_peft_model(work.model, config)
     collator = DataCollatorWithPadding(work.tokenizer)
     trainer = Trainer(model, arguments, collator, train_dataset=work.rows)
@@ -129,12 +131,12 @@ def _trainer(steps: int, precision: str, **options: Any) -> Trial:
 
 
 def trainer_defaults(steps: int) -> Trial:
-    """peft + Trainer as they come: fp32, random batches."""
-    return _trainer(steps, "fp32")
+    """peft + Trainer as they come: fp32, random batches, transformers' default attention."""
+    return _trainer(steps, "fp32", attention="sdpa")
 
 
 def trainer_best(steps: int) -> Trial:
-    """peft + Trainer at its best settings here: batches of similar length, and bf16 where the processor has it."""
+    """peft + Trainer at its best settings here: similar lengths, bf16 where native, the attention that is fast here."""
     from experiments.models import choose_runtime
 
     precision = "bf16" if "bfloat16" in str(choose_runtime().dtype) else "fp32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import json
@@ -34,10 +35,11 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         elif sys.platform == "linux":
-            Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc(5)
+            with contextlib.suppress(OSError):  # some containers mount /proc read-only
+                Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc(5)
 
     def read(self) -> int:
-        """Bytes. Where the system cannot reset it (macOS) it is the peak of the whole process."""
+        """Bytes. Where the system cannot reset it (macOS, a read-only /proc) it is the peak of the whole process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         if sys.platform == "linux":
