@@ -19,7 +19,14 @@ define study
 	$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/$(1) && exit $$status
 endef
 
-.PHONY: help setup ablate-rank subspace-plots lint test bench clean
+# Measures what is missing, then derives tables and figures.
+define measured
+	@$(PYTHON) -m experiments.$(1) --preset $(PRESET) --out $(RESULTS)/$(PRESET)/$(1) $(ARGS)
+	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/$(1)
+endef
+
+.PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study latency gradient-check lint test \
+	bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,6 +51,24 @@ ablate-rank: $(READY) ## Table 6: quality for ranks 1 to 64
 
 subspace-plots: $(READY) ## Figures 3, 4, 6, 7: how similar the learnt subspaces are
 	$(call study,subspace)
+
+compare-methods: $(READY) ## Table 2: every method, each with its own tuned learning rate
+	$(call study,compare_methods)
+
+scaling: $(READY) ## Figure 2: quality against the number of trainable parameters
+	$(call study,scaling)
+
+alpha-study: $(READY) ## alpha / r, with and without a learning rate tuned for it
+	$(call study,alpha)
+
+init-study: $(READY) ## where A and B start: B = 0, A = 0, both zero, PiSSA, LoRA-GA, orthogonal
+	$(call study,init)
+
+latency: $(READY) ## Table 1, Figure 5: one forward pass, merged and unmerged LoRA, adapters
+	$(call measured,latency)
+
+gradient-check: $(READY) ## LoRA's gradients against autograd, the first step, FLOPs
+	$(call measured,gradients)
 
 lint: $(READY) ## ruff and mypy
 	$(PYTHON) -m ruff check

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import ctypes
 import datetime
+import gc
 import json
 import platform
 import resource
@@ -17,13 +19,14 @@ from typing import Any
 import torch
 
 from experiments import methods, metrics, tasks
-from experiments.evaluation import evaluate
+from experiments.evaluation import batches, evaluate
 from experiments.models import choose_runtime, head_modules, load_classifier
 from experiments.training import tokenize, train
 from lora import io
 from lora.inject import trainable_parameters
 
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
+CALIBRATION = 64  # training examples from which a method that starts from gradients may take them
 COLUMNS = ("step", "epoch", "split", "loss", "lr", "tokens", "metric")
 
 
@@ -35,6 +38,9 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         elif sys.platform == "linux":
+            gc.collect()
+            with contextlib.suppress(OSError, AttributeError):  # other C libraries than glibc have no malloc_trim
+                ctypes.CDLL(None).malloc_trim(0)  # what an earlier run in this process has freed is not this one's
             with contextlib.suppress(OSError):  # some containers mount /proc read-only
                 Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc(5)
 
@@ -61,10 +67,18 @@ def compute(config: Mapping[str, Any], folder: Path) -> None:
     peak = PeakMemory(runtime.device)
     torch.manual_seed(config["seed"])
     model, tokenizer = load_classifier(config["model"], data, runtime)
-    methods.apply(model, config["method"], head_modules(model))
     splits = {
         name: tokenize(getattr(data, name), tokenizer, task["max_length"]) for name in ("train", "validation", "test")
     }
+
+    def backward() -> None:
+        for batch in batches(splits["train"][:CALIBRATION], tokenizer, config["training"]["batch_size"]):
+            with runtime.autocast:
+                loss = model(**batch.to(runtime.device)).loss
+            loss.backward()
+
+    methods.apply(model, config["method"], head_modules(model), backward)
+    groups = methods.parameter_groups(model, config["method"], config["training"]["lr"])
     history: list[dict[str, Any]] = []
     scoring = ((data.metric, *data.more_metrics), runtime, run["eval_batch_size"])
     try:
@@ -73,6 +87,7 @@ def compute(config: Mapping[str, Any], folder: Path) -> None:
             tokenizer,
             splits["train"],
             splits["validation"],
+            groups,
             config["training"],
             *scoring,
             config["seed"],

@@ -24,9 +24,11 @@ def report(line: str) -> None:
 
 def sweep_size(config: DictConfig) -> int:
     """Number of runs in the grid of a multirun config: Hydra's own expansion, counted."""
-    grid = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
+    sweeper: Any = config.hydra.sweeper
+    grid = [f"{key}={value}" for key, value in sweeper.params.items()]
     overrides = OverridesParser.create().parse_overrides([*grid, *config.hydra.overrides.task])
-    return sum(len(batch) for batch in BasicSweeper.split_arguments(overrides, None))
+    product = sum(len(batch) for batch in BasicSweeper.split_arguments(overrides, None))
+    return product * len(sweeper.get("points", [""]))
 
 
 class SweepProgress(Callback):

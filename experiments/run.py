@@ -7,6 +7,7 @@ python -m experiments.run study=rank_ablation preset=desk
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -51,7 +52,7 @@ def ensure(config: Mapping[str, Any]) -> str:
 
 def _summary(defined: Mapping[str, Any], store: Store, identifier: str) -> str:
     method, metrics, main = defined["method"], store.metrics(identifier), store.main_scores(identifier)
-    what = " ".join(f"{key}={method[key]}" for key in ("weight_types", "r") if key in method)
+    what = " ".join(f"{key}={value}" for key, value in method.items() if key != "name" and value)
     return (
         f"{identifier}  {defined['model']['name']} {defined['task']['name']} {method['name']} {what}"
         f" lr={defined['training']['lr']:g} seed={defined['seed']}: {metrics['main_metric']}"
@@ -60,27 +61,50 @@ def _summary(defined: Mapping[str, Any], store: Store, identifier: str) -> str:
 
 
 def tune(config: DictConfig, record: Record) -> float:
-    """The learning rate of `tuning.lr_grid` with the best validation score, all else as in `config` and `tuning.at`.
+    """The learning rate with the best validation score, all else as in `config` and `tuning.at`.
 
-    Raises InputError if no learning rate of the grid trains.
+    Tried are those of `tuning.lr_grid` and, while the best lies at an edge, up to `tuning.extend` more beyond it. Of
+    equals it is the one nearest to the grid's middle. Raises InputError if no learning rate trains.
     """
+    grid = sorted(config.tuning.lr_grid)
+    middle = grid[len(grid) // 2]
     scores: dict[float, float] = {}
-    for lr in config.tuning.lr_grid:
-        candidate = config.copy()
-        for key, value in {**config.tuning.at, "training.lr": lr}.items():
-            OmegaConf.update(candidate, key, value)
+
+    def rank(lr: float) -> tuple[float, float]:
+        return scores[lr], -abs(math.log(lr / middle))
+
+    waiting, tried = list(grid), list[float]()
+    while waiting:
+        lr = waiting.pop(0)
+        tried = sorted([*tried, lr])
         try:
-            identifier = ensure(_resolve(candidate))
+            scores[lr] = _tuning_score(config, lr, record)
         except DivergedError as error:
             progress.report(f"lr={lr:g} is out: {error}")
-            continue
-        record(run_id=identifier, role="tuning")
-        scores[lr] = store_of(config).main_scores(identifier)["validation"]
+        if not waiting and scores and len(tried) < len(grid) + config.tuning.extend:
+            waiting = _beyond(tried, max(scores, key=rank))
     if not scores:
-        raise InputError(
-            f"no learning rate of tuning.lr_grid = {list(config.tuning.lr_grid)} trains: give smaller ones"
-        )
-    return max(scores, key=lambda lr: scores[lr])
+        raise InputError(f"no learning rate of tuning.lr_grid = {grid} trains: give smaller ones")
+    return max(scores, key=rank)
+
+
+def _tuning_score(config: DictConfig, lr: float, record: Record) -> float:
+    candidate = config.copy()
+    for key, value in {**config.tuning.at, "training.lr": lr}.items():
+        OmegaConf.update(candidate, key, value)
+    identifier = ensure(_resolve(candidate))
+    record(run_id=identifier, role="tuning")
+    return store_of(config).main_scores(identifier)["validation"]
+
+
+def _beyond(tried: list[float], best: float) -> list[float]:
+    """The next learning rate outside those tried, if the best is an edge of them; a grid 1, 3, 10 goes on with 30."""
+    if len(tried) < 3 or best not in (tried[0], tried[-1]):
+        return []
+    third, second, edge = tried[-3:] if best == tried[-1] else tried[2::-1]
+    following = float(f"{second * edge / third:.3g}")
+    progress.report(f"lr={best:g} is the best and the last of those tried: {following:g} is tried too")
+    return [following]
 
 
 def _resolve(config: DictConfig) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from experiments.evaluation import Rows, batches, evaluate
 from experiments.models import Runtime
 from experiments.store import DivergedError
-from lora.inject import trainable_parameters
 
 
 class Trained(NamedTuple):
@@ -40,6 +39,7 @@ def train(
     tokenizer: PreTrainedTokenizerBase,
     data: Rows,
     validation: Rows,
+    groups: list[dict[str, Any]],
     training: Mapping[str, Any],
     metrics: Sequence[str],
     runtime: Runtime,
@@ -48,7 +48,7 @@ def train(
     history: list[dict[str, Any]],
     progress: bool = True,
 ) -> Trained:
-    """Train what requires gradients in `model` on tokenized `data`.
+    """Train `model` on tokenized `data`; `groups` are the optimizer's: its parameters and their learning rates.
 
     Appends to `history` a row a step, and a row an epoch for validation.
 
@@ -59,8 +59,8 @@ def train(
     lengths = [len(row["input_ids"]) for row in data]
     sampler = LengthGroupedSampler(batch_size, lengths=lengths, generator=generator)
     loader = batches(data, tokenizer, batch_size, sampler)
-    parameters = list(trainable_parameters(model).values())
-    optimizer = torch.optim.AdamW(parameters, lr=training["lr"], weight_decay=training["weight_decay"], fused=True)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    optimizer = torch.optim.AdamW(groups, weight_decay=training["weight_decay"], fused=True)
     steps = len(loader) * training["epochs"]
     scheduler = get_scheduler(training["schedule"], optimizer, math.ceil(steps * training["warmup_ratio"]), steps)
     seconds, tokens, step = 0.0, 0, 0

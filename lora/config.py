@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterable, Mapping
 
 WEIGHT_TYPES = ("q", "k", "v", "o", "up", "gate", "down")
-INITS = ("gaussian", "kaiming")
+INITS = ("gaussian", "kaiming", "gaussian_b", "both_gaussian", "both_zero", "orthogonal", "pissa", "lora_ga")
+RESIDUAL_INITS = ("pissa", "lora_ga")  # B A starts elsewhere than at 0: its start is taken out of the base weight
 SCALINGS = ("standard", "rslora")
 
 
@@ -25,7 +26,9 @@ class LoRAConfig:
     weight_types which of q k v o up gate down get an adapter; the architecture says which modules these are.
     modules      glob patterns of further modules by name, e.g. "*.lm_head"; the whole module gets one adapter.
     layers       indices of the layers that get adapters; None means all.
-    init         `gaussian`: A ~ N(0, 1/k), B = 0 (the paper); `kaiming`: A as loralib and peft draw it, B = 0.
+    init         `gaussian`: A ~ N(0, 1/k), B = 0 (the paper); the others: see `lora.init.start`.
+    scaling      see alpha.
+    dora         the update is DoRA's: its direction is LoRA's, and each row has a trained magnitude (`lora.dora`).
 
     Raises InputError for values that no model could take.
     """
@@ -38,6 +41,7 @@ class LoRAConfig:
     layers: tuple[int, ...] | None = None
     init: str = "gaussian"
     scaling: str = "standard"
+    dora: bool = False
 
     def __post_init__(self) -> None:
         for field in ("weight_types", "modules", "layers"):
@@ -72,6 +76,12 @@ class LoRAConfig:
         for field, choices in (("init", INITS), ("scaling", SCALINGS)):
             if getattr(self, field) not in choices:
                 raise InputError(f"unknown {field} {getattr(self, field)!r}: choose from {', '.join(choices)}")
+        if not isinstance(self.dora, bool):
+            raise InputError(f"dora = {self.dora!r}: it must be true or false")
+        if self.init in RESIDUAL_INITS and self.dora:
+            raise InputError(f"init {self.init} is not for DoRA, which starts at the pretrained directions: choose one")
+        if self.init in RESIDUAL_INITS and self.dropout:
+            raise InputError(f"init {self.init} needs dropout = 0, not {self.dropout}: A and B start with a part of W0")
 
     @property
     def names(self) -> tuple[str, ...]:

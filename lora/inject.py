@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
+from lora import lora_ga
 from lora.config import InputError, LoRAConfig
 from lora.layer import LoRALayer, Part
 from lora.targets import Place, find_places
@@ -17,8 +18,14 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALayer]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoRALayer))
 
 
-def attach(model: nn.Module, places: Iterable[Place], dropout: float = 0.0, init: str = "gaussian") -> None:
-    """Wrap the modules of `places`, in place. All are built and checked before the first is put in.
+def attach(
+    model: nn.Module,
+    places: Iterable[Place],
+    dropout: float = 0.0,
+    init: str = "gaussian",
+    gradients: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Wrap the modules of `places`, in place. `gradients` by module are for the init lora_ga.
 
     Raises InputError if the model has adapters already or lacks a module, or for the reasons of `LoRALayer`.
     """
@@ -31,25 +38,39 @@ def attach(model: nn.Module, places: Iterable[Place], dropout: float = 0.0, init
     for name in parts:
         if name not in modules:
             raise InputError(f"the model has no module {name}")
-    layers = {name: LoRALayer(modules[name], tuple(group), dropout, init) for name, group in parts.items()}
+    layers: dict[str, LoRALayer] = {}
+    try:
+        for name, group in parts.items():
+            layers[name] = LoRALayer(modules[name], tuple(group), dropout, init, (gradients or {}).get(name))
+    except BaseException:
+        for layer in layers.values():
+            layer.original()
+        raise
     for name, layer in layers.items():
         layer.train(model.training)
         model.set_submodule(name, layer)
 
 
-def inject(model: nn.Module, config: LoRAConfig) -> None:
-    """Put the adapters of `config` into `model`. Its outputs do not change (B = 0). This freezes nothing: see `freeze`.
+def inject(model: nn.Module, config: LoRAConfig, backward: Callable[[], None] | None = None) -> None:
+    """Put the adapters of `config` into `model`. Its outputs do not change, to rounding, unless both A and B start
+    Gaussian (`both_gaussian`). This freezes nothing: see `freeze`.
 
-    Raises InputError for the reasons of `find_places` and `attach`; the model is then as it was.
+    `backward` is for the init lora_ga and unused by the others: it runs the model forward and the training loss
+    backward, on one or more batches for calibration. It need not see to which parameters need gradients, nor clear any.
+
+    Raises InputError for the reasons of `find_places`, `attach` and `lora_ga`; the model is then as it was.
     """
-    attach(model, find_places(model, config), config.dropout, config.init)
+    places = find_places(model, config)
+    gradients = None
+    if config.init == "lora_ga" and backward is not None:
+        gradients = lora_ga.gradients(model, [place.module for place in places], backward)
+    attach(model, places, config.dropout, config.init, gradients)
 
 
 def eject(model: nn.Module) -> None:
     """Put the original modules back: the model is bit-identical to the one before `inject`."""
     for name, layer in list(lora_layers(model)):
-        layer.unmerge()
-        model.set_submodule(name, layer.base)
+        model.set_submodule(name, layer.original())
 
 
 def merge(model: nn.Module) -> None:
@@ -59,13 +80,13 @@ def merge(model: nn.Module) -> None:
 
 
 def unmerge(model: nn.Module) -> None:
-    """Undo `merge`: every W0 is back, bit for bit."""
+    """Undo `merge`: every weight from before is back, bit for bit."""
     for _, layer in lora_layers(model):
         layer.unmerge()
 
 
 def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Name -> parameter, of all but A and B, by the names that they have in the model without adapters."""
+    """Name -> parameter, of all but A, B and m, by the names that they have in the model without adapters."""
     adapted = {name for name, _ in lora_layers(model)}
     found: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
@@ -79,7 +100,7 @@ def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def freeze(model: nn.Module, trained: Iterable[str] = ()) -> None:
-    """Train A and B of every adapter and the modules or parameters named in `trained` (heads); freeze the rest.
+    """Train A, B and m of every adapter and the modules or parameters named in `trained` (heads); freeze the rest.
 
     Raises InputError if a name in `trained` is no module or parameter of the model.
     """
@@ -88,13 +109,14 @@ def freeze(model: nn.Module, trained: Iterable[str] = ()) -> None:
     for name, keys in chosen.items():
         if not keys:
             raise InputError(f"{name!r} is to be trained, but the model has no module or parameter of that name")
-    for parameter in base.values():
+    kept = itertools.chain.from_iterable(layer.kept for _, layer in lora_layers(model))
+    for parameter in itertools.chain(base.values(), kept):
         parameter.requires_grad_(False)
     for key in itertools.chain(*chosen.values()):
         base[key].requires_grad_(True)
     for _, layer in lora_layers(model):
-        layer.lora_A.requires_grad_(True)
-        layer.lora_B.requires_grad_(True)
+        for side in (layer.lora_A, layer.lora_B, layer.lora_m):
+            side.requires_grad_(True)
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

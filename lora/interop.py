@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lora import dora
 from lora.config import InputError, LoRAConfig
 from lora.inject import base_parameters, lora_layers
 from lora.io import Target, fill, read_json, read_tensors
@@ -18,9 +19,10 @@ from lora.layer import Part, turned
 from lora.targets import find_places, layer_of, weight_type_of
 
 PEFT_CONFIG, PEFT_WEIGHTS, PEFT_PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
-# What makes a peft LoRA something else than h = W0 x + s B A x on the pretrained W0: options, and inits that change W0
+PEFT_MAGNITUDE = "lora_magnitude_vector"  # DoRA's m
+# What makes a peft LoRA something else than our LoRA or DoRA on the pretrained W0: options, and inits that change W0
 PEFT_OTHER = (
-    *("use_dora", "use_qalora", "use_bdlora", "kasa_config", "arrow_config", "alora_invocation_tokens", "lora_bias"),
+    *("use_qalora", "use_bdlora", "kasa_config", "arrow_config", "alora_invocation_tokens", "lora_bias"),
     *("layer_replication", "trainable_token_indices", "target_parameters"),
 )
 PEFT_OTHER_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -31,25 +33,36 @@ def save_peft(model: nn.Module, folder: Path | str, base_model: str = "") -> Non
     """Write the adapters and trained heads of `model` as a peft folder, which `peft.PeftModel.from_pretrained` opens.
 
     Slices of a fused projection become one adapter of all of it: the A's one below the other, each B in its own rows.
+    Adapters that started from pissa or lora_ga become ordinary LoRA on the pretrained W0, as in `lora.io`.
 
-    Raises InputError if there are no adapters, or if what is trained beside them is no module that peft can store.
+    Raises InputError if there are no adapters, if some are DoRA and others not, or if what is trained beside them is no
+    module that peft can store.
     """
     folder, layers = Path(folder), dict(lora_layers(model))
     if not layers:
         raise InputError("the model has no LoRA adapters to save")
+    kinds = {part.dora for layer in layers.values() for part in layer.parts}
+    if len(kinds) > 1:
+        raise InputError("peft cannot store a model of which some adapters are DoRA and others are not")
     tensors: dict[str, Tensor] = {}
     alphas: dict[str, float] = {}
+    ranks: dict[str, int] = {}
     for name, layer in layers.items():
         first = layer.parts[0].scaling
-        A = torch.cat([layer.lora_A[part.name] for part in layer.parts])
+        matrices = [layer.matrices(part.name) for part in layer.parts]
+        A = torch.cat([A for A, _ in matrices])
         B = A.new_zeros(len(turned(layer.base, layer.weight)), len(A))
-        columns = torch.split(B, [part.r for part in layer.parts], dim=1)  # views: what is written here is written in B
-        for part, column in zip(layer.parts, columns, strict=True):
-            column[part.rows] = layer.lora_B[part.name] * (part.scaling / first)
+        columns = torch.split(B, [len(A) for A, _ in matrices], dim=1)  # views: what is written here is written in B
+        for part, (_, own), column in zip(layer.parts, matrices, columns, strict=True):
+            column[part.rows] = own * (part.scaling / first)
         kind, ending = ("lora_embedding", "") if isinstance(layer.base, nn.Embedding) else ("lora", ".weight")
         tensors |= {f"{PEFT_PREFIX}{name}.{kind}_{side}{ending}": value for side, value in (("A", A), ("B", B))}
-        alphas[name] = first * len(A)
-    ranks = {name: sum(part.r for part in layer.parts) for name, layer in layers.items()}
+        alphas[name], ranks[name] = first * len(A), len(A)
+        if True in kinds:
+            m = dora.start(layer.w0(Part("", 1, 1.0)))  # of all rows: those without an adapter keep their norm
+            for part in layer.parts:
+                m[part.rows] = layer.lora_m[part.name]
+            tensors[f"{PEFT_PREFIX}{name}.{PEFT_MAGNITUDE}"] = m
     trained = [name for name, parameter in base_parameters(model).items() if parameter.requires_grad]
     heads = sorted({name.rpartition(".")[0] for name in trained})
     for head in heads:
@@ -66,6 +79,7 @@ def save_peft(model: nn.Module, folder: Path | str, base_model: str = "") -> Non
         "target_modules": sorted(layers),
         "rank_pattern": {f"^{re.escape(name)}": rank for name, rank in ranks.items()},
         "alpha_pattern": {f"^{re.escape(name)}": alpha for name, alpha in alphas.items()},
+        "use_dora": True in kinds,
         "modules_to_save": heads or None,
         "inference_mode": True,
     }
@@ -81,9 +95,9 @@ def _peft_option(config: dict[str, Any], name: str, patterns: str, module: str) 
 
 
 def load_peft(model: nn.Module, folder: Path | str) -> None:
-    """Attach a peft LoRA adapter to `model`, with the modules it saved beside (`modules_to_save`).
+    """Attach a peft LoRA or DoRA adapter to `model`, with the modules it saved beside (`modules_to_save`).
 
-    Raises InputError if the folder is damaged, is for another model, or uses what changes the equation (DoRA, PiSSA…).
+    Raises InputError if the folder is damaged, is for another model, or uses what changes the equation (PiSSA…).
     """
     folder = Path(folder)
     config = read_json(folder / PEFT_CONFIG)
@@ -95,22 +109,32 @@ def load_peft(model: nn.Module, folder: Path | str) -> None:
             f"{folder}: this peft adapter uses {what}, which is not h = W0 x + s B A x on the pretrained W0"
         )
     tensors = {name.removeprefix(PEFT_PREFIX): value for name, value in read_tensors(folder / PEFT_WEIGHTS).items()}
-    matrices: dict[Target, tuple[Tensor, Tensor]] = {}
+    adapters: dict[Target, tuple[Tensor, ...]] = {}
     for key in [key for key in tensors if re.search(r"\.lora_(embedding_)?A(\.weight)?$", key)]:
         A, B = tensors.pop(key), tensors.pop(re.sub(r"A(\.weight)?$", r"B\1", key), None)
         module = re.sub(r"\.lora_(embedding_)?A(\.weight)?$", "", key)
         if B is None:
             raise InputError(f"{folder}: {module} has an A but no B: the adapter is damaged")
+        found: tuple[Tensor, ...] = (A, B)
+        if config.get("use_dora"):
+            m = tensors.pop(f"{module}.{PEFT_MAGNITUDE}", None)
+            if m is None:
+                raise InputError(
+                    f"{folder}: {module} has no {PEFT_MAGNITUDE}, which DoRA needs: the adapter is damaged"
+                )
+            found = (A, B, m)
         r, alpha = (
             _peft_option(config, *names, module) for names in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern"))
         )
         if len(A) != r or not isinstance(alpha, int | float):
-            found = f"r = {r!r} and lora_alpha = {alpha!r} in {PEFT_CONFIG}"
-            raise InputError(f"{folder}: {module} has rank {len(A)} in {PEFT_WEIGHTS}, but {found}")
+            told = f"r = {r!r} and lora_alpha = {alpha!r} in {PEFT_CONFIG}"
+            raise InputError(f"{folder}: {module} has rank {len(A)} in {PEFT_WEIGHTS}, but {told}")
         scaling = alpha / (r**0.5 if config.get("use_rslora") else r)
-        target = Target(module, weight_type_of(model, module), layer_of(module), r, scaling, (len(B), A.shape[1]), 0.0)
-        matrices[target] = (A, B)
-    fill(model, matrices, {name.replace(".base_layer.", "."): value for name, value in tensors.items()}, str(folder))
+        shape = (len(B), A.shape[1])
+        weight_type, layer = weight_type_of(model, module), layer_of(module)
+        target = Target(module, weight_type, layer, r, scaling, shape, 0.0, bool(config.get("use_dora")))
+        adapters[target] = found
+    fill(model, adapters, {name.replace(".base_layer.", "."): value for name, value in tensors.items()}, str(folder))
 
 
 def _in_order(parts: list[Part], module: str) -> list[Part]:
@@ -140,7 +164,7 @@ def load_loralib(model: nn.Module, checkpoint: Path | str, config: LoRAConfig) -
         state = state.get("model_state_dict", state)  # loralib's own examples wrap it
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{checkpoint} is no loralib checkpoint: it must hold names and tensors")
-    matrices: dict[Target, tuple[Tensor, Tensor]] = {}
+    adapters: dict[Target, tuple[Tensor, ...]] = {}
     places = find_places(model, config)
     for module in dict.fromkeys(place.module for place in places):
         parts = _in_order([place.part for place in places if place.module == module], module)
@@ -154,8 +178,8 @@ def load_loralib(model: nn.Module, checkpoint: Path | str, config: LoRAConfig) -
             )
         for part, A_part, B_part in zip(parts, A.split(ranks), B.tensor_split(len(parts)), strict=True):
             shape = (len(B_part), A.shape[1])
-            matrices[Target(module, part.name, layer_of(module), part.r, part.scaling, shape, 0.0)] = (A_part, B_part)
+            adapters[Target(module, part.name, layer_of(module), part.r, part.scaling, shape, 0.0)] = (A_part, B_part)
     left = [name for name in state if ".lora_" in name]
     if left:
         raise InputError(f"{checkpoint} also adapts {left[0].rpartition('.')[0]}, which the configuration leaves out")
-    fill(model, matrices, state, str(checkpoint))
+    fill(model, adapters, state, str(checkpoint))

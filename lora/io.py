@@ -1,13 +1,18 @@
 """Save and load adapters with every trained parameter. A folder holds lora_config.json and adapter.safetensors.
 
 lora_config.json   what was adapted: one entry a target, and the names of the other trained parameters
-adapter.safetensors   `<module>.<weight_type>.lora_A` (r, k), `….lora_B` (d, r), and the other parameters by their names
+adapter.safetensors   `<module>.<weight_type>.lora_A` (r, k), `….lora_B` (d, r), for DoRA `….lora_m` (d,), and the other
+                      parameters by their names
+
+Adapters that started from pissa or lora_ga are stored as what they are to the pretrained W0: ordinary LoRA of rank 2r,
+or of rank min(d, k) should that be smaller (`LoRALayer.matrices`). Loading gives this LoRA: the same outputs from more
+parameters.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +31,8 @@ CONFIG, WEIGHTS, FORMAT = "lora_config.json", "adapter.safetensors", 1
 class Target(NamedTuple):
     """One adapter: delta_w = scaling * B A of `shape` (d, k), in `module`, with A (r, k) and B (d, r).
 
-    `w0_norm` is the Frobenius norm of the W0 it was trained on, or 0 if that is not known.
+    `w0_norm` is the Frobenius norm of the W0 it was trained on, or 0 if that is not known. With `dora` scaling * B A is
+    the update of W0's directions alone, and there are magnitudes m (d,).
     """
 
     module: str
@@ -36,18 +42,25 @@ class Target(NamedTuple):
     scaling: float
     shape: tuple[int, int]
     w0_norm: float
+    dora: bool = False
 
     @property
     def key(self) -> str:
         """Prefix of the target's tensors in the file."""
         return f"{self.module}.{self.weight_type}"
 
-    def check(self, A: Tensor, B: Tensor, source: str) -> None:
-        """Raises InputError, naming `source`, if A or B has not the shape that it must have."""
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of A, B and, with DoRA, m."""
         (d, k), r = self.shape, self.r
-        if A.shape != (r, k) or B.shape != (d, r):
-            found = f"A {tuple(A.shape)} and B {tuple(B.shape)}"
-            raise InputError(f"{source} is damaged: {self.key} has {found}, but needs A {(r, k)} and B {(d, r)}")
+        return {"A": (r, k), "B": (d, r)} | ({"m": (d,)} if self.dora else {})
+
+    def check(self, tensors: Sequence[Tensor], source: str) -> None:
+        """Raises InputError, naming `source`, if A, B or m has not the shape that it must have."""
+        needed, found = list(self.shapes.values()), [tuple(tensor.shape) for tensor in tensors]
+        if found != needed:
+            has, needs = (" and ".join(map("{} {}".format, self.shapes, shapes)) for shapes in (found, needed))
+            raise InputError(f"{source} is damaged: {self.key} has {has}, but needs {needs}")
 
 
 class Adapter(NamedTuple):
@@ -57,11 +70,16 @@ class Adapter(NamedTuple):
     targets: list[Target]
     trained_parameters: list[str]
 
+    def tensors(self, target: Target) -> tuple[Tensor, ...]:
+        """A (r, k), B (d, r) and, with DoRA, m (d,), fp32. Raises InputError if the file is damaged."""
+        stored = read_tensors(self.folder / WEIGHTS, [f"{target.key}.lora_{name}" for name in target.shapes])
+        tensors = tuple(tensor.float() for tensor in stored.values())
+        target.check(tensors, str(self.folder))
+        return tensors
+
     def matrices(self, target: Target) -> tuple[Tensor, Tensor]:
         """A (r, k) and B (d, r), fp32. Raises InputError if the file is damaged."""
-        tensors = read_tensors(self.folder / WEIGHTS, [f"{target.key}.lora_A", f"{target.key}.lora_B"])
-        A, B = (tensor.float() for tensor in tensors.values())
-        target.check(A, B, str(self.folder))
+        A, B, *_ = self.tensors(target)
         return A, B
 
 
@@ -92,28 +110,39 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _targets(model: nn.Module) -> dict[Target, tuple[Tensor, Tensor]]:
-    """Every adapter of `model` and its A and B."""
-    found: dict[Target, tuple[Tensor, Tensor]] = {}
+def _targets(model: nn.Module) -> dict[Target, tuple[Tensor, ...]]:
+    """Every adapter of `model`, as an update of the pretrained W0, and its A, B and, with DoRA, m."""
+    found: dict[Target, tuple[Tensor, ...]] = {}
     for name, layer in lora_layers(model):
         for part in layer.parts:
             w0 = layer.w0(part)
             d, k = w0.shape
             norm = w0.float().norm().item()
-            target = Target(name, part.name, layer_of(name), part.r, part.scaling, (d, k), norm)
-            found[target] = layer.lora_A[part.name], layer.lora_B[part.name]
+            A, B = layer.matrices(part.name)
+            target = Target(name, part.name, layer_of(name), len(A), part.scaling, (d, k), norm, part.dora)
+            found[target] = (A, B, layer.lora_m[part.name]) if part.dora else (A, B)
     return found
 
 
 def save(model: nn.Module, folder: Path | str) -> None:
-    """Write every trained parameter of `model` into `folder`, which is made: A, B, heads and all else trained."""
+    """Write every trained parameter of `model` into `folder`, which is made: A, B, m, heads and all else trained.
+
+    Raises InputError if the residual under an adapter that started from pissa or lora_ga is trained too.
+    """
     folder = Path(folder)
+    for name, layer in lora_layers(model):
+        if layer.residual and layer.weight.requires_grad:
+            raise InputError(f"{name}.weight, now the residual of W0, is trained beside its adapter: freeze it to save")
     targets = _targets(model)
     others = {name: parameter for name, parameter in base_parameters(model).items() if parameter.requires_grad}
     tensors: dict[str, Tensor] = {**others}
-    for target, (A, B) in targets.items():
-        tensors |= {f"{target.key}.lora_A": A, f"{target.key}.lora_B": B}
-    content = {"format": FORMAT, "targets": [t._asdict() for t in targets], "trained_parameters": sorted(others)}
+    for target, own in targets.items():
+        tensors |= {f"{target.key}.lora_{name}": tensor for name, tensor in zip(target.shapes, own, strict=True)}
+    entries = [target._asdict() for target in targets]
+    for entry in entries:
+        if not entry["dora"]:  # written only where it holds: plain adapters stay readable for versions without DoRA
+            del entry["dora"]
+    content = {"format": FORMAT, "targets": entries, "trained_parameters": sorted(others)}
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(content, indent=1))
@@ -134,9 +163,9 @@ def read(folder: Path | str) -> Adapter:
 
 @torch.no_grad()
 def fill(
-    model: nn.Module, matrices: Mapping[Target, tuple[Tensor, Tensor]], parameters: Mapping[str, Tensor], source: str
+    model: nn.Module, adapters: Mapping[Target, tuple[Tensor, ...]], parameters: Mapping[str, Tensor], source: str
 ) -> None:
-    """Attach adapters holding `matrices` (A, B) to `model` and copy `parameters` into it.
+    """Attach `adapters` (A, B and, with DoRA, m) to `model` and copy `parameters` into it.
 
     Raises InputError, naming `source`, if a module or parameter does not exist, a shape differs, or W0 is not the one
     trained on; the model is then as it was.
@@ -148,15 +177,15 @@ def fill(
             raise InputError(
                 f"{source} is for another model: it trained {name} {tuple(tensor.shape)}, this one {there}"
             )
-    for target, (A, B) in matrices.items():
-        target.check(A, B, source)
+    for target, tensors in adapters.items():
+        target.check(tensors, source)
     try:
-        attach(model, [make_place(model, t.module, t.weight_type, t.r, t.scaling) for t in matrices])
+        attach(model, [make_place(model, t.module, t.weight_type, t.r, t.scaling, t.dora) for t in adapters])
     except InputError as error:
         raise InputError(f"{source} does not fit this model: {error}") from error
-    here = {target.key: (target, *ours) for target, ours in _targets(model).items()}
-    for target in matrices:
-        found = here[target.key][0]
+    here = {target.key: (target, ours) for target, ours in _targets(model).items()}
+    for target in adapters:
+        found, _ = here[target.key]
         same_base = not target.w0_norm or abs(found.w0_norm - target.w0_norm) <= 0.01 * target.w0_norm
         if found.shape != target.shape or not same_base:
             eject(model)
@@ -164,10 +193,9 @@ def fill(
                 f"{source} is for another model: {target.key} was trained on a W0 of shape {target.shape} and norm"
                 f" {target.w0_norm:.4g}, here it is {found.shape} and {found.w0_norm:.4g}"
             )
-    for target, (A, B) in matrices.items():
-        _, own_A, own_B = here[target.key]
-        own_A.copy_(A)
-        own_B.copy_(B)
+    for target, tensors in adapters.items():
+        for ours, stored in zip(here[target.key][1], tensors, strict=True):
+            ours.copy_(stored)
     for name, tensor in parameters.items():
         own[name].copy_(tensor)
 
@@ -178,5 +206,5 @@ def load(model: nn.Module, folder: Path | str) -> None:
     Raises InputError if the adapter is damaged or is for another model; the model is then as it was.
     """
     adapter = read(folder)
-    matrices = {target: adapter.matrices(target) for target in adapter.targets}
-    fill(model, matrices, read_tensors(adapter.folder / WEIGHTS, adapter.trained_parameters), str(folder))
+    adapters = {target: adapter.tensors(target) for target in adapter.targets}
+    fill(model, adapters, read_tensors(adapter.folder / WEIGHTS, adapter.trained_parameters), str(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
@@ -10,7 +11,8 @@ from torch.nn import functional
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
-from lora.config import InputError
+from lora import dora
+from lora.config import RESIDUAL_INITS, InputError
 from lora.init import start
 
 
@@ -25,7 +27,7 @@ def adaptable(module: nn.Module) -> bool:
 
 
 class Part(NamedTuple):
-    """One low-rank update. `rows`: which outputs it changes, as a slice or an index tensor.
+    """One low-rank update, LoRA's or `dora`'s. `rows`: which outputs it changes, as a slice or an index tensor.
 
     In a fused projection (GPT-2's c_attn) the weight type q is one Part whose rows are the q third.
     """
@@ -34,6 +36,7 @@ class Part(NamedTuple):
     r: int
     scaling: float
     rows: slice | Tensor = slice(None)
+    dora: bool = False
 
 
 def turned(base: nn.Module, weight: Tensor) -> Tensor:
@@ -51,32 +54,59 @@ class LoRALayer(nn.Module):
     x's precision. W0 is never written: `merge` swaps in a new weight, `unmerge` swaps the old one back, so W0 is back
     bit for bit, and a weight tied to another module is not changed there. Dropout acts on x; an embedding has none.
 
-    Raises InputError if a rank is above min(d, k), or if the base module is of a kind that cannot be adapted.
+    DoRA's parts replace W0 + scaling * B A as `lora.dora` says, with a trained magnitude m (rows,) in `lora_m`.
+    With the starts pissa and lora_ga, `residual` is true: the base module gets the residual W0 - scaling * B0 A0, where
+    A0 and B0 are the starts of A and B, so that the layer starts at W0. `gradient` is what lora_ga starts from: dL/dW0,
+    of the weight's own shape.
+
+    Raises InputError if a rank is above min(d, k), if the base module is of a kind that cannot be adapted, and for the
+    reasons of the variants.
     """
 
-    def __init__(self, base: nn.Module, parts: tuple[Part, ...], dropout: float = 0.0, init: str = "gaussian") -> None:
+    def __init__(
+        self,
+        base: nn.Module,
+        parts: tuple[Part, ...],
+        dropout: float = 0.0,
+        init: str = "gaussian",
+        gradient: Tensor | None = None,
+    ) -> None:
         super().__init__()
         if not adaptable(base):
             raise InputError(f"cannot adapt a {type(base).__name__}: only Linear, Conv1D, Embedding in floating point")
+        if isinstance(base, nn.Embedding) and (init in RESIDUAL_INITS or any(part.dora for part in parts)):
+            variant = f"init {init}" if init in RESIDUAL_INITS else "DoRA"
+            raise InputError(f"{variant} is for Linear and Conv1D, not for an Embedding: adapt that without it")
         self.base = base
         self.parts = parts
         self.dropout = nn.Dropout(dropout)
         self.lora_A = nn.ParameterDict()
         self.lora_B = nn.ParameterDict()
-        self.kept: tuple[nn.Parameter, ...] = ()  # W0 while merged; the tuple keeps it out of this module's parameters
+        self.lora_m = nn.ParameterDict()
+        self.merged = False  # True between `merge` and `unmerge`
+        self.residual = init in RESIDUAL_INITS
+        # Weights that another has replaced in the base, W0 first; the tuple keeps them out of this module's parameters
+        self.kept: tuple[nn.Parameter, ...] = ()
         for part in parts:
-            d, k = self.w0(part).shape
-            if not 1 <= part.r <= min(d, k):
-                raise InputError(f"rank r = {part.r} for {part.name}: it must be between 1 and min(d, k) = {min(d, k)}")
             if isinstance(part.rows, Tensor):
                 self.register_buffer(f"rows_{part.name}", part.rows, persistent=False)
-            A, B = start(init, d, k, part.r, self.weight.device)
+            w0 = self.w0(part)
+            d, k = w0.shape
+            if not 1 <= part.r <= min(d, k):
+                raise InputError(f"rank r = {part.r} for {part.name}: it must be between 1 and min(d, k) = {min(d, k)}")
+            own_gradient = None if gradient is None else turned(base, gradient)[self._rows(part)]
+            A, B = start(init, w0, part.r, part.scaling, own_gradient)
             self.lora_A[part.name], self.lora_B[part.name] = nn.Parameter(A), nn.Parameter(B)
-
-    @property
-    def merged(self) -> bool:
-        """True between `merge` and `unmerge`."""
-        return bool(self.kept)
+            if part.dora:
+                self.lora_m[part.name] = nn.Parameter(dora.start(w0))
+        if self.residual:
+            residual = self.weight.detach().to(torch.float32, copy=True)
+            for part in parts:
+                A0, B0 = (side[part.name].detach().clone() for side in (self.lora_A, self.lora_B))
+                self.register_buffer(f"start_A_{part.name}", A0)
+                self.register_buffer(f"start_B_{part.name}", B0)
+                turned(base, residual)[self._rows(part)] -= part.scaling * B0 @ A0
+            self._replace(residual)
 
     @property
     def weight(self) -> nn.Parameter:
@@ -84,8 +114,8 @@ class LoRALayer(nn.Module):
         return cast(nn.Parameter, self.base.weight)
 
     def w0(self, part: Part) -> Tensor:
-        """The pretrained weight (d, k) under one part, merged or not."""
-        return turned(self.base, (self.kept[0] if self.merged else self.weight).detach())[part.rows]
+        """The pretrained weight (d, k) under one part, whatever the base module holds."""
+        return turned(self.base, (*self.kept, self.weight)[0].detach())[self._rows(part)]
 
     def _rows(self, part: Part) -> slice | Tensor:
         return getattr(self, f"rows_{part.name}") if isinstance(part.rows, Tensor) else part.rows
@@ -95,38 +125,92 @@ class LoRALayer(nn.Module):
         if self.merged:
             return h
         for part in self.parts:
-            A, B = self.lora_A[part.name], self.lora_B[part.name]
+            A, B, dropped = self.lora_A[part.name], self.lora_B[part.name], x
             if isinstance(self.base, nn.Embedding):
                 low = functional.embedding(x, A.T, self.base.padding_idx).to(h.dtype)
             else:
-                low = functional.linear(self.dropout(x), A.to(x.dtype))
+                dropped = self.dropout(x)
+                low = functional.linear(dropped, A.to(x.dtype))
             update = functional.linear(low, (part.scaling * B).to(low.dtype))
+            if part.dora:
+                g = dora.ratio(self.w0(part), A, B, part.scaling, self.lora_m[part.name])
+                update = (g - 1).to(h.dtype) * self._without_bias(dropped, h, part) + g.to(h.dtype) * update
             if update.shape == h.shape:
                 h = h + update
             else:
                 h[..., self._rows(part)] += update
         return h
 
+    def _without_bias(self, x: Tensor, h: Tensor, part: Part) -> Tensor:
+        """W0 x on the part's rows: x after dropout, as V is one matrix in DoRA; without dropout h has it already."""
+        rows = self._rows(part)
+        if self.training and self.dropout.p > 0:
+            return functional.linear(x, turned(self.base, self.weight)[rows].to(x.dtype))
+        bias = cast("Tensor | None", self.base.bias)
+        return h[..., rows] - (0.0 if bias is None else bias[rows].to(h.dtype))
+
+    def matrices(self, name: str) -> tuple[Tensor, Tensor]:
+        """A (r', k) and B (rows, r') of one part, with scaling * B A the update of the pretrained W0, fp32.
+
+        r' = r, but after pissa and lora_ga the update is scaling * (B A - B0 A0), in [A; A0] and [B, -B0] with r' = 2r.
+        Should that be above min(d, k), one of the two is the identity and the other the whole B A - B0 A0: exact, with
+        r' = min(d, k). With DoRA scaling * B A is the update of W0's directions, before m scales the rows.
+        """
+        A, B = self.lora_A[name], self.lora_B[name]
+        if not self.residual:
+            return A, B
+        A = torch.cat((A, self.get_buffer(f"start_A_{name}")))
+        B = torch.cat((B, -self.get_buffer(f"start_B_{name}")), dim=1)
+        (d, r), k = B.shape, A.shape[1]
+        if r <= min(d, k):
+            return A, B
+        identity = torch.eye(min(d, k), dtype=A.dtype, device=A.device)
+        return (B @ A, identity) if d <= k else (identity, B @ A)
+
     def delta_w(self, name: str) -> Tensor:
-        """delta_w = scaling * B A of one part, (rows, k), fp32."""
-        scaling = next(part.scaling for part in self.parts if part.name == name)
-        return scaling * cast(Tensor, self.lora_B[name] @ self.lora_A[name])
+        """What one part adds to the pretrained W0, (rows, k), fp32: scaling * B A for LoRA."""
+        part = next(part for part in self.parts if part.name == name)
+        A, B = self.matrices(name)
+        if part.dora:
+            return dora.delta_w(self.w0(part), A, B, part.scaling, self.lora_m[name])
+        return part.scaling * (B @ A)
+
+    def _replace(self, weight: Tensor) -> None:
+        """Put another weight into the base module, in the precision of its own, which is kept."""
+        own = self.weight
+        self.kept = (*self.kept, own)
+        self.base.weight = nn.Parameter(weight.to(own.dtype), own.requires_grad)
 
     @torch.no_grad()
     def merge(self) -> None:
         """Put W0 + delta_w, summed in fp32, in W0's place (paper, section 4.1: no extra latency). Idempotent."""
         if self.merged:
             return
-        weight = self.weight
-        total = weight.to(torch.float32, copy=True)
+        total = (*self.kept, self.weight)[0].to(torch.float32, copy=True)
         for part in self.parts:
             turned(self.base, total)[self._rows(part)] += self.delta_w(part.name)
-        self.kept, self.base.weight = (weight,), nn.Parameter(total.to(weight.dtype), weight.requires_grad)
+        self._replace(total)
+        self.merged = True
 
     def unmerge(self) -> None:
-        """Put W0 itself back. Idempotent."""
+        """Put the weight from before `merge` itself back. Idempotent."""
         if self.merged:
-            (self.base.weight,), self.kept = self.kept, ()
+            *kept, self.base.weight = self.kept
+            self.kept, self.merged = tuple(kept), False
+
+    def original(self) -> nn.Module:
+        """The base module with W0 itself in it, as it was before it was adapted."""
+        if self.kept:
+            self.base.weight, *_ = self.kept
+            self.kept, self.merged = (), False
+        return self.base
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LoRALayer:
+        """What `to`, `half` and the like do to parameters, done to the weights that are kept."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for weight in self.kept:
+            weight.data = fn(weight.data)
+        return self
 
     def extra_repr(self) -> str:  # noqa: D102 (as in nn.Module)
         return ", ".join(f"{part.name}: r={part.r}, scaling={part.scaling:g}" for part in self.parts)

@@ -117,10 +117,11 @@ def weight_type_of(model: nn.Module, module: str) -> str:
     return next(types, WHOLE)
 
 
-def make_place(model: nn.Module, module: str, weight_type: str, r: int, scaling: float) -> Place:
+def make_place(model: nn.Module, module: str, weight_type: str, r: int, scaling: float, dora: bool = False) -> Place:
     """The place of one adapter; a weight type that is a slice of a fused projection gets its rows."""
     _, rows = _table(model).get(weight_type, ("", None))
-    return Place(module, layer_of(module), Part(weight_type, r, scaling, rows(model.config) if rows else slice(None)))
+    part = Part(weight_type, r, scaling, rows(model.config) if rows else slice(None), dora)
+    return Place(module, layer_of(module), part)
 
 
 def _modules_of_type(model: nn.Module, weight_type: str, names: list[str]) -> list[str]:
@@ -153,7 +154,7 @@ def find_places(model: nn.Module, config: LoRAConfig) -> list[Place]:
             some = ", ".join(names[:3]) or "none"
             raise InputError(f"{chosen!r} matches no module that LoRA can adapt (the model has, for example, {some})")
         r, scaling = config.rank(chosen), config.scale(chosen)
-        places += [make_place(model, name, chosen if is_type else WHOLE, r, scaling) for name in found]
+        places += [make_place(model, name, chosen if is_type else WHOLE, r, scaling, config.dora) for name in found]
     adapted = [place.module for place in places]
     for place in places:
         if place.part.name == WHOLE and adapted.count(place.module) > 1:

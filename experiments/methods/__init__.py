@@ -1,20 +1,95 @@
-"""Ways of adapting a model, one file each: after `apply(model, method, heads)` just what is trained needs gradients."""
+"""Ways of adapting a model, one file each: after `apply(model, method, …)` just what is trained needs gradients.
+
+A file `<name>.py` has FIELDS, the names of its settings, and `apply(model, method, backward)`, which gets a frozen
+model and makes trainable, or adds, what the method trains. Methods combine by name: `lora+prefix_embed` is both, with
+the fields of both.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
+from lora import io, plus
 from lora.config import InputError
+from lora.inject import trainable_parameters
+
+Backward = Callable[[], None] | None  # runs forward and backward of the training loss on a few batches
+
+# Under autocast these compute in bf16 from parameters of any precision; other modules want all of theirs in one.
+MIXED = (nn.Linear, Conv1D, nn.Embedding)
 
 
-def apply(model: nn.Module, method: Mapping[str, Any], heads: Sequence[str]) -> None:
-    """Change `model`, in place, by the method of this name. Raises InputError for an unknown method or bad settings."""
-    known = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    if method["name"] not in known:
-        raise InputError(f"unknown method {method['name']!r}: there are {', '.join(known)}")
-    importlib.import_module(f"{__name__}.{method['name']}").apply(model, method, heads)
+def _parts(method: Mapping[str, Any]) -> dict[str, ModuleType]:
+    known = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    names = str(method["name"]).split("+")
+    for name in names:
+        if name not in known:
+            raise InputError(f"unknown method {name!r}: there are {', '.join(known)}; several are joined by +")
+    parts = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+    fields = {"name", *(field for part in parts.values() for field in part.FIELDS)}
+    for field in method:
+        if field not in fields:
+            raise InputError(f"method {method['name']} has no field {field!r}: it has {', '.join(sorted(fields))}")
+    return parts
+
+
+def apply(model: nn.Module, method: Mapping[str, Any], heads: Sequence[str], backward: Backward = None) -> None:
+    """Change `model`, in place, by the method of this name; the modules named in `heads` are trained with it.
+
+    Trained parameters are in fp32. `backward` is for methods that start from gradients. Raises InputError for an
+    unknown method or field, and for settings that the model cannot have.
+    """
+    parts = _parts(method)
+    model.requires_grad_(False)
+    for part in parts.values():
+        part.apply(model, method, backward)
+    _finish(model, heads)
+
+
+def load(model: nn.Module, method: Mapping[str, Any], heads: Sequence[str], folder: Path) -> None:
+    """Bring a freshly loaded `model` into the state that a run of `method` has stored in `folder`.
+
+    Raises InputError as `apply` and `lora.io.load`.
+    """
+    model.requires_grad_(False)
+    for name, part in _parts(method).items():
+        if name != "lora":  # the stored adapter says itself where its A and B are
+            part.apply(model, method, None)
+    io.load(model, folder)
+    _finish(model, heads)
+
+
+def _finish(model: nn.Module, heads: Sequence[str]) -> None:
+    """Train the heads, and put what is trained into fp32."""
+    for name in heads:
+        model.get_submodule(name).requires_grad_(True)
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        trained = [parameter for parameter in own if parameter.requires_grad]
+        for parameter in trained if isinstance(module, MIXED) else own if trained else ():
+            parameter.data = parameter.data.float()
+    if not trainable_parameters(model):
+        raise InputError("nothing would be trained: the method adds nothing, and the model has no head")
+
+
+def parameter_groups(model: nn.Module, method: Mapping[str, Any], lr: float) -> list[dict[str, Any]]:
+    """Groups for the optimizer: all at `lr`, but for LoRA+, where B learns `lr_ratio` times faster."""
+    if "lr_ratio" in method:
+        return plus.parameter_groups(model, lr, method["lr_ratio"])
+    return [{"params": list(trainable_parameters(model).values()), "lr": lr}]
+
+
+def size(method: Mapping[str, Any], field: str, smallest: int = 1) -> int:
+    """A setting that is a whole number. Raises InputError if it is missing, or is none of at least `smallest`."""
+    value = method.get(field)
+    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+        raise InputError(f"method.{field} = {value!r}: it must be a whole number of at least {smallest}")
+    return value

@@ -74,7 +74,7 @@ def test_the_same_config_is_computed_once_and_a_seed_repeats(cli: Cli, tiny: lis
         (["method.modules=['*.nothing']"], "'*.nothing' matches no module"),
         (["method.layers=[7]"], "layers [7] do not exist"),
         (["method.name=lorra"], "unknown method 'lorra'"),
-        (["+method.rank=4"], "unexpected keyword argument 'rank'"),
+        (["+method.rank=4"], "has no field 'rank'"),
         (["task=nope"], "Could not find 'task/nope'"),
         (["task.path=nope.csv"], "there is no file or folder nope.csv"),
         (["task.text_column=body"], "body"),

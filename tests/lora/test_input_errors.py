@@ -44,6 +44,12 @@ BAD_CONFIGS = [
     ({"layers": (1.0,)}, "layer 1.0"),
     ({"init": "xavier"}, "unknown init 'xavier': choose from gaussian, kaiming"),
     ({"scaling": "none"}, "unknown scaling 'none': choose from standard, rslora"),
+    ({"dora": 1}, "dora = 1: it must be true or false"),
+    ({"dora": "yes"}, "dora = 'yes'"),
+    ({"dora": True, "init": "pissa"}, "init pissa is not for DoRA"),
+    ({"dora": True, "init": "lora_ga"}, "init lora_ga is not for DoRA"),
+    ({"dropout": 0.1, "init": "pissa"}, "init pissa needs dropout = 0, not 0.1"),
+    ({"dropout": 0.1, "init": "lora_ga"}, "init lora_ga needs dropout = 0"),
 ]
 
 

@@ -44,12 +44,13 @@ def train_heads(model: nn.Module, heads: list[str]) -> None:
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_export_is_opened_by_peft(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dora", [False, True])
+def test_export_is_opened_by_peft(kind: str, dora: bool, tmp_path: Path) -> None:
     model = tiny_model(kind)
     types = tuple(targets.ARCHITECTURES[kind])
     r = {name: 2 + index % 3 for index, name in enumerate(types)}
     alpha = {name: 3.0 + index for index, name in enumerate(types)}
-    inject(model, LoRAConfig(r=r, alpha=alpha, weight_types=types, scaling="rslora"))
+    inject(model, LoRAConfig(r=r, alpha=alpha, weight_types=types, scaling="rslora", dora=dora))
     randomise(model)
     train_heads(model, HEADS.get(kind, []))
     out = logits(model)
@@ -115,6 +116,8 @@ PEFT_CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "embedding": ("bert", {"target_modules": ["word_embeddings", "query"]}),
     "bias_all": ("bert", {"target_modules": ["query", "value"], "bias": "all"}),
     "bias_lora_only": ("gpt2", {"target_modules": ["c_attn"], "bias": "lora_only"}),
+    "dora": ("bert", {"target_modules": ["query", "intermediate.dense"], "use_dora": True}),
+    "dora_conv1d": ("gpt2", {"target_modules": ["c_attn", "c_fc"], "use_dora": True, "fan_in_fan_out": True}),
     "gaussian": ("gemma", {"target_modules": ["gate_proj", "down_proj"], "init_lora_weights": "gaussian"}),
 }
 
@@ -203,7 +206,7 @@ def assert_refused(model: nn.Module, folder: Path, match: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
-        ({"use_dora": True}, "use_dora"),
+        ({"use_dora": True}, "query has no lora_magnitude_vector, which DoRA needs"),
         ({"lora_bias": True}, "lora_bias"),
         ({"layer_replication": [[0, 1]]}, "layer_replication"),
         ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4"),
@@ -219,10 +222,25 @@ def test_other_equations_and_bad_configs_are_refused(peft_folder: Path, fields: 
     assert_refused(tiny_model("bert"), peft_folder, match)
 
 
-def test_real_dora_is_refused(tmp_path: Path) -> None:
+def test_dora_without_saying_so_is_refused(tmp_path: Path) -> None:
     config = peft.LoraConfig(r=4, target_modules=["query"], use_dora=True)
     peft.get_peft_model(tiny_model("bert"), config).save_pretrained(tmp_path)
-    assert_refused(tiny_model("bert"), tmp_path, "use_dora")
+    edit(tmp_path, use_dora=False)
+    assert_refused(tiny_model("bert"), tmp_path, "it trained .*query.lora_magnitude_vector")
+
+
+def test_dora_of_an_embedding_is_refused(tmp_path: Path) -> None:
+    config = peft.LoraConfig(r=4, target_modules=["word_embeddings"], use_dora=True)
+    peft.get_peft_model(tiny_model("bert"), config).save_pretrained(tmp_path)
+    assert_refused(tiny_model("bert"), tmp_path, "does not fit this model: DoRA is for Linear and Conv1D")
+
+
+def test_half_dora_cannot_be_exported(tmp_path: Path) -> None:
+    model = tiny_model("bert")
+    names = ("bert.encoder.layer.0.attention.self.query", "bert.encoder.layer.1.attention.self.query")
+    attach(model, [Place(name, None, Part("q", 2, 1.0, dora=name == names[0])) for name in names])
+    with pytest.raises(InputError, match="some adapters are DoRA and others are not"):
+        save_peft(model, tmp_path)
 
 
 def test_another_model_is_refused(peft_folder: Path) -> None:

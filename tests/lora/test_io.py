@@ -86,6 +86,22 @@ def test_format(tmp_path: Path) -> None:
     assert set(content["targets"][0]) == {"module", "weight_type", "layer", "r", "scaling", "shape", "w0_norm"}
 
 
+def test_format_of_dora(tmp_path: Path) -> None:
+    model = trained_model("gpt2", LoRAConfig(r=2, weight_types=("v",), dora=True), [])
+    io.save(model, tmp_path)
+    stored = io.read(tmp_path)
+    layer = model.get_submodule(stored.targets[0].module)
+    assert all(target.dora for target in stored.targets)
+    for ours, theirs in zip((layer.lora_A, layer.lora_B, layer.lora_m), stored.tensors(stored.targets[0]), strict=True):
+        assert torch.equal(ours["v"], theirs)
+    assert len(stored.matrices(stored.targets[0])) == 2
+    name = f"{stored.targets[1].key}.lora_m"
+    change_tensor(tmp_path, name, torch.ones(3))
+    assert_refused(tiny_model("gpt2"), tmp_path, r"is damaged: .* has A .* and m \(3,\), but needs A .* and m \(32,\)")
+    change_tensor(tmp_path, name, None)
+    assert_refused(tiny_model("gpt2"), tmp_path, f"lacks the tensor {name}")
+
+
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
     """An adapter of the tiny BERT with its head."""

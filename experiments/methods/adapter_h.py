@@ -1,0 +1,22 @@
+"""Adapter_H (Houlsby et al. 2019): one behind attention and one behind the MLP of each layer, before the residual."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.nn import functional
+
+from experiments.methods import Backward
+from experiments.methods._adapters import attach
+from lora.config import LoRAConfig
+from lora.targets import find_places
+
+FIELDS = ("bottleneck",)
+
+
+def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
+    """Attach 2 L adapters, with GELU as in the authors' code, to the output projections o and down."""
+    places = find_places(model, LoRAConfig(r=1, weight_types=("o", "down")))
+    attach(model, (model.get_submodule(place.module) for place in places), method, functional.gelu)

@@ -1,0 +1,24 @@
+"""BitFit: the bias vectors are trained, those of the normalisation layers included (Ben Zaken et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from experiments.methods import Backward
+from experiments.methods._layers import body
+from lora.config import InputError
+
+FIELDS = ()
+
+
+def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
+    """Train every bias of the body. Raises InputError if it has none."""
+    inner = body(model)
+    biases = [parameter for name, parameter in inner.named_parameters() if name.rpartition(".")[2] == "bias"]
+    if not biases:
+        raise InputError(f"BitFit trains biases, but a {inner.config.model_type} model has none: choose another method")
+    for bias in biases:
+        bias.requires_grad_(True)

@@ -1,0 +1,23 @@
+"""FT^Top2: the last two layers are trained (Li & Liang 2021, and the paper's Table 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from experiments.methods import Backward, size
+from experiments.methods._layers import layers
+from lora.config import InputError
+
+FIELDS = ("layers",)
+
+
+def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
+    """Train the last `layers` layers. Raises InputError if there are fewer."""
+    blocks, count = layers(model), size(method, "layers")
+    if count > len(blocks):
+        raise InputError(f"method.layers = {count}: the model has {len(blocks)} layers")
+    for block in blocks[-count:]:
+        block.requires_grad_(True)

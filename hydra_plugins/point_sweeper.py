@@ -1,0 +1,19 @@
+"""Grids of runs that are no product of values. Hydra looks for its plugins in this package."""
+
+from __future__ import annotations
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+
+
+class PointSweeper(BasicSweeper):
+    """Runs every point for every combination of `params`; a point is some overrides: `method=lora method.r=4`."""
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None, points: list[str]) -> None:
+        super().__init__(max_batch_size, params)
+        self.points = points
+
+    def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+        """Jobs, each a list of overrides, in batches. What the user gives comes last, and so wins over a point."""
+        product = BasicSweeper.split_arguments(overrides, max_batch_size)
+        return [[[*point.split(), *job] for job in batch for point in self.points] for batch in product]
