@@ -81,7 +81,7 @@ def lora_lab(steps: int) -> Trial:
     methods.apply(work.model, method, head_modules(work.model))
     history: list[dict[str, Any]] = []
     training = SETTINGS | {"epochs": 1, "schedule": "linear"}
-    groups = methods.parameter_groups(work.model, method, SETTINGS["lr"])
+    groups = methods.parameter_groups(work.model, method, [], SETTINGS["lr"])
     settings = (groups, training, ["accuracy"], work.runtime, 64, 0, history)
     trained = train(work.model, work.tokenizer, work.rows, work.rows[:1], *settings, progress=False)
     losses = [row["loss"] for row in history if row["split"] == "train"]

@@ -72,13 +72,14 @@ def compute(config: Mapping[str, Any], folder: Path) -> None:
     }
 
     def backward() -> None:
-        for batch in batches(splits["train"][:CALIBRATION], tokenizer, config["training"]["batch_size"]):
+        for batch in batches(splits["train"][:CALIBRATION], tokenizer, training["batch_size"]):
             with runtime.autocast:
                 loss = model(**batch.to(runtime.device)).loss
             loss.backward()
 
-    methods.apply(model, config["method"], head_modules(model), backward)
-    groups = methods.parameter_groups(model, config["method"], config["training"]["lr"])
+    heads, training = head_modules(model), config["training"]
+    methods.apply(model, config["method"], heads, backward)
+    groups = methods.parameter_groups(model, config["method"], heads, training["lr"], training["head_lr"])
     history: list[dict[str, Any]] = []
     scoring = ((data.metric, *data.more_metrics), runtime, run["eval_batch_size"])
     try:
@@ -88,7 +89,7 @@ def compute(config: Mapping[str, Any], folder: Path) -> None:
             splits["train"],
             splits["validation"],
             groups,
-            config["training"],
+            training,
             *scoring,
             config["seed"],
             history,

@@ -25,7 +25,7 @@ def report(line: str) -> None:
 def sweep_size(config: DictConfig) -> int:
     """Number of runs in the grid of a multirun config: Hydra's own expansion, counted."""
     sweeper: Any = config.hydra.sweeper
-    grid = [f"{key}={value}" for key, value in sweeper.params.items()]
+    grid = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*grid, *config.hydra.overrides.task])
     product = sum(len(batch) for batch in BasicSweeper.split_arguments(overrides, None))
     return product * len(sweeper.get("points", [""]))

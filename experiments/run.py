@@ -92,7 +92,12 @@ def _tuning_score(config: DictConfig, lr: float, record: Record) -> float:
     candidate = config.copy()
     for key, value in {**config.tuning.at, "training.lr": lr}.items():
         OmegaConf.update(candidate, key, value)
-    identifier = ensure(_resolve(candidate))
+    resolved = _resolve(candidate)
+    try:
+        identifier = ensure(resolved)
+    except DivergedError as error:
+        record(run_id=run_id(definition(resolved)), role="tuning", error=str(error))
+        raise
     record(run_id=identifier, role="tuning")
     return store_of(config).main_scores(identifier)["validation"]
 

@@ -22,11 +22,13 @@ DEFINING = ("model", "task", "method", "training", "seed")
 
 
 def definition(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a resolved config that defines a run's result. The user's own files count by content, not place.
+    """The part of a resolved config that defines a run's result. The user's own files count by content, not place, and
+    a training field that is null does not count.
 
     Raises InputError for a data file or folder that is not there.
     """
     defined = {key: config[key] for key in DEFINING} | {"recipe": RECIPE}
+    defined["training"] = {key: value for key, value in config["training"].items() if value is not None}
     task = tasks.resolve(config["task"])
     defined["task"] = {
         key: value for key, value in task.items() if "data_sha256" not in task or key not in tasks.PATH_FIELDS

@@ -80,11 +80,21 @@ def _finish(model: nn.Module, heads: Sequence[str]) -> None:
         raise InputError("nothing would be trained: the method adds nothing, and the model has no head")
 
 
-def parameter_groups(model: nn.Module, method: Mapping[str, Any], lr: float) -> list[dict[str, Any]]:
-    """Groups for the optimizer: all at `lr`, but for LoRA+, where B learns `lr_ratio` times faster."""
+def parameter_groups(
+    model: nn.Module, method: Mapping[str, Any], heads: Sequence[str], lr: float, head_lr: float | None = None
+) -> list[dict[str, Any]]:
+    """Groups for the optimizer: all at `lr`, but the heads at `head_lr` if there is one, and LoRA+'s B faster."""
     if "lr_ratio" in method:
-        return plus.parameter_groups(model, lr, method["lr_ratio"])
-    return [{"params": list(trainable_parameters(model).values()), "lr": lr}]
+        groups = plus.parameter_groups(model, lr, method["lr_ratio"])
+    else:
+        groups = [{"params": list(trainable_parameters(model).values()), "lr": lr}]
+    if head_lr is None:
+        return groups
+    own = [parameter for name in heads for parameter in model.get_submodule(name).parameters()]
+    taken = {id(parameter) for parameter in own}
+    for group in groups:
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in taken]
+    return [*(group for group in groups if group["params"]), {"params": own, "lr": head_lr}]
 
 
 def size(method: Mapping[str, Any], field: str, smallest: int = 1) -> int:
