@@ -25,9 +25,9 @@ sns.set_theme(context="paper", style="ticks", palette="colorblind", rc={
 })  # fmt: skip
 
 
-def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Any]:
-    """A figure (inches) of rows x columns axes, set out so that labels do not overlap."""
-    return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
+def panels(rows: int, columns: int, width: float, height: float, **grid: Any) -> tuple[Figure, Any]:
+    """A figure (inches) of rows x columns axes, set out so that labels do not overlap; grid: as of plt.subplots."""
+    return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **grid)
 
 
 def save(figure: Figure, path: Path) -> Path:

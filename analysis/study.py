@@ -6,44 +6,66 @@ import importlib
 import json
 import pkgutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import analysis.studies
-from analysis.tables import Sweep, provenance, read_sweep
+from analysis.tables import make_command, provenance, read_sweep
 from lora.config import InputError
 
 
-def run_study(study_dir: Path, runs_dir: Path) -> list[Path]:
-    """Writes tables, figures and provenance.json of a study into its folder, from the stored runs; returns their paths.
+class Sources(NamedTuple):
+    """What a study is derived from: the ids of its runs, what else of its list of runs matters, and files."""
 
-    The folder's name says which study it is. Work is skipped when every output is there and provenance.json records
-    the same runs and the same analysis code. Raises InputError if the study is unknown or its runs are missing.
+    run_ids: list[str]
+    listed: Any
+    files: list[Path]
+
+
+def run_study(study_dir: Path, runs_dir: Path) -> list[Path]:
+    """Writes tables, figures and provenance.json of a study into its folder; returns their paths.
+
+    The folder's name says which study it is. It is derived from stored runs, or, if its module has INPUTS, from the
+    files of these names in its folder. Work is skipped when every output is there and provenance.json records the same
+    sources and the same analysis code. Raises InputError if the study is unknown or its runs or files are missing.
     """
     known = sorted(module.name for module in pkgutil.iter_modules(analysis.studies.__path__))
     if study_dir.name not in known:
         raise InputError(f"{study_dir}: no study is called {study_dir.name!r}; the studies are {', '.join(known)}")
-    sweep = read_sweep(study_dir)
+    module = importlib.import_module(f"analysis.studies.{study_dir.name}")
+    inputs = getattr(module, "INPUTS", None)
+    sources = _of_runs(study_dir, runs_dir) if inputs is None else _of_files(study_dir, inputs)
     stamp = study_dir / "provenance.json"
-    fingerprint = _fingerprint(sweep, runs_dir)
+    fingerprint = _fingerprint(sources)
     outputs = _outputs_of(stamp, fingerprint)
     if not outputs:
-        outputs = importlib.import_module(f"analysis.studies.{study_dir.name}").build(study_dir, runs_dir)
+        outputs = module.build(study_dir, runs_dir)
         record = {"fingerprint": fingerprint, "outputs": [path.name for path in outputs]}
-        stamp.write_text(
-            json.dumps(provenance(runs_dir, list(sweep.roles)) | record, indent=2) + "\n", encoding="utf-8"
-        )
+        stamp.write_text(json.dumps(provenance(runs_dir, sources.run_ids) | record, indent=2) + "\n", encoding="utf-8")
     return [*outputs, stamp]
 
 
-def _fingerprint(sweep: Sweep, runs_dir: Path) -> str:
-    """Hash of what the outputs depend on: the list of runs, their results, and the code of this package."""
+def _of_runs(study_dir: Path, runs_dir: Path) -> Sources:
+    sweep = read_sweep(study_dir)
     runs = sorted((run_id, sorted(roles)) for run_id, roles in sweep.roles.items())
-    digest = hashlib.sha256(json.dumps([runs, sweep.failed]).encode())
+    results = ("metrics.json", "history.csv")  # every training makes new ones
+    files = [runs_dir / run_id / name for run_id, _ in runs for name in results]
+    return Sources(list(sweep.roles), [runs, sweep.failed], files)
+
+
+def _of_files(study_dir: Path, names: Sequence[str]) -> Sources:
+    for name in names:
+        if not (study_dir / name).is_file():
+            raise InputError(f"{study_dir} has no {name}; `{make_command(study_dir)}` makes it")
+    return Sources([], list(names), [study_dir / name for name in names])
+
+
+def _fingerprint(sources: Sources) -> str:
+    """Hash of what the outputs depend on: the sources, by content, and the code of this package."""
+    digest = hashlib.sha256(json.dumps(sources.listed).encode())
     code = sorted(Path(__file__).parent.rglob("*.py"))
-    results = [
-        runs_dir / run_id / name for run_id, _ in runs for name in ("metrics.json", "adapter/adapter.safetensors")
-    ]
-    for path in [*code, *results]:
+    for path in [*code, *sources.files]:
         digest.update(path.read_bytes() if path.is_file() else b"missing")
     return digest.hexdigest()
 

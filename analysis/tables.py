@@ -8,7 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,13 +17,19 @@ import pandas as pd
 import yaml
 from scipy.special import stdtrit
 
+from analysis import naming
 from lora.config import InputError
 
 RUNS_COLUMNS = [
     "run_id", "study", "model", "task", "method", "weight_types", "r", "alpha", "lr", "seed", "trainable_params",
-    "split", "metric", "value", "train_seconds", "tokens_per_second", "peak_memory_bytes", "role",
+    "split", "metric", "value", "train_seconds", "tokens_per_second", "peak_memory_bytes", "role", "label", "settings",
 ]  # fmt: skip
-MAKE_TARGETS = {"rank_ablation": "ablate-rank", "subspace": "subspace-plots"}
+FAILED_COLUMNS = ["run_id", "model", "task", "label", "settings", "lr", "seed"]
+MAKE_TARGETS = {
+    "rank_ablation": "ablate-rank", "subspace": "subspace-plots", "compare_methods": "compare-methods",
+    "scaling": "scaling", "latency": "latency", "alpha": "alpha-study", "init": "init-study",
+    "gradients": "gradient-check",
+}  # fmt: skip
 PACKAGES = (
     "torch",
     "transformers",
@@ -87,7 +93,8 @@ def read_sweep(study_dir: Path) -> Sweep:
 def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     """One row a (run, split, metric) with the columns RUNS_COLUMNS and `main`, true for the task's main metric.
 
-    Metrics are fractions as stored. role: study, tuning (of the learning-rate grid), or study+tuning.
+    Metrics are fractions as stored. role: study, tuning (of the learning-rate grid), or study+tuning. method is the
+    config's name for it, label and settings tell apart what it leaves together, as `analysis.naming` says.
     Raises InputError as `read_sweep`, and if a listed run is not in `runs_dir` or is damaged.
     """
     rows: list[dict[str, Any]] = []
@@ -114,13 +121,9 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     method = config["method"]
     run = {
-        "model": config["model"]["name"],
-        "task": config["task"]["name"],
+        **_identity(config),
         "method": method["name"],
         **{name: method.get(name) for name in ("weight_types", "r", "alpha")},
-        # YAML 1.1 reads 5e-4, which has no dot, as a string.
-        "lr": float(config["training"]["lr"]),
-        "seed": int(config["seed"]),
         **{name: metrics[name] for name in ("trainable_params", "train_seconds", "tokens_per_second")},
         "peak_memory_bytes": metrics["peak_memory_bytes"],
     }
@@ -130,6 +133,33 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
         | {"main": entry["metric"] == metrics["main_metric"]}
         for entry in metrics["metrics"]
     ]
+
+
+def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "model": config["model"]["name"],
+        "task": config["task"]["name"],
+        "label": naming.label(config["method"]),
+        "settings": naming.settings(config["method"]),
+        # YAML 1.1 reads 5e-4, which has no dot, as a string.
+        "lr": float(config["training"]["lr"]),
+        "seed": int(config["seed"]),
+    }
+
+
+def load_failed(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
+    """What the study's failed runs were, as far as the runner has kept it (<run_id>.failed): FAILED_COLUMNS.
+
+    Raises InputError as `read_sweep`.
+    """
+    rows = []
+    for run_id, _ in read_sweep(study_dir).failed:
+        try:
+            config = yaml.safe_load((runs_dir / f"{run_id}.failed" / "config.yaml").read_text(encoding="utf-8"))
+            rows.append({"run_id": run_id} | _identity(config))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+            continue  # its line in the report, by `failure_lines`, is all that is known
+    return pd.DataFrame(rows, columns=FAILED_COLUMNS).astype({"lr": float})
 
 
 def in_role(runs: pd.DataFrame, role: str) -> pd.DataFrame:
@@ -159,14 +189,33 @@ def summarise(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return table
 
 
+def without_head(runs: pd.DataFrame) -> pd.Series:
+    """Trainable parameters without the task's head, a number a row: less what `head_only` trains on the same model and
+    task. NaN where the study has no run of head_only."""
+    alone = runs[runs["label"] == "head_only"].groupby(["model", "task"])["trainable_params"].first()
+    heads = runs[["model", "task"]].merge(alone.rename("head").reset_index(), on=["model", "task"], how="left")["head"]
+    return runs["trainable_params"] - heads.set_axis(runs.index)
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A markdown table of the cells as they are; cells that have no value are a dash."""
     return str(table.fillna("–").to_markdown(index=False, disable_numparse=True))
 
 
-def failure_lines(failed: Sequence[tuple[str, str]]) -> list[str]:
-    """Markdown list items for the runs that failed, so that no report leaves them out."""
-    return [f"- Run `{run_id}` failed and is not in the results: {' '.join(error.split())}" for run_id, error in failed]
+def failure_lines(failed: Sequence[tuple[str, str]], known: pd.DataFrame | None = None) -> list[str]:
+    """Markdown list items for the runs that failed, so that no report leaves them out.
+
+    known, of `load_failed`, tells what they were.
+    """
+    names = {
+        run["run_id"]: f" ({naming.title(run['label'], run['settings'])} on {run['task']}, "
+        f"lr {run['lr']:g}, seed {run['seed']})"
+        for run in ([] if known is None else known.to_dict("records"))
+    }
+    return [
+        f"- Run `{run_id}`{names.get(run_id, '')} failed and is not in the results: {' '.join(error.split())}"
+        for run_id, error in failed
+    ]
 
 
 def provenance(runs_dir: Path, run_ids: Sequence[str]) -> dict[str, Any]:

@@ -67,9 +67,8 @@ def compute(config: Mapping[str, Any], folder: Path) -> None:
     peak = PeakMemory(runtime.device)
     torch.manual_seed(config["seed"])
     model, tokenizer = load_classifier(config["model"], data, runtime)
-    splits = {
-        name: tokenize(getattr(data, name), tokenizer, task["max_length"]) for name in ("train", "validation", "test")
-    }
+    length = min(task["max_length"], max(1, methods.room(model, config["method"])))
+    splits = {name: tokenize(getattr(data, name), tokenizer, length) for name in ("train", "validation", "test")}
 
     def backward() -> None:
         for batch in batches(splits["train"][:CALIBRATION], tokenizer, training["batch_size"]):

@@ -17,12 +17,14 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from experiments.methods._layers import positions
 from lora import io, plus
 from lora.config import InputError
 from lora.inject import trainable_parameters
 
 Backward = Callable[[], None] | None  # runs forward and backward of the training loss on a few batches
 
+JOINED = ("lora", "bitfit")  # what can be part of a combination, beside one method with a prefix
 # Under autocast these compute in bf16 from parameters of any precision; other modules want all of theirs in one.
 MIXED = (nn.Linear, Conv1D, nn.Embedding)
 
@@ -33,6 +35,10 @@ def _parts(method: Mapping[str, Any]) -> dict[str, ModuleType]:
     for name in names:
         if name not in known:
             raise InputError(f"unknown method {name!r}: there are {', '.join(known)}; several are joined by +")
+    rest = [name for name in names if name not in JOINED]
+    joined = not rest or (len(rest) == 1 and rest[0].startswith("prefix_"))
+    if len(names) > 1 and (not joined or len(set(names)) < len(names)):
+        raise InputError(f"{method['name']}: only lora, bitfit and one of the prefix methods can be joined")
     parts = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
     fields = {"name", *(field for part in parts.values() for field in part.FIELDS)}
     for field in method:
@@ -52,6 +58,8 @@ def apply(model: nn.Module, method: Mapping[str, Any], heads: Sequence[str], bac
     for part in parts.values():
         part.apply(model, method, backward)
     _finish(model, heads)
+    if not trainable_parameters(model):
+        raise InputError("nothing would be trained: the method adds nothing, and the model has no head")
 
 
 def load(model: nn.Module, method: Mapping[str, Any], heads: Sequence[str], folder: Path) -> None:
@@ -63,8 +71,8 @@ def load(model: nn.Module, method: Mapping[str, Any], heads: Sequence[str], fold
     for name, part in _parts(method).items():
         if name != "lora":  # the stored adapter says itself where its A and B are
             part.apply(model, method, None)
-    io.load(model, folder)
     _finish(model, heads)
+    io.load(model, folder)
 
 
 def _finish(model: nn.Module, heads: Sequence[str]) -> None:
@@ -76,15 +84,18 @@ def _finish(model: nn.Module, heads: Sequence[str]) -> None:
         trained = [parameter for parameter in own if parameter.requires_grad]
         for parameter in trained if isinstance(module, MIXED) else own if trained else ():
             parameter.data = parameter.data.float()
-    if not trainable_parameters(model):
-        raise InputError("nothing would be trained: the method adds nothing, and the model has no head")
+
+
+def room(model: nn.Module, method: Mapping[str, Any]) -> int:
+    """The most tokens of a text that `model` can read; a prefix method takes positions for its own."""
+    return positions(model) - sum(method.get(field) or 0 for field in ("l_p", "l_i"))
 
 
 def parameter_groups(
     model: nn.Module, method: Mapping[str, Any], heads: Sequence[str], lr: float, head_lr: float | None = None
 ) -> list[dict[str, Any]]:
     """Groups for the optimizer: all at `lr`, but the heads at `head_lr` if there is one, and LoRA+'s B faster."""
-    if "lr_ratio" in method:
+    if method.get("lr_ratio") is not None:
         groups = plus.parameter_groups(model, lr, method["lr_ratio"])
     else:
         groups = [{"params": list(trainable_parameters(model).values()), "lr": lr}]

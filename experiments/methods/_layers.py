@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, cast
 
 from torch import nn
@@ -15,6 +16,15 @@ def body(model: nn.Module) -> Any:
     if getattr(found.config, "is_encoder_decoder", False):
         raise InputError(f"a {found.config.model_type} model has an encoder and a decoder: this method knows one stack")
     return found
+
+
+def positions(model: nn.Module) -> int:
+    """The most tokens that `model` can read at once."""
+    inner: Any = cast(Any, model).base_model
+    most = getattr(inner.config, "max_position_embeddings", None) or sys.maxsize
+    table = getattr(getattr(inner, "embeddings", None), "position_embeddings", None)
+    unused = getattr(table, "padding_idx", None)  # RoBERTa's first position comes after that of padding
+    return int(most) if unused is None else int(most) - unused - 1
 
 
 def layers(model: nn.Module) -> list[nn.Module]:

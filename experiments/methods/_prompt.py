@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from experiments.methods import size
-from experiments.methods._layers import body
+from experiments.methods._layers import body, positions
 from lora.config import InputError
+from lora.targets import ARCHITECTURES
 
 
 class Lengths(NamedTuple):
@@ -27,11 +28,13 @@ class Lengths(NamedTuple):
     infix: int
 
 
-def lengths(method: Mapping[str, Any]) -> Lengths:
-    """l_p and l_i of a method config. Raises InputError if they are no numbers, or both zero."""
+def lengths(model: nn.Module, method: Mapping[str, Any]) -> Lengths:
+    """l_p and l_i of a method config. Raises InputError if they are no numbers, both zero, or too much for `model`."""
     found = Lengths(size(method, "l_p", smallest=0), size(method, "l_i", smallest=0))
     if not sum(found):
         raise InputError("method.l_p and method.l_i are both 0: there is nothing to train")
+    if sum(found) >= positions(model):
+        raise InputError(f"{sum(found)} tokens of the prompt leave no room in the model's {positions(model)} positions")
     return found
 
 
@@ -58,6 +61,7 @@ class Prompt(nn.Module):
 def attach(model: nn.Module, vectors: Tensor, count: Lengths) -> Prompt:
     """Give the body of `model` a Prompt as its child `prompt`, and the hooks that make room for it."""
     inner = body(model)
+    causal(inner)  # is it known?
     inner.prompt = Prompt(vectors, count)
     inner.register_forward_pre_hook(_enter, with_kwargs=True)
     inner.register_forward_hook(_leave)
@@ -77,13 +81,12 @@ def _enter(inner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[t
         mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
     prompt: Prompt = inner.prompt
     batch, extra = len(mask), sum(prompt.count)
-    longest = getattr(inner.config, "max_position_embeddings", None)
-    if longest and mask.shape[1] + extra > longest:
+    if mask.shape[1] + extra > positions(inner):
         total = f"{mask.shape[1]} tokens and the prompt's {extra}"
-        raise InputError(f"{total} are more than the model's {longest} positions: set task.max_length lower")
+        raise InputError(f"{total} are more than the model's {positions(inner)} positions: cut the text")
     prompt.places = places(mask, prompt.count, after_first=not causal(inner))
     # A prompt with a set of vectors for each layer replaces what stands here at the first of them.
-    vectors = prompt.vectors if prompt.vectors.ndim == 2 else torch.zeros_like(prompt.vectors[0])
+    vectors = prompt.vectors if prompt.vectors.ndim == 2 else embeds.new_zeros(extra, embeds.shape[-1])
     rows = torch.cat([vectors.to(embeds.dtype).expand(batch, -1, -1), embeds], dim=1)
     given["inputs_embeds"] = torch.empty_like(rows).scatter(1, spread(prompt.places, rows), rows)
     given["attention_mask"] = _insert(mask, prompt.places, extra, 1)
@@ -104,7 +107,13 @@ def _leave(inner: Any, args: tuple[Any, ...], output: Any) -> Any:
 
 
 def causal(inner: Any) -> bool:
-    """True for a decoder, whose answer is read from the last token; an encoder's head reads the first."""
+    """True for a decoder, whose answer is read from the last token; an encoder's head reads the first.
+
+    Raises InputError for an architecture of which this is not known.
+    """
+    if inner.config.model_type not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise InputError(f"where a prefix goes in a {inner.config.model_type} model is not known (known: {known})")
     return not hasattr(inner, "encoder")
 
 

@@ -19,7 +19,7 @@ FIELDS = (*(field.name for field in dataclasses.fields(LoRAConfig)), "lr_ratio")
 def config(method: Mapping[str, Any]) -> LoRAConfig:
     """LoRAConfig of a method config, where the weight types are one word: `q+v`. Raises InputError for bad fields."""
     own = {field.name for field in dataclasses.fields(LoRAConfig)} - {"weight_types"}
-    types = method["weight_types"]
+    types = method.get("weight_types", "q+v")
     return LoRAConfig(
         weight_types=tuple(types.split("+")) if types else (),
         **{key: value for key, value in method.items() if key in own},

@@ -17,7 +17,7 @@ FIELDS = ("l_p", "l_i")
 
 def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
     """Add l_p prefix and l_i infix tokens: d (l_p + l_i) parameters, which start as embeddings of random tokens."""
-    count = lengths(method)
+    count = lengths(model, method)
     embeddings: Tensor = body(model).get_input_embeddings().weight
     tokens = torch.randint(len(embeddings), (sum(count),))
     attach(model, embeddings.detach()[tokens.to(embeddings.device)], count)

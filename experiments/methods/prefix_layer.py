@@ -22,7 +22,7 @@ def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> No
     The first layer's are the tokens' embeddings, each further layer's replace what the layer before has computed; what
     the last layer computes at these positions is read by nothing. They start as the activations of random tokens.
     """
-    count = lengths(method)
+    count = lengths(model, method)
     blocks = layers(model)
     prompt = attach(model, _activations(model, blocks, sum(count)), count)
     for index, block in enumerate(blocks):

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+LORA: dict[str, Any] = {"name": "lora", "r": 8, "alpha": 16, "dropout": 0.0, "weight_types": "q+v"}
 
 
 @pytest.fixture
@@ -38,7 +40,11 @@ def list_run(study_dir: Path) -> Callable[..., None]:
 
 @pytest.fixture
 def make_run(list_run: Callable[..., None], runs_dir: Path) -> Callable[..., str]:
-    """Stores a run and lists it in sweep.jsonl; returns its run_id."""
+    """Stores a run and lists it in sweep.jsonl; returns its run_id.
+
+    method: its fields as in the config, LoRA's if not given. With an error the run has failed, and its config is where
+    the runner leaves it.
+    """
 
     def make(
         r: int = 8,
@@ -49,17 +55,26 @@ def make_run(list_run: Callable[..., None], runs_dir: Path) -> Callable[..., str
         test: float = 0.8,
         validation: float = 0.79,
         role: str = "study",
+        method: Mapping[str, Any] | None = None,
+        trainable_params: int | None = None,
+        error: str = "",
     ) -> str:
         config: dict[str, Any] = {
             "model": {"name": "minilm", "path": "cache/minilm"},
             "task": {"name": task},
-            "method": {"name": "lora", "r": r, "alpha": 16, "dropout": 0.0, "weight_types": weight_types},
+            "method": dict(method or LORA | {"r": r, "weight_types": weight_types}),
             "training": {"lr": lr, "epochs": 2, "batch_size": 32},
             "seed": seed,
         }
         run_id = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+        if error:
+            (runs_dir / f"{run_id}.failed").mkdir()
+            (runs_dir / f"{run_id}.failed" / "config.yaml").write_text(yaml.safe_dump(config))
+            list_run(run_id=run_id, role=role, error=error)
+            return run_id
         metrics = {
-            "run_id": run_id, "trainable_params": 1000 * r, "total_params": 10**6, "train_seconds": 2.0,
+            "run_id": run_id, "trainable_params": trainable_params or 1000 * r, "total_params": 10**6,
+            "train_seconds": 2.0,
             "tokens_per_second": 100.0, "peak_memory_bytes": 10**9, "precision": "fp32", "main_metric": "accuracy",
             "metrics": [
                 {"split": split, "metric": metric, "value": value}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis import study
+from analysis.studies import latency
 from lora.config import InputError
 
 STUDY = "rank_ablation"
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_unknown_study_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="rank_ablation, subspace"):
+    with pytest.raises(InputError, match="latency, .*rank_ablation, .*subspace"):
         study.run_study(tmp_path / "ranks", tmp_path)
 
 
@@ -41,6 +42,32 @@ def test_nothing_is_redrawn_until_a_run_changes_or_an_output_goes(
     stamp.write_text("{")
     assert redrawn()
     assert json.loads(stamp.read_text())["outputs"]
+
+
+def test_a_study_of_files_is_redrawn_when_one_of_them_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "results" / "quick" / "latency"
+    folder.mkdir(parents=True)
+    built: list[str] = []
+
+    def build(study_dir: Path, runs_dir: Path) -> list[Path]:
+        built.append((study_dir / "a.csv").read_text())
+        (study_dir / "table.md").write_text(built[-1])
+        return [study_dir / "table.md"]
+
+    monkeypatch.setattr(latency, "INPUTS", ("a.csv", "b.csv"))
+    monkeypatch.setattr(latency, "build", build)
+    (folder / "a.csv").write_text("1")
+    with pytest.raises(InputError, match=r"has no b\.csv; `make latency PRESET=quick` makes it"):
+        study.run_study(folder, tmp_path)
+    (folder / "b.csv").write_text("2")
+    outputs = study.run_study(folder, tmp_path)
+    assert [path.name for path in outputs] == ["table.md", "provenance.json"]
+    assert study.run_study(folder, tmp_path) == outputs
+    assert built == ["1"]
+    (folder / "b.csv").write_text("3")
+    study.run_study(folder, tmp_path)
+    assert built == ["1", "1"]
+    assert json.loads((folder / "provenance.json").read_text())["trainings"] == []
 
 
 def test_command_prints_results_or_one_error_line(make_run: Callable[..., str], study_dir: Path) -> None:

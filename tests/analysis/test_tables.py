@@ -88,6 +88,51 @@ def test_failed_runs_are_kept_and_a_later_success_clears_them(
     assert tables.failure_lines(sweep.failed) == ["- Run `bad` failed and is not in the results: NaN loss at step 3"]
 
 
+def test_failed_runs_are_named_where_the_runner_kept_their_config(
+    make_run: Callable[..., str], list_run: Callable[..., None], study_dir: Path, runs_dir: Path
+) -> None:
+    make_run()
+    assert tables.load_failed(study_dir, runs_dir).empty
+    known = make_run(seed=3, lr=1e-2, method={"name": "bitfit"}, error="loss is nan")
+    list_run(run_id="task=glue/sst2 " + 300 * "x", role="study", error="no such task")
+    failed = tables.load_failed(study_dir, runs_dir)
+    assert failed.to_dict("records") == [
+        {
+            "run_id": known,
+            "model": "minilm",
+            "task": "rotten_tomatoes",
+            "label": "bitfit",
+            "settings": "",
+            "lr": 1e-2,
+            "seed": 3,
+        }
+    ]
+    lines = tables.failure_lines(tables.read_sweep(study_dir).failed, failed)
+    assert lines[0] == (
+        f"- Run `{known}` (bitfit on rotten_tomatoes, lr 0.01, seed 3) failed and is not in the results: loss is nan"
+    )
+    assert lines[1].endswith("x` failed and is not in the results: no such task")
+
+
+def test_methods_are_told_apart(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
+    make_run()
+    make_run(method={"name": "lora", "r": 4, "alpha": 16, "weight_types": "q", "dora": True})
+    make_run(method={"name": "adapter_h", "bottleneck": 8})
+    runs = tables.load_runs(study_dir, runs_dir).drop_duplicates("run_id")
+    assert runs["method"].tolist() == ["lora", "lora", "adapter_h"]
+    assert runs["label"].tolist() == ["lora", "dora", "adapter_h"]
+    assert runs["settings"].tolist() == ["r=8, q+v", "r=4, q", "bottleneck=8"]
+
+
+def test_parameters_without_the_head(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
+    make_run(trainable_params=1500)
+    make_run(trainable_params=1900, task="reuters_r8")
+    make_run(trainable_params=500, method={"name": "head_only"})
+    runs = tables.load_runs(study_dir, runs_dir)
+    main = runs[runs["main"] & (runs["split"] == "test")]
+    assert tables.without_head(main).tolist() == pytest.approx([1000, np.nan, 0], nan_ok=True)
+
+
 def test_only_failures_is_an_error_that_says_why(list_run: Callable[..., None], study_dir: Path) -> None:
     list_run(run_id="bad", role="study", error="NaN loss at step 3")
     with pytest.raises(InputError, match="no finished run .*NaN loss at step 3"):

@@ -1,0 +1,84 @@
+"""Paired comparisons of what runs of the same seeds reach, corrected for their number."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.stats import ttest_rel
+
+from analysis.svd import Array
+
+NO_SPREAD = 1e-12  # differences that spread less are equal but for rounding
+
+
+class Paired(NamedTuple):
+    """Mean difference over the n seeds that both have, half-width of its 95% Student-t interval, and p of the paired
+    t-test. One pair, or differences that are all the same, give neither interval nor p: NaN."""
+
+    pairs: int
+    difference: float
+    interval: float
+    p: float
+
+
+NOTHING = Paired(0, np.nan, np.nan, np.nan)
+
+
+def paired(values: pd.Series, reference: pd.Series) -> Paired:
+    """`values` minus `reference`, both by seed, each seed once; seeds that only one of them has do not count."""
+    seeds = values.dropna().index.intersection(reference.dropna().index)
+    ours, theirs = values[seeds].to_numpy(dtype=float), reference[seeds].to_numpy(dtype=float)
+    if not len(seeds):
+        return NOTHING
+    differences = ours - theirs
+    mean = float(differences.mean())
+    if len(seeds) == 1 or np.ptp(differences) < NO_SPREAD:
+        return Paired(len(seeds), mean, np.nan, np.nan)
+    test = ttest_rel(ours, theirs)
+    low, high = test.confidence_interval(0.95)
+    return Paired(len(seeds), mean, float(high - low) / 2, float(test.pvalue))
+
+
+def holm(p: ArrayLike) -> Array:
+    """p-values corrected for their number by Holm's step-down method (Holm 1979), in the order given; NaN is no test,
+    stays NaN and does not count."""
+    values = np.asarray(p, dtype=float)
+    corrected = np.full_like(values, np.nan)
+    tests = np.flatnonzero(~np.isnan(values))
+    tests = tests[np.argsort(values[tests], kind="stable")]
+    factors = np.arange(len(tests), 0, -1)
+    corrected[tests] = np.minimum(np.maximum.accumulate(factors * values[tests]), 1)
+    return corrected
+
+
+def against(runs: pd.DataFrame, by: Sequence[str], reference: Sequence[str]) -> pd.DataFrame:
+    """Every other group of `by` minus the group `reference`, paired by seed: `by`, the fields of Paired, and p_holm.
+
+    runs has the columns `by`, seed and value. p_holm is corrected for all comparisons of this call.
+    """
+    groups = {key: group.set_index("seed")["value"] for key, group in runs.groupby(list(by), sort=False)}
+    base = groups.pop(tuple(reference))
+    rows = [(*key, *paired(group, base)) for key, group in groups.items()]
+    table = pd.DataFrame(rows, columns=[*by, *Paired._fields])
+    return table.assign(p_holm=holm(table["p"]))
+
+
+def mean_text(mean: float, interval: float, n: float) -> str:
+    """A mean in percent, ± the half-width of its interval, (n); what there is not (NaN) is left out."""
+    text = f"{100 * mean:.1f}" if pd.isna(interval) else f"{100 * mean:.1f} ± {100 * interval:.1f}"
+    return text if pd.isna(n) else f"{text} ({n:.0f})"
+
+
+def difference_text(difference: float, interval: float, p: float) -> str:
+    """A difference in points, ± the half-width of its interval, and p, starred below 0.05; alone where p is NaN."""
+    if pd.isna(p):
+        return f"{100 * difference:+.1f}"
+    shown = "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return f"{100 * difference:+.1f} ± {100 * interval:.1f}, p {shown}{' *' if p < 0.05 else ''}"
+
+
+def pairs_text(pairs: float) -> str:
+    """Number of pairs."""
+    return f"{pairs:.0f} pair" if pairs == 1 else f"{pairs:.0f} pairs"

@@ -1,0 +1,212 @@
+"""Where A and B start, and what comes of it: training loss and final quality from every start."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from analysis import figures, tables
+from analysis.statistics import against, difference_text, mean_text
+from lora import io
+from lora.config import InputError
+
+STARTS = {
+    "gaussian": "A Gaussian, B = 0 (the paper)",
+    "gaussian_b": "A = 0, B Gaussian",
+    "both_gaussian": "A and B Gaussian",
+    "both_zero": "A = B = 0",
+    "kaiming": "A Kaiming uniform, B = 0",
+    "orthogonal": "A orthonormal rows, B = 0",
+    "pissa": "principal part of W0",
+    "lora_ga": "along the gradient of W0",
+}
+CELL = ["model", "task", "metric", "init", "lr"]
+SMOOTHING = 10  # curves are means over 1/10 of the steps
+LAST = 10  # the final training loss is that of the last 1/10 of the steps
+READING = """\
+Test and validation {metrics} in percent, mean ± half-width of the 95% Student-t interval (number of seeds). To
+gaussian: the difference on test data in points, paired by seed, ± half-width of its 95% interval; p of the paired
+t-test, corrected for the number of starts (Holm), * below 0.05. First loss: before the first step, the same for all
+starts that leave the model as it was; final loss: mean over the last tenth of the steps; both are training losses,
+means over seeds. lr is also the head's, which for one seed starts from the same numbers everywhere."""
+
+
+def build(study_dir: Path, runs_dir: Path) -> list[Path]:
+    """Writes runs.csv, table.csv, table.md, loss_curves.csv and init.png; returns their paths.
+
+    Raises InputError if runs, histories or the adapters of both_zero are missing or damaged, if a seed of a start has
+    two runs, or if a run has no start of STARTS.
+    """
+    runs = tables.load_runs(study_dir, runs_dir)
+    runs["init"] = runs["label"].replace("lora", "gaussian")
+    places = {name: place for place, name in enumerate(STARTS)}
+    if not set(runs["init"]) <= set(STARTS):
+        other = runs[~runs["init"].isin(STARTS)].iloc[0]
+        raise InputError(
+            f"{study_dir / 'sweep.jsonl'} lists run {other['run_id']} of {other['init']}, which is no start: they are "
+            f"{', '.join(STARTS)}; delete it, `{tables.make_command(study_dir)}` lists one set of runs"
+        )
+    runs["place"] = runs["init"].map(places)
+    runs = runs.sort_values(["model", "task", "place", "lr", "seed"], kind="stable", ignore_index=True)
+    final = tables.in_role(runs[runs["main"]], "study")
+    if final.empty:
+        raise InputError(f"{study_dir} has no finished run; `{tables.make_command(study_dir)}` trains them")
+    tables.check_seeds(final, ["model", "task", "init", "split"], study_dir)
+    losses = read_losses(final.drop_duplicates("run_id"), study_dir, runs_dir)
+    table = tabulate(final, losses, runs_dir)
+    curves = loss_curves(losses)
+
+    outputs = {name: study_dir / name for name in ("runs.csv", "table.csv", "loss_curves.csv", "table.md")}
+    runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
+    table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
+    curves.to_csv(outputs["loss_curves.csv"], index=False, float_format="%.5g")
+    failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
+    outputs["table.md"].write_text(report(table, failed), encoding="utf-8")
+    return [*outputs.values(), draw(final, table, curves, study_dir / "init.png")]
+
+
+def read_losses(runs: pd.DataFrame, study_dir: Path, runs_dir: Path) -> pd.DataFrame:
+    """Training losses of all runs: CELL, seed, step (from 1), loss. Raises InputError for a damaged history."""
+    frames = []
+    for run in runs.to_dict("records"):
+        path = runs_dir / run["run_id"] / "history.csv"
+        try:
+            history = pd.read_csv(path)
+            history = history[history["split"] == "train"][["step", "loss"]].astype({"step": int, "loss": float})
+            if history.empty:
+                raise ValueError("it has no training step")
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path} is missing or damaged ({' '.join(str(error).split())}); delete its folder, "
+                f"`{tables.make_command(study_dir)}` trains the run again"
+            ) from error
+        frames.append(history.assign(**{name: run[name] for name in [*CELL, "seed"]}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def tabulate(final: pd.DataFrame, losses: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
+    """A row a start: CELL, validation and test (means, fractions) with <split>_interval, n, first_loss, final_loss; if
+    gaussian is there, the test difference to it with its interval and p_holm; for both_zero, largest_entry of A and B.
+    """
+    parts = []
+    for split in ("validation", "test"):
+        means = tables.summarise(final[final["split"] == split], CELL)
+        parts.append(means.rename(columns={"mean": split, "interval": f"{split}_interval"}).set_index(CELL))
+    table = parts[0].drop(columns="n").join(parts[1])
+    runs = losses.groupby([*CELL, "seed"], sort=False)
+    ends = pd.DataFrame({"first_loss": runs["loss"].first(), "final_loss": runs["loss"].agg(_end)})
+    table = table.join(ends.groupby(CELL, sort=False).mean())
+    differences = []
+    for _, group in final[final["split"] == "test"].groupby(CELL[:3], sort=False):
+        if "gaussian" in set(group["init"]):
+            found = against(group, ["init"], ["gaussian"])[["init", "difference", "interval", "p_holm"]]
+            differences.append(found.merge(group[CELL[:4]].drop_duplicates(), on="init"))
+    table = table.reset_index()
+    if differences:
+        found = pd.concat(differences).rename(columns={"interval": "difference_interval"})
+        table = table.merge(found, on=CELL[:4], how="left")
+    zero = final[final["init"] == "both_zero"].drop_duplicates("run_id")
+    entries = [largest_entry(runs_dir / run_id / "adapter") for run_id in zero["run_id"]]
+    largest = zero[CELL].assign(largest_entry=entries).groupby(CELL, sort=False)["largest_entry"].max()
+    return table.merge(largest.reset_index(), on=CELL, how="left")
+
+
+def _end(losses: pd.Series) -> float:
+    return float(losses.iloc[-max(1, len(losses) // LAST) :].mean())
+
+
+def largest_entry(adapter_dir: Path) -> float:
+    """The largest absolute entry of all A and B of a stored adapter: 0 if training never left A = B = 0.
+
+    Raises InputError if the adapter is missing or damaged.
+    """
+    adapter = io.read(adapter_dir)
+    return max(matrix.abs().max().item() for target in adapter.targets for matrix in adapter.matrices(target))
+
+
+def loss_curves(losses: pd.DataFrame) -> pd.DataFrame:
+    """Smoothed training loss, a row a start and step: CELL, step, mean, low and high over seeds."""
+    groups = losses.groupby([*CELL, "seed"], sort=False)["loss"]
+    smooth = groups.transform(lambda loss: loss.rolling(max(1, len(loss) // SMOOTHING), 1, center=True).mean())
+    curves = losses.assign(loss=smooth).groupby([*CELL, "step"], sort=False)["loss"]
+    return curves.agg(mean="mean", low="min", high="max").reset_index()
+
+
+def report(table: pd.DataFrame, failed: list[str]) -> str:
+    """table.md: what became of A = B = 0, the table, how to read it, and the runs that failed."""
+    cells = table[["model", "task", "init"]].assign(start=table["init"].map(STARTS))
+    cells["lr"] = table["lr"].map("{:g}".format)
+    cells["first loss"], cells["final loss"] = (table[f"{end}_loss"].map("{:.3f}".format) for end in ("first", "final"))
+    for split in ("validation", "test"):
+        parts = (table[name] for name in (split, f"{split}_interval", "n"))
+        cells[split] = [mean_text(*part) for part in zip(*parts, strict=True)]
+    if "difference" in table:
+        parts = (table[name] for name in ("difference", "difference_interval", "p_holm"))
+        cells["to gaussian"] = [
+            None if pd.isna(part[0]) else difference_text(*part) for part in zip(*parts, strict=True)
+        ]
+    lines = ["# Where A and B start", "", *[_saddle(row) for _, row in table.iterrows() if row["init"] == "both_zero"]]
+    lines += ["", tables.markdown(cells), "", READING.format(metrics=", ".join(table["metric"].unique()))]
+    if failed:
+        lines += ["", "## Failed runs", "", *failed]
+    return "\n".join(lines) + "\n"
+
+
+def _saddle(row: pd.Series) -> str:
+    stayed = "yes" if row["largest_entry"] == 0 else "no"
+    return (
+        f"- {row['task']}: A = B = 0 stayed at the saddle: **{stayed}**. The largest entry of A and B after training, "
+        f"n = {row['n']}, is {row['largest_entry']:g}{'; only the head was trained' if stayed == 'yes' else ''}."
+    )
+
+
+def draw(final: pd.DataFrame, table: pd.DataFrame, curves: pd.DataFrame, path: Path) -> Path:
+    """init.png: for each model and task the training loss over steps, and the final test score; the starts' names
+    beside their scores are the legend of both."""
+    groups = list(table.groupby(CELL[:3], sort=False))
+    names = list(dict.fromkeys(name for name in STARTS if name in set(table["init"])))
+    styles = {
+        name: {"color": colour, "linestyle": ("-", "--", ":")[index % 3]}
+        for index, (name, colour) in enumerate(zip(names, sns.color_palette(n_colors=len(names)), strict=True))
+    }
+    height = 0.4 + len(groups) * max(2.2, 0.5 + 0.28 * len(names))
+    figure, axes = figures.panels(len(groups), 2, figures.PAGE_WIDTH, height, width_ratios=[1.35, 1])
+    for (left, right), (key, cells) in zip(axes, groups, strict=True):
+        mine, runs = (frame[(frame[CELL[:3]] == list(key)).all(axis=1)] for frame in (curves, final))
+        for (name, _), curve in mine.groupby(["init", "lr"], sort=False):
+            style = styles[str(name)]
+            left.plot(curve["step"], curve["mean"], linewidth=1.2, **style)
+            left.fill_between(curve["step"], curve["low"], curve["high"], color=style["color"], alpha=0.1, linewidth=0)
+        left.set(title=f"{key[1]} ({key[0]})", xlabel="step", ylabel="training loss")
+        left.margins(x=0.01)
+        _scores(right, runs[runs["split"] == "test"], cells, styles)
+        right.set_xlabel(f"test {key[2]} (%)")
+    note = f"loss: mean over 1/{SMOOTHING} of the steps"
+    if (table["n"] > 1).any():
+        note += " and over seeds; bands: lowest to highest seed"
+        note += "; small points: single runs; bars: 95% interval, cut at the edge"
+    figure.supxlabel(note, fontsize=7)
+    return figures.save(figure, path)
+
+
+def _scores(axis: Axes, runs: pd.DataFrame, cells: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
+    rows = cells.reset_index(drop=True)
+    for place, (_, cell) in enumerate(rows.iterrows()):
+        colour = styles[cell["init"]]["color"]
+        seeds = runs[(runs["init"] == cell["init"]) & (runs["lr"] == cell["lr"])]
+        axis.scatter(100 * seeds["value"], [place] * len(seeds), s=9, color=colour, alpha=0.5, linewidths=0)
+        axis.errorbar(
+            100 * cell["test"], place, xerr=100 * cell["test_interval"], fmt="o", markersize=4.5, elinewidth=1,
+            capsize=2, color=colour,
+        )  # fmt: skip
+        axis.plot(
+            [-0.17, -0.05], [place, place], transform=axis.get_yaxis_transform(), clip_on=False, **styles[cell["init"]]
+        )
+    axis.set_yticks(range(len(rows)), rows["init"] + rows["lr"].map(", lr {:g}".format))
+    axis.tick_params(axis="y", length=0, pad=30)
+    low, high = 100 * runs["value"].min(), 100 * runs["value"].max()
+    margin = max(0.5, 0.1 * (high - low))
+    axis.set(xlim=(low - margin, high + margin), ylim=(len(rows) - 0.5, -0.5))
+    axis.grid(axis="x", linewidth=0.4)

@@ -1,0 +1,224 @@
+"""Quality against the number of trained parameters, a line a family of methods: the paper's Figure 2 and Table 15."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import naming, scaling_figure, statistics, tables, tuning
+from analysis.tuning import CELL
+
+LINE = ["model", "task", "metric", "line"]
+PAPER_MODEL = "GPT-3 175B"
+PAPER_TASKS = {"mnli_m": "MNLI-m", "wikisql": "WikiSQL"}
+PAPER_WEIGHTS = {"rv": "v", "rq=rv": "q+v", "rq=rk=rv=ro": "q+k+v+o"}
+UNITS = {"M": 10**6, "B": 10**9}
+READING = """\
+Quality is the test score in percent: mean ± half-width of the 95% Student-t interval (number of seeds); one seed gives
+no interval. A family is a line of the figure: methods of which only the size differs. The paper's numbers are those of
+its Table 15: {paper}, other tasks, single numbers on validation data: compare the shape of a line, not its level.
+{counted}"""
+FALLING = """\
+Best: the size with the best mean on validation data, so that the test data do not choose it (for the paper: in its
+table). Difference: largest minus best, in points on test data, paired by seed, ± half-width of its 95% interval; p is
+of the paired t-test, by Holm's method corrected for the families of a task that are tested."""
+
+
+def build(study_dir: Path, runs_dir: Path) -> list[Path]:
+    """Writes runs.csv, table.csv (a row a point), falls.csv (a row a line), table.md, scaling.png and, if rates were
+    tuned, learning_rates.csv.
+
+    Returns their paths. Raises InputError if the runs are missing or damaged, or if a point has two runs of a seed or
+    runs of different learning rates.
+    """
+    runs = naming.arranged(tables.load_runs(study_dir, runs_dir))
+    runs["line"] = line_names(runs)
+    final = tables.in_role(runs, "study")
+    final = final[final["main"]]
+    test = final[final["split"] == "test"]
+    tuning.check(test, study_dir)
+    points, fallen = tabulate(test), falls(final)
+
+    outputs = [study_dir / name for name in ("runs.csv", "table.csv", "falls.csv", "table.md", "scaling.png")]
+    runs[tables.RUNS_COLUMNS].to_csv(outputs[0], index=False)
+    paper = paper_points()
+    both = pd.concat([points.assign(source="ours"), paper.assign(source="paper")], ignore_index=True)
+    both.to_csv(outputs[1], index=False, float_format="%.6g")
+    fallen = pd.concat([fallen.assign(source="ours"), paper_falls(paper).assign(source="paper")], ignore_index=True)
+    fallen.to_csv(outputs[2], index=False, float_format="%.6g")
+    failed = tables.load_failed(study_dir, runs_dir)
+    failures = tables.failure_lines(tables.read_sweep(study_dir).failed, failed)
+    rates = tuning.rates(runs, failed)
+    outputs[3].write_text(report(both, fallen, rates, failures), encoding="utf-8")
+    scaling_figure.draw(points, test, paper, outputs[4])
+    if not rates.empty:
+        outputs.append(study_dir / "learning_rates.csv")
+        rates.to_csv(outputs[-1], index=False, float_format="%.6g")
+    return outputs
+
+
+def line_names(runs: pd.DataFrame) -> pd.Series:
+    """The line of each run: its label and, for LoRA alone, the weight types, which make lines of their own."""
+    return runs["label"].where(runs["method"] != "lora", runs["label"] + " " + runs["weight_types"].fillna(""))
+
+
+def tabulate(test: pd.DataFrame) -> pd.DataFrame:
+    """A row for each of CELL: line, quality, and `size`, the trained parameters, without the head's where the study
+    has a run of head_only on the task (without_head is NaN where it has none)."""
+    table = tables.summarise(test, [*CELL, "line"])
+    counts = {"trainable_params": "max", "without_head": "max", "lr": "first"}
+    sizes = test.assign(without_head=tables.without_head(test)).groupby(CELL).agg(counts)
+    table = table.merge(sizes, on=CELL)
+    table = table.assign(size=table["without_head"].fillna(table["trainable_params"]))
+    places = {name: place for place, name in enumerate(scaling_figure.lines(table))}
+    order = table.assign(place=table["line"].map(places)).sort_values(["model", "task", "place", "size"], kind="stable")
+    return order.drop(columns="place").reset_index(drop=True)
+
+
+def falls(final: pd.DataFrame) -> pd.DataFrame:
+    """For each line of two or more sizes what its largest is worth beside its best: LINE, best, largest, best_params,
+    largest_params, and the fields of `analysis.statistics.Paired` and p_holm for largest minus best on test data.
+
+    final holds main scores of both splits. The best is that on validation data. Where it is the largest, nothing falls
+    and nothing is tested.
+    """
+    rows: list[dict[str, Any]] = []
+    for key, line in final.groupby(LINE, sort=False):
+        sizes = line.groupby("settings", sort=False)["trainable_params"].max()
+        if len(sizes) < 2:
+            continue
+        validation = line[line["split"] == "validation"].groupby("settings", sort=False)["value"].mean()
+        best, largest = str(validation.idxmax()), str(sizes.idxmax())
+        found = statistics.NOTHING
+        if best != largest:
+            found = statistics.paired(_by_seed(line, largest), _by_seed(line, best))
+        about = {"best": best, "largest": largest, "best_params": sizes[best], "largest_params": sizes[largest]}
+        rows.append(dict(zip(LINE, key, strict=True)) | about | found._asdict())
+    columns = [*LINE, "best", "largest", "best_params", "largest_params", *statistics.Paired._fields]
+    table = pd.DataFrame(rows, columns=columns)
+    corrected = table.groupby(LINE[:-1], sort=False)["p"].transform(statistics.holm)
+    return table.assign(p_holm=corrected)
+
+
+def _by_seed(line: pd.DataFrame, name: str) -> pd.Series:
+    return line[(line["settings"] == name) & (line["split"] == "test")].set_index("seed")["value"]
+
+
+def paper_points() -> pd.DataFrame:
+    """The paper's Table 15 in the columns of `tabulate`: a row a task and point; values are fractions, without n."""
+    table = pd.read_csv(str(files("analysis").joinpath("paper/table15_tradeoff.csv")))
+    table = table.rename(columns={"method": "label", "hyperparameters": "settings"})
+    table["size"] = [float(count[:-1]) * UNITS[count[-1]] for count in table["trainable_params"]]
+    weights = table["settings"].str.rpartition("=")[0].map(PAPER_WEIGHTS)
+    table["line"] = table["label"].where(table["label"] != "lora", "lora " + weights.fillna(""))
+    table["settings"] = table["settings"].where(table["settings"] != "-", "")
+    table = table.drop(columns="trainable_params").rename(columns=PAPER_TASKS)
+    names = ["label", "settings", "line", "size"]
+    table = table.melt(names, list(PAPER_TASKS.values()), var_name="task", value_name="mean")
+    return table.assign(mean=table["mean"] / 100, model=PAPER_MODEL, metric="accuracy")
+
+
+def paper_falls(paper: pd.DataFrame) -> pd.DataFrame:
+    """The columns of `falls` for the paper's points: differences of single numbers, so neither interval nor p."""
+    rows = []
+    for key, line in paper.groupby(LINE, sort=False):
+        if len(line) < 2:
+            continue
+        best, largest = (line.iloc[int(line[by].to_numpy().argmax())] for by in ("mean", "size"))
+        about = {"best": best["settings"], "largest": largest["settings"], "best_params": best["size"]}
+        difference = np.nan if best.equals(largest) else largest["mean"] - best["mean"]
+        about |= {"largest_params": largest["size"], "difference": difference}
+        rows.append(dict(zip(LINE, key, strict=True)) | about)
+    return pd.DataFrame(rows)
+
+
+def report(points: pd.DataFrame, fallen: pd.DataFrame, rates: pd.DataFrame, failed: list[str]) -> str:
+    """table.md: where quality falls as parameters grow, then every point, ours and the paper's."""
+    ours = points[points["source"] == "ours"]
+    unknown = ours[ours["without_head"].isna()][["model", "task"]].drop_duplicates()
+    counted = "Parameters are those trained, less the head's, which head_only trains alone."
+    if not unknown.empty:
+        where = ", ".join(unknown["task"])
+        counted = f"Parameters include the head's on {where}, where the study has no run of head_only."
+    lines = ["# Quality against trained parameters (the paper's Figure 2 and Table 15)", ""]
+    lines += [READING.format(counted=counted, paper=PAPER_MODEL), "", "## Does quality fall as parameters grow?", ""]
+    lines += [FALLING, "", tables.markdown(_falls_text(fallen)), "", "## All points", ""]
+    lines += [tables.markdown(_text(ours)), "", *rate_lines(ours, rates), "", f"The paper's, {PAPER_MODEL}:", ""]
+    lines += [tables.markdown(_text(points[points["source"] == "paper"]))]
+    if failed:
+        lines += ["", "## Failed runs", "", *failed]
+    return "\n".join(lines) + "\n"
+
+
+def rate_lines(ours: pd.DataFrame, rates: pd.DataFrame) -> list[str]:
+    """The learning rates that each family's points were trained with, and how they were chosen, as list items."""
+    lines = []
+    for (_, task), points in ours.groupby(["model", "task"], sort=False):
+        families = [
+            f"{line} {', '.join(f'{lr:g}' for lr in sorted(cells['lr'].unique()))}"
+            for line, cells in points.groupby("line", sort=False)
+        ]
+        lines.append(f"- Learning rates on {task}: {'; '.join(families)}.")
+    if rates.empty:
+        return [*lines, "- None of them was tuned in this study."]
+    found = tuning.outcomes(rates)
+    edge = [f"{naming.title(row.label, row.settings)} on {row.task}" for row in found[found["at_edge"]].itertuples()]
+    return [
+        *lines,
+        f"- Chosen on validation data with the first seed; {found['tried'].sum()} tuning runs at {len(found)} of these "
+        f"points (learning_rates.csv). Best rate at the edge of those tried: {', '.join(edge) or 'none'}.",
+    ]
+
+
+def _falls_text(fallen: pd.DataFrame) -> pd.DataFrame:
+    rows = fallen.to_dict("records")
+    return pd.DataFrame(
+        {
+            "source": fallen["source"] + ", " + fallen["model"],
+            "task": fallen["task"],
+            "family": fallen["line"],
+            "best": fallen["best"],
+            "largest": fallen["largest"],
+            "largest − best": [_difference(row) for row in rows],
+            "falls?": [_verdict(row) for row in rows],
+        }
+    )
+
+
+def _difference(row: Mapping[Any, Any]) -> str | None:
+    if pd.isna(row["difference"]):
+        return None
+    text = statistics.difference_text(row["difference"], row["interval"], row["p_holm"])
+    return text if pd.isna(row["pairs"]) else f"{text} ({statistics.pairs_text(row['pairs'])})"
+
+
+def _verdict(row: Mapping[Any, Any]) -> str:
+    if row["best"] == row["largest"]:
+        return "no: the largest is the best"
+    if row["source"] == "paper":
+        return "lower, by single numbers" if row["difference"] < 0 else "no"
+    if pd.isna(row["p_holm"]):
+        return "not tested: two seeds that differ are needed"
+    if row["p_holm"] < 0.05:
+        return "yes" if row["difference"] < 0 else "no: the largest is better on test data"
+    return "not told apart"
+
+
+def _text(points: pd.DataFrame) -> pd.DataFrame:
+    """A row a point, a column a task."""
+    rows = {
+        "model": points["model"],
+        "family": points["line"],
+        "settings": points["settings"].replace("", "–"),
+        "parameters": points["size"].map("{:,.0f}".format),
+        "log10": [f"{np.log10(size):.2f}" if size else "–" for size in points["size"]],
+        "task": points["task"],
+    }
+    quality = [statistics.mean_text(*row) for row in points[["mean", "interval", "n"]].itertuples(index=False)]
+    long = pd.DataFrame(rows | {"quality": quality}).set_index([*rows])["quality"]
+    wide = long.unstack("task")
+    order = dict.fromkeys(key[:-1] for key in long.index)
+    return wide.reindex(index=list(order), columns=list(dict.fromkeys(points["task"]))).reset_index()
