@@ -61,6 +61,29 @@ def test_the_two_commands(results: Path) -> None:
     assert {path.name for path in before if before[path] != after[path]} <= {"sweep.jsonl"}
 
 
+@pytest.mark.skipif(not (ROOT / ".venv").is_dir(), reason="make uses the environment that make setup creates")
+@pytest.mark.parametrize(
+    ("target", "study", "pictures"),
+    [
+        ("compare-methods", "compare_methods", ["compare_methods"]),
+        ("scaling", "scaling", ["scaling"]),
+        ("alpha-study", "alpha", ["alpha"]),
+        ("init-study", "init", ["init"]),
+        ("latency", "latency", ["fig5_tiny", "lora"]),
+        ("gradient-check", "gradients", ["gradients"]),
+    ],
+)
+def test_every_other_study(target: str, study: str, pictures: list[str], results: Path) -> None:
+    made = run("make", target, "PRESET=smoke", f"RESULTS={results}")
+    assert made.returncode == 0, made.stderr
+    folder = results / "smoke" / study
+    assert str(folder) in made.stdout.splitlines()[-1]
+    assert len(pd.read_csv(folder / "table.csv")) >= 2
+    assert (folder / "table.md").read_text().startswith("# ")
+    for picture in pictures:
+        assert (folder / f"{picture}.png").stat().st_size > 10_000
+
+
 def test_a_sweep_that_is_killed_continues_where_it_was(tmp_path: Path) -> None:
     results = tmp_path / "results"
     command = [sys.executable, "-m", "experiments.run", "study=rank_ablation", "preset=smoke", "method.r=1,2,4,8"]
@@ -92,7 +115,7 @@ def test_two_processes_share_a_store(tmp_path: Path) -> None:
 
 def test_help_names_every_target() -> None:
     listed = run("make", "help").stdout
-    for target in ("setup", "ablate-rank", "subspace-plots", "test", "bench"):
+    for target in ("setup", "ablate-rank", "compare-methods", "latency", "test", "bench"):
         assert f"make {target} " in listed
 
 
