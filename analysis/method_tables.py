@@ -35,11 +35,13 @@ def reference(cells: pd.DataFrame, label: str) -> tuple[str, str] | None:
     return None if found.empty else (label, str(found["settings"].iloc[0]))
 
 
-def report(table: pd.DataFrame, rates: pd.DataFrame, failed: list[str]) -> str:
-    """table.md: for each task what was found and what it cost to tune, in words and in two tables."""
+def report(table: pd.DataFrame, rates: pd.DataFrame, head: str, failed: list[str]) -> str:
+    """table.md: for each task what was found and what it cost to tune, in words and in two tables; `head` is
+    a sentence on the head's learning rate."""
     lines = ["# LoRA and its rivals", "", READING, ""]
     lines += [
-        "No learning rate was tuned in this study: every method ran at the rate given here." if rates.empty else TUNING
+        "No learning rate was tuned in this study: every method ran at the rate given here." if rates.empty else TUNING,
+        head,
     ]
     for (model, task, metric), cells in table.groupby(TASK, sort=False):
         lines += ["", f"## {task} ({model}, test {metric})", "", *findings(cells), "", tables.markdown(quality(cells))]

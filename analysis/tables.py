@@ -23,6 +23,7 @@ from lora.config import InputError
 RUNS_COLUMNS = [
     "run_id", "study", "model", "task", "method", "weight_types", "r", "alpha", "lr", "seed", "trainable_params",
     "split", "metric", "value", "train_seconds", "tokens_per_second", "peak_memory_bytes", "role", "label", "settings",
+    "head_lr",
 ]  # fmt: skip
 FAILED_COLUMNS = ["run_id", "model", "task", "label", "settings", "lr", "seed"]
 MAKE_TARGETS = {
@@ -143,6 +144,7 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
         "settings": naming.settings(config["method"]),
         # YAML 1.1 reads 5e-4, which has no dot, as a string.
         "lr": float(config["training"]["lr"]),
+        "head_lr": float(config["training"].get("head_lr") or "nan"),
         "seed": int(config["seed"]),
     }
 
@@ -165,6 +167,17 @@ def load_failed(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
 def in_role(runs: pd.DataFrame, role: str) -> pd.DataFrame:
     """The rows of runs that have `role`, alone or beside another."""
     return runs[runs["role"].str.split("+").map(lambda roles: role in roles)]
+
+
+def head_rate(runs: pd.DataFrame) -> str:
+    """A sentence on the head's learning rate in `runs`: lr, or one of its own. Runs of head_only tune it."""
+    rates = runs.loc[runs["method"] != "head_only", "head_lr"].drop_duplicates().sort_values()
+    if rates.isna().all():
+        return "The head learns at the same rate as the rest."
+    if len(rates) == 1:
+        return f"The head has one learning rate in all runs, {rates.iloc[0]:g}, unless it is trained alone."
+    names = ["the rate of the rest" if pd.isna(rate) else f"{rate:g}" for rate in rates]
+    return f"The head does not have one learning rate in all runs, but {' or '.join(names)}."
 
 
 def check_seeds(runs: pd.DataFrame, by: Sequence[str], study_dir: Path) -> None:

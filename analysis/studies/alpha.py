@@ -23,8 +23,7 @@ seed gives no such bound. Slope: of log best rate over log alpha / r, by least s
 would be negative: about -1 if A stays near its start (delta_w then grows as alpha / r times rate) and -1/2 once A and B
 have both left it (rate squared); 0 if the two had nothing to do with each other. ± scatter: half-width of the 95%
 interval from the deviations from the line; ± grid: how far it could move if every best rate were half a step of the
-grid from the true one. Neither knows that the best rates come from one seed. The rate is the head's too, alpha is not:
-a small alpha with a large rate also trains the head faster."""
+grid from the true one. Neither knows that the best rates come from one seed. {head}"""
 
 
 def build(study_dir: Path, runs_dir: Path) -> list[Path]:
@@ -48,11 +47,11 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     summary.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
     claim.to_csv(outputs["claim.csv"], index=False, float_format="%.6g")
     failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
-    outputs["table.md"].write_text(report(summary, best, claim, failed), encoding="utf-8")
+    outputs["table.md"].write_text(report(summary, best, claim, tables.head_rate(runs), failed), encoding="utf-8")
     return [*outputs.values(), draw(test, summary, best, study_dir / "alpha.png")]
 
 
-def report(summary: pd.DataFrame, best: pd.DataFrame, claim: pd.DataFrame, failed: list[str]) -> str:
+def report(summary: pd.DataFrame, best: pd.DataFrame, claim: pd.DataFrame, head: str, failed: list[str]) -> str:
     """table.md: quality over alpha / r, the claim in numbers and in words, and the runs that failed."""
     parts = (summary[name] for name in ("mean", "interval", "n"))
     rows = summary.assign(text=[mean_text(*part) for part in zip(*parts, strict=True)])
@@ -78,7 +77,7 @@ def report(summary: pd.DataFrame, best: pd.DataFrame, claim: pd.DataFrame, faile
         "",
         READING.format(metrics=metrics),
     ]
-    lines += ["", "## The claim", "", *[_verdict(row) for _, row in claim.iterrows()], "", CLAIM]
+    lines += ["", "## The claim", "", *[_verdict(row) for _, row in claim.iterrows()], "", CLAIM.format(head=head)]
     if failed:
         lines += ["", "## Failed runs", "", *failed]
     return "\n".join(lines) + "\n"

@@ -31,7 +31,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
     table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
     failures = tables.failure_lines(tables.read_sweep(study_dir).failed, failed)
-    outputs["table.md"].write_text(report(table, rates, failures), encoding="utf-8")
+    outputs["table.md"].write_text(report(table, rates, tables.head_rate(runs), failures), encoding="utf-8")
     method_figures.draw_methods(test, table, outputs["compare_methods.png"])
     if not rates.empty:
         outputs |= {name: study_dir / name for name in ("learning_rates.csv", "learning_rates.png")}

@@ -30,7 +30,7 @@ Test and validation {metrics} in percent, mean ± half-width of the 95% Student-
 gaussian: the difference on test data in points, paired by seed, ± half-width of its 95% interval; p of the paired
 t-test, corrected for the number of starts (Holm), * below 0.05. First loss: before the first step, the same for all
 starts that leave the model as it was; final loss: mean over the last tenth of the steps; both are training losses,
-means over seeds. lr is also the head's, which for one seed starts from the same numbers everywhere."""
+means over seeds. For one seed the head starts from the same numbers everywhere. {head}"""
 
 
 def build(study_dir: Path, runs_dir: Path) -> list[Path]:
@@ -63,7 +63,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
     curves.to_csv(outputs["loss_curves.csv"], index=False, float_format="%.5g")
     failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
-    outputs["table.md"].write_text(report(table, failed), encoding="utf-8")
+    outputs["table.md"].write_text(report(table, tables.head_rate(runs), failed), encoding="utf-8")
     return [*outputs.values(), draw(final, table, curves, study_dir / "init.png")]
 
 
@@ -134,7 +134,7 @@ def loss_curves(losses: pd.DataFrame) -> pd.DataFrame:
     return curves.agg(mean="mean", low="min", high="max").reset_index()
 
 
-def report(table: pd.DataFrame, failed: list[str]) -> str:
+def report(table: pd.DataFrame, head: str, failed: list[str]) -> str:
     """table.md: what became of A = B = 0, the table, how to read it, and the runs that failed."""
     cells = table[["model", "task", "init"]].assign(start=table["init"].map(STARTS))
     cells["lr"] = table["lr"].map("{:g}".format)
@@ -148,7 +148,7 @@ def report(table: pd.DataFrame, failed: list[str]) -> str:
             None if pd.isna(part[0]) else difference_text(*part) for part in zip(*parts, strict=True)
         ]
     lines = ["# Where A and B start", "", *[_saddle(row) for _, row in table.iterrows() if row["init"] == "both_zero"]]
-    lines += ["", tables.markdown(cells), "", READING.format(metrics=", ".join(table["metric"].unique()))]
+    lines += ["", tables.markdown(cells), "", READING.format(metrics=", ".join(table["metric"].unique()), head=head)]
     if failed:
         lines += ["", "## Failed runs", "", *failed]
     return "\n".join(lines) + "\n"

@@ -52,7 +52,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     failed = tables.load_failed(study_dir, runs_dir)
     failures = tables.failure_lines(tables.read_sweep(study_dir).failed, failed)
     rates = tuning.rates(runs, failed)
-    outputs[3].write_text(report(both, fallen, rates, failures), encoding="utf-8")
+    outputs[3].write_text(report(both, fallen, rates, tables.head_rate(runs), failures), encoding="utf-8")
     scaling_figure.draw(points, test, paper, outputs[4])
     if not rates.empty:
         outputs.append(study_dir / "learning_rates.csv")
@@ -135,8 +135,9 @@ def paper_falls(paper: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def report(points: pd.DataFrame, fallen: pd.DataFrame, rates: pd.DataFrame, failed: list[str]) -> str:
-    """table.md: where quality falls as parameters grow, then every point, ours and the paper's."""
+def report(points: pd.DataFrame, fallen: pd.DataFrame, rates: pd.DataFrame, head: str, failed: list[str]) -> str:
+    """table.md: where quality falls as parameters grow, then every point, ours and the paper's; `head` is a sentence
+    on the head's learning rate."""
     ours = points[points["source"] == "ours"]
     unknown = ours[ours["without_head"].isna()][["model", "task"]].drop_duplicates()
     counted = "Parameters are those trained, less the head's, which head_only trains alone."
@@ -146,7 +147,15 @@ def report(points: pd.DataFrame, fallen: pd.DataFrame, rates: pd.DataFrame, fail
     lines = ["# Quality against trained parameters (the paper's Figure 2 and Table 15)", ""]
     lines += [READING.format(counted=counted, paper=PAPER_MODEL), "", "## Does quality fall as parameters grow?", ""]
     lines += [FALLING, "", tables.markdown(_falls_text(fallen)), "", "## All points", ""]
-    lines += [tables.markdown(_text(ours)), "", *rate_lines(ours, rates), "", f"The paper's, {PAPER_MODEL}:", ""]
+    lines += [
+        tables.markdown(_text(ours)),
+        "",
+        *rate_lines(ours, rates),
+        f"- {head}",
+        "",
+        f"The paper's, {PAPER_MODEL}:",
+        "",
+    ]
     lines += [tables.markdown(_text(points[points["source"] == "paper"]))]
     if failed:
         lines += ["", "## Failed runs", "", *failed]
