@@ -27,7 +27,6 @@ from lora.config import InputError
 if TYPE_CHECKING:
     from experiments import forward_pass
 
-TABLE_1 = ((1, 128), (16, 256), (32, 512))  # batch, length
 BATCHES, LENGTHS, BOTTLENECKS = (1, 2, 4, 8, 16, 32), (128, 256, 512), (10, 100, 250)
 COLUMNS = ["model", "batch", "length", "contender", "bottleneck", "added_parameters", "round", "seconds"]
 CELL = ["model", "batch", "length"]
@@ -35,8 +34,8 @@ Cell = tuple[str, int, int]
 
 
 class Preset(NamedTuple):
-    """The grid, the counted rounds (at least, at most, seconds a cell, warm-up), and the largest pass in tokens, of the
-    grid by model (default: no limit) and, where it is larger, of the three cells of Table 1."""
+    """The grid, the counted rounds (at least, at most, seconds a cell, warm-up), and the largest pass in tokens by model
+    (default: no limit)."""
 
     models: tuple[str, ...]
     rounds: tuple[int, int, float, int]
@@ -44,14 +43,13 @@ class Preset(NamedTuple):
     lengths: tuple[int, ...] = LENGTHS
     bottlenecks: tuple[int, ...] = BOTTLENECKS
     largest: Mapping[str, int] = {}
-    largest_of_table: int = 0
 
 
 MODELS = ("gpt2-medium", "smollm2-135m")
 PRESETS = {
     "smoke": Preset(("tiny",), (3, 3, 0, 1), (1, 2), (16, 32), (2, 4)),
     "quick": Preset(("gpt2-medium",), (5, 10, 30, 1), (1, 4), (128, 256)),
-    "desk": Preset(MODELS, (5, 15, 30, 1), largest={"gpt2-medium": 1024, "smollm2-135m": 2048}, largest_of_table=4096),
+    "desk": Preset(MODELS, (5, 15, 30, 1), largest={"gpt2-medium": 512, "smollm2-135m": 1024}),
     "paper": Preset(MODELS, (100, 100, 0, 3)),
 }
 
@@ -100,8 +98,7 @@ def plan(options: argparse.Namespace) -> tuple[list[Cell], list[Cell]]:
     for model in models:
         limit = preset.largest.get(model)
         for batch, length in sorted(((b, n) for b in batches for n in lengths), key=lambda cell: cell[0] * cell[1]):
-            in_table = (batch, length) in TABLE_1 and batch * length <= preset.largest_of_table
-            fits = chosen or limit is None or batch * length <= limit or in_table
+            fits = chosen or limit is None or batch * length <= limit
             (cells if fits else left_out).append((model, batch, length))
     return cells, left_out
 
