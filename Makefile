@@ -21,7 +21,8 @@ endef
 
 # Measures what is missing, then derives tables and figures.
 define measured
-	@$(PYTHON) -m experiments.$(1) --preset $(PRESET) --out $(RESULTS)/$(PRESET)/$(1) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	$(if $(TASK),$(error $@ measures a model, not a task: leave TASK out))
+	@$(PYTHON) -m experiments.$(1) --preset $(PRESET) --out $(RESULTS)/$(PRESET)/$(1) $(if $(MODEL),--model $(if $(wildcard experiments/conf/model/$(MODEL).yaml),asset:)$(MODEL)) $(ARGS)
 	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/$(1)
 endef
 

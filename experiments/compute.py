@@ -70,13 +70,14 @@ def compute(config: Mapping[str, Any], folder: Path) -> None:
     length = min(task["max_length"], max(1, methods.room(model, config["method"])))
     splits = {name: tokenize(getattr(data, name), tokenizer, length) for name in ("train", "validation", "test")}
 
+    heads, training = head_modules(model), config["training"]
+
     def backward() -> None:
         for batch in batches(splits["train"][:CALIBRATION], tokenizer, training["batch_size"]):
             with runtime.autocast:
                 loss = model(**batch.to(runtime.device)).loss
             loss.backward()
 
-    heads, training = head_modules(model), config["training"]
     methods.apply(model, config["method"], heads, backward)
     groups = methods.parameter_groups(model, config["method"], heads, training["lr"], training["head_lr"])
     history: list[dict[str, Any]] = []

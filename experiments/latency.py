@@ -17,11 +17,12 @@ import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 from tqdm.auto import tqdm
 
+from experiments.arguments import Parser
 from lora.config import InputError
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ Cell = tuple[str, int, int]
 
 
 class Preset(NamedTuple):
-    """The grid, the counted rounds (at least, at most, seconds a cell, warm-up), and the largest pass in tokens by model
-    (default: no limit)."""
+    """The grid, the counted rounds (at least, at most, seconds a cell, warm-up), and the largest pass in tokens by
+    model (default: no limit)."""
 
     models: tuple[str, ...]
     rounds: tuple[int, int, float, int]
@@ -54,11 +55,6 @@ PRESETS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
-
-
 def _whole(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
@@ -70,7 +66,7 @@ def _list(text: str) -> tuple[int, ...]:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="python -m experiments.latency", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m experiments.latency", description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, default="quick")
     parser.add_argument("--out", type=Path, help="folder of the results (default: results/PRESET/latency)")
     parser.add_argument("--model", help="gpt2-medium, smollm2-135m, or a folder or hub id with a config.json")

@@ -35,16 +35,21 @@ class SweepProgress(Callback):
     """Hydra callback: a bar over the runs of a multirun, and a fresh sweep.jsonl for them."""
 
     bar: tqdm[Any] | None = None
+    listing = False
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Open the bar and start the study's list of runs."""
-        if config.study.name:
-            folder = Path(config.study_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / SWEEP).write_text("")
+        """Open the bar."""
         self.bar = tqdm(
             total=sweep_size(config), desc=config.study.name or "sweep", unit="run", smoothing=0, disable=None
         )
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Start the study's list of runs at the first: a command that Hydra rejects leaves the last list as it is."""
+        if config.study.name and not self.listing:
+            folder = Path(config.study_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / SWEEP).write_text("")
+            self.listing = True
 
     def on_job_end(self, config: DictConfig, job_return: Any, **_: Any) -> None:
         """One run more."""

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments import progress
+from experiments.checks import check
 from experiments.store import DivergedError, Store, definition, run_id
 from lora.config import InputError
 
@@ -41,6 +42,7 @@ def ensure(config: Mapping[str, Any]) -> str:
         with store.lock(identifier):
             found = identifier in store  # another process may have computed it while this one waited
             if not found:
+                store.raise_if_diverged(identifier)
                 from experiments.compute import compute  # imports torch: seconds that a stored run does not need
 
                 with store.writing(identifier, defined) as folder:
@@ -126,6 +128,7 @@ def main(config: DictConfig) -> None:
                 file.write(json.dumps(entry) + "\n")
 
     try:
+        check(_resolve(config))
         if config.training.lr == "tuned":
             config.training.lr = tune(config, record)
         record(run_id=ensure(_resolve(config)), role="study")
@@ -146,7 +149,10 @@ def command() -> int:
     try:
         main()
     except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        # A wrong name gets a list of what there is; names that begin with _ are parts of others, paths are Hydra's.
+        lines = str(error).partition("Config search path")[0].splitlines()
+        message = " ".join(line for line in lines if not line.strip().startswith("_"))
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: what was finished is stored, the same command continues", file=sys.stderr)

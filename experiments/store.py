@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
@@ -41,23 +42,30 @@ def definition(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash of a model folder: each file's name, size, first and last MiB (weights run to gigabytes)."""
+    """Hash of a model folder: the place in it and the content of each file."""
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
         if file.is_file():
-            size = file.stat().st_size
-            digest.update(f"{file.name}\0{size}\0".encode())
-            with file.open("rb") as stream:
-                digest.update(stream.read(2**20))
-                stream.seek(max(0, size - 2**20))
-                digest.update(stream.read())
+            status = file.stat()
+            digest.update(
+                f"{file.relative_to(folder)}\0{_content(file, status.st_size, status.st_mtime_ns)}\0".encode()
+            )
     return digest.hexdigest()[:16]
+
+
+@functools.cache  # a sweep asks for every run, and weights run to gigabytes
+def _content(file: Path, size: int, changed: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def run_id(defined: Mapping[str, Any]) -> str:
     """First 12 hex digits of the SHA-256 of the canonical JSON of a definition."""
     canonical = json.dumps(defined, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+DIVERGED = "diverged.txt"  # in the folder of a failed run: why
 
 
 class DivergedError(InputError):
@@ -91,6 +99,12 @@ class Store:
         content = self.metrics(identifier)
         return {row["split"]: row["value"] for row in content["metrics"] if row["metric"] == content["main_metric"]}
 
+    def raise_if_diverged(self, identifier: str) -> None:
+        """Raises DivergedError if this run was tried before and did: the same settings do so again."""
+        reason = self.failure(identifier) / DIVERGED
+        if reason.is_file():
+            raise DivergedError(reason.read_text())
+
     def lock(self, identifier: str) -> FileLock:
         """Held while a run is computed; the system lets go of it when the process dies."""
         locks = self.root / ".locks"
@@ -110,6 +124,9 @@ class Store:
         try:
             yield temporary
             place = self.folder(identifier)
+        except DivergedError as error:
+            (temporary / DIVERGED).write_text(str(error))
+            raise
         finally:
             shutil.rmtree(place, ignore_errors=True)
             shutil.rmtree(self.failure(identifier), ignore_errors=True)

@@ -89,5 +89,8 @@ def train(
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             seconds += time.perf_counter() - started
             scores = evaluate(model, tokenizer, validation, metrics, runtime, eval_batch_size)
+            if not math.isfinite(scores["loss"]):
+                at = f"step {step} of {steps}"
+                raise DivergedError(f"the validation loss is {scores['loss']} after {at}: training.lr is too high")
             history.append({**row, "split": "validation", "loss": scores["loss"], "metric": scores[metrics[0]]})
     return Trained(seconds, tokens, scores)

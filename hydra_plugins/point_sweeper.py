@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 
 class PointSweeper(BasicSweeper):
@@ -17,3 +20,12 @@ class PointSweeper(BasicSweeper):
         """Jobs, each a list of overrides, in batches. What the user gives comes last, and so wins over a point."""
         product = BasicSweeper.split_arguments(overrides, max_batch_size)
         return [[[*point.split(), *job] for job in batch for point in self.points] for batch in product]
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Raises HydraException, with advice, if a job's overrides do not fit together."""
+        try:
+            super().validate_batch_is_legal(batch)
+        except HydraException as error:
+            advice = """choose the study's points instead: 'hydra.sweeper.points=["method=lora method.r=2"]'"""
+            reason = str(error).partition("To append")[0]
+            raise HydraException(f"{reason.strip()} It must fit every point of the study; {advice}") from error

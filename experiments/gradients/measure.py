@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import statistics
@@ -23,6 +22,7 @@ from transformers import (
 )
 
 from experiments import tasks
+from experiments.arguments import Parser
 from experiments.gradients.cost import flops, seconds
 from experiments.gradients.formulas import STARTS, checks, first_steps
 from experiments.models import Runtime, choose_runtime, head_modules, load_classifier
@@ -135,28 +135,32 @@ def measure(sizes: Sizes, runtime: Runtime) -> dict[str, pd.DataFrame]:
 
 def main() -> int:
     """Command line entry: 0, or 2 with one line on stderr if the input cannot work."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.gradients", description=__doc__)
+    parser = Parser(prog="python -m experiments.gradients", description=__doc__)
     parser.add_argument("--preset", choices=PRESETS, default="quick")
     parser.add_argument("--model", help="asset:NAME, a hub id or a folder (default: the preset's)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--out", type=Path, required=True, help="results/<preset>/gradients")
-    options = parser.parse_args()
-    sizes = PRESETS[options.preset]
-    sizes = sizes._replace(model=options.model or sizes.model)
-    stamp, files = options.out / "settings.json", [options.out / f"{name}.csv" for name in NAMES]
+    parser.add_argument("--out", type=Path, help="folder of the results (default: results/PRESET/gradients)")
     try:
+        options = parser.parse_args()
+        out = options.out or Path("results") / options.preset / "gradients"
+        sizes = PRESETS[options.preset]
+        sizes = sizes._replace(model=options.model or sizes.model)
+        stamp, files = out / "settings.json", [out / f"{name}.csv" for name in NAMES]
         runtime = choose_runtime(options.device, "fp32")
         settings = sizes._asdict() | {"recipe": RECIPE, "device": str(runtime.device), "torch": torch.__version__}
         wanted = json.dumps(settings, indent=1)
         stored = stamp.is_file() and stamp.read_text() == wanted and all(file.is_file() for file in files)
         if not stored:
             frames = measure(sizes, runtime)
-            options.out.mkdir(parents=True, exist_ok=True)
+            out.mkdir(parents=True, exist_ok=True)
             for name, file in zip(NAMES, files, strict=True):
                 frames[name].to_csv(file, index=False)
             stamp.write_text(wanted)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{options.out}: {', '.join(file.name for file in files)}{' (stored)' if stored else ''}")
+    except KeyboardInterrupt:
+        print("interrupted: nothing is stored yet", file=sys.stderr)
+        return 130
+    print(f"{out}: {', '.join(file.name for file in files)}{' (stored)' if stored else ''}")
     return 0

@@ -88,7 +88,7 @@ def _finish(model: nn.Module, heads: Sequence[str]) -> None:
 
 def room(model: nn.Module, method: Mapping[str, Any]) -> int:
     """The most tokens of a text that `model` can read; a prefix method takes positions for its own."""
-    return positions(model) - sum(method.get(field) or 0 for field in ("l_p", "l_i"))
+    return positions(model) - sum(size(method, field, 0) for field in ("l_p", "l_i") if field in method)
 
 
 def parameter_groups(

@@ -19,8 +19,8 @@ from lora.config import InputError
 class Bottleneck(nn.Module):
     """The update up(f(down(norm(h)))) of h (…, d) through m dimensions: 2 d m + m + d parameters, with a norm 2 d more.
 
-    `up` starts at zero, so that training starts at the pretrained model. Houlsby et al. draw it from N(0, 1e-6), which
-    they call a near-identity start; exact zeros are its limit.
+    `up` starts at zero, so that training starts at the pretrained model: the limit of the near-identity start of
+    Houlsby et al., who draw both matrices with a small standard deviation.
     """
 
     def __init__(

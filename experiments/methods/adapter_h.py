@@ -19,7 +19,8 @@ FIELDS = ("bottleneck",)
 def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
     """Attach 2 L adapters, with GELU as in the authors' code, to the output projections o and down.
 
-    The model's own dropout comes after them; the authors have it before.
+    Layer norms stay frozen, as in the paper's count for Adapter_H; Houlsby et al. train them too. The model's own
+    dropout comes after the adapters; the authors have it before.
     """
     places = find_places(model, LoRAConfig(r=1, weight_types=("o", "down")))
     attach(model, (model.get_submodule(place.module) for place in places), method, functional.gelu)

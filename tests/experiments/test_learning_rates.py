@@ -150,8 +150,8 @@ def jobs_of(config: DictConfig, *user: str) -> list[list[str]]:
     ("study", "sizes"),
     [
         ("alpha", {"smoke": 2, "quick": 8, "desk": 8 * 2 * 3, "paper": 8 * 2 * 3}),
-        ("scaling", {"smoke": 2, "quick": 8, "desk": 24 * 3, "paper": 24 * 3}),
-        ("compare_methods", {"smoke": 2 * 2, "quick": 4, "desk": 17 * 3 * 5, "paper": 13 * 8 * 5}),
+        ("scaling", {"smoke": 2, "quick": 8, "desk": 21 * 3, "paper": 21 * 3}),
+        ("compare_methods", {"smoke": 2 * 2, "quick": 4, "desk": 13 * 3 * 5, "paper": 13 * 8 * 5}),
     ],
 )
 def test_sizes_of_the_grids(study: str, sizes: dict[str, int]) -> None:

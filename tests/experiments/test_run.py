@@ -85,6 +85,17 @@ def test_the_same_config_is_computed_once_and_a_seed_repeats(cli: Cli, tiny: lis
         (["runtime.precision=fp64"], "choose auto, bf16 or fp32"),
         (["runtime.device=tpu"], "runtime.device = tpu"),
         (["study=rank_ablation", "training.lr=1e30"], "the loss is"),
+        (["training.lr=fast"], "training.lr = 'fast': it must be a positive number, or tuned"),
+        (["training.lr=0"], "training.lr = 0"),
+        (["training.head_lr=-1"], "training.head_lr = -1"),
+        (["training.epochs=0"], "training.epochs = 0"),
+        (["training.batch_size=1.5"], "training.batch_size = 1.5"),
+        (["training.warmup_ratio=2"], "training.warmup_ratio = 2"),
+        (["training.schedule=nope"], "training.schedule = 'nope': choose from linear"),
+        (["seed=one"], "seed = 'one'"),
+        (["training.lr=tuned", "tuning.lr_grid=[]"], "tuning.lr_grid = []"),
+        (["training.lr=tuned", "tuning.lr_grid=[0,1e-3]"], "tuning.lr_grid = 0"),
+        (["method=prefix_embed", "method.l_p=long"], "method.l_p = 'long'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -125,7 +136,8 @@ def test_tuning_takes_the_best_rate_on_validation_and_records_it(cli: Cli, tiny:
     assert "lr=1e+38 is out: the loss is" in result.out
     lines = (tmp_path / "results" / "smoke" / "rank_ablation" / "sweep.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
-    assert [entry["role"] for entry in entries] == ["tuning", "tuning", "study"] * 2
+    assert [entry["role"] for entry in entries] == ["tuning", "tuning", "tuning", "study"] * 2
+    assert ["error" in entry for entry in entries] == [False, False, True, False] * 2
     runs = {path.parent.name: path.read_text() for path in (tmp_path / "results" / "runs").glob("[!.]*/config.yaml")}
     assert len([name for name in runs if not name.endswith(".failed")]) == 4
     chosen = [runs[entry["run_id"]] for entry in entries if entry["role"] == "study"]
@@ -184,6 +196,25 @@ def test_other_architectures_learn_and_load(
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     io.load(model, run / "adapter")
     assert head in io.read(run / "adapter").trained_parameters
+
+
+def test_a_run_that_diverged_is_not_tried_again(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
+    first = cli(*tiny, "training.lr=1e30")
+    history = next((tmp_path / "results" / "runs").glob("*.failed")) / "history.csv"
+    written = history.stat().st_mtime_ns
+    again = cli(*tiny, "training.lr=1e30")
+    assert (again.code, again.err) == (2, first.err)
+    assert history.stat().st_mtime_ns == written
+
+
+def test_a_rejected_command_leaves_the_studys_list_of_runs(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
+    assert cli(*tiny, "study=scaling").code == 0
+    listed = tmp_path / "results" / "smoke" / "scaling" / "sweep.jsonl"
+    before = listed.read_text()
+    rejected = cli(*tiny, "study=scaling", "method.r=4")
+    assert rejected.code == 2
+    assert "hydra.sweeper.points=" in rejected.err
+    assert before and listed.read_text() == before
 
 
 def test_a_damaged_model_is_one_line(cli: Cli, tiny: list[str], tiny_model: Path, tmp_path: Path) -> None:

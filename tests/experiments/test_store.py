@@ -31,7 +31,13 @@ def test_run_id_is_of_what_defines_the_result_only() -> None:
     assert len(one) == 12
     assert one == run_id(definition(dict(reversed(config().items()))))
     assert one == run_id(definition(config(runtime={"threads": 1}, results_dir="elsewhere")))
-    for change in ({"seed": 1}, {"method": {"name": "lora", "r": 4}}, {"training": {"lr": 2e-3}}):
+    assert one == run_id(definition(config(training={"lr": 1e-3, "head_lr": None})))
+    for change in (
+        {"seed": 1},
+        {"training": {"lr": 1e-3, "head_lr": 1e-2}},
+        {"method": {"name": "lora", "r": 4}},
+        {"training": {"lr": 2e-3}},
+    ):
         assert run_id(definition(config(**change))) != one
 
 
@@ -49,6 +55,17 @@ def test_the_users_data_count_by_content(tmp_path: Path) -> None:
     assert identifier(here) != before
     with pytest.raises(InputError, match=r"no file or folder .*none\.csv"):
         identifier(tmp_path / "none.csv")
+
+
+def test_weights_in_the_middle_of_a_file_count(tmp_path: Path) -> None:
+    file = tmp_path / "mine" / "model.safetensors"
+    file.parent.mkdir()
+    whole = bytearray(3 * 2**20)
+    file.write_bytes(whole)
+    one = run_id(definition(config(model={"name": "mine", "path": str(file.parent)})))
+    whole[len(whole) // 2] = 1
+    file.write_bytes(whole)
+    assert run_id(definition(config(model={"name": "mine", "path": str(file.parent)}))) != one
 
 
 def test_the_users_model_counts_by_content(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""Settings that no run can have, found before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lora.config import InputError
+
+# Those of transformers.SchedulerType that need no settings of their own.
+SCHEDULES = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+)
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raises InputError, naming the field, for training, seed and tuning settings that cannot work."""
+    training, tuning = config["training"], config["tuning"]
+    if training["lr"] != "tuned":
+        _number("training.lr", training["lr"], or_else=", or tuned")
+    if training["head_lr"] is not None:
+        _number("training.head_lr", training["head_lr"], or_else=", or null")
+    _number("training.max_grad_norm", training["max_grad_norm"])
+    for field in ("epochs", "batch_size"):
+        _whole(f"training.{field}", training[field], 1)
+    for field in ("warmup_ratio", "weight_decay"):
+        if not _is_number(training[field]) or not 0 <= training[field] <= 1:
+            raise InputError(f"training.{field} = {training[field]!r}: it must be a number between 0 and 1")
+    if training["schedule"] not in SCHEDULES:
+        raise InputError(f"training.schedule = {training['schedule']!r}: choose from {', '.join(SCHEDULES)}")
+    _whole("seed", config["seed"], 0)
+    if not isinstance(tuning["lr_grid"], list) or not tuning["lr_grid"]:
+        raise InputError(f"tuning.lr_grid = {tuning['lr_grid']!r}: it must be a list of numbers, e.g. [1e-3,3e-3]")
+    for lr in tuning["lr_grid"]:
+        _number("tuning.lr_grid", lr)
+    _whole("tuning.extend", tuning["extend"], 0)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number(name: str, value: Any, or_else: str = "") -> None:
+    if not _is_number(value) or value <= 0:
+        raise InputError(f"{name} = {value!r}: it must be a positive number{or_else}")
+
+
+def _whole(name: str, value: Any, smallest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+        raise InputError(f"{name} = {value!r}: it must be a whole number of at least {smallest}")
