@@ -44,7 +44,11 @@ def draw(points: pd.DataFrame, test: pd.DataFrame, paper: pd.DataFrame, path: Pa
         label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     names = sorted(handles, key=list(styles).index)
-    figure.legend([handles[name] for name in names], names, loc="outside upper center", ncols=5, frameon=False)
+    shown = [handles[name] for name in names]
+    if len(ours) % columns:
+        axes[-2, -1].legend(shown, names, loc="center", ncols=2, frameon=False)
+    else:
+        figure.legend(shown, names, loc="outside upper center", ncols=5, frameon=False)
     some, every = points["interval"].notna().any(), points["interval"].notna().all()
     note = "bars: 95% Student-t interval over seeds, cut at the panel's edge; small points: single runs" if some else ""
     note += "" if every else "; no bar: 1 seed" if some else "1 seed: no interval"
