@@ -55,7 +55,7 @@ _STEPS, _RANKS = (0, 1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8, 16, 32, 64)
 PRESETS = {
     "smoke": Sizes((2,), (0, 1), (1,), ("q+v",), ((2, 8),), 1),
     "quick": Sizes((8,), _STEPS[:6], (1, 4, 16, 64), ("q+v",), ((16, 64),), 5),
-    "desk": Sizes((1, 8, 64), _STEPS, _RANKS, ("q+v", "q+k+v+o+up+down"), ((16, 64), (16, 256)), 15),
+    "desk": Sizes((1, 8, 64), _STEPS, _RANKS, ("q+v", "q+k+v+o+up+down"), ((16, 64),), 7),
     "paper": Sizes((1, 8, 64), _STEPS, _RANKS, ("q+v",), ((16, 128), (16, 512)), 15, "FacebookAI/roberta-base"),
 }
 
