@@ -32,6 +32,8 @@ def draw(checks: pd.DataFrame, steps: pd.DataFrame, costs: pd.DataFrame, path: P
         *right[1].get_legend_handles_labels(), loc="outside lower right", ncols=4, title="start", frameon=False
     )
     axes = lower.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    # The medians set the scale: one disturbed trial's bar would squeeze all else into a line.
+    axes[0, 0].set_ylim(0, 1.1 * max(float(costs["of_full"].max()), float(costs["ratio"].max())))
     for axis, (setting, group) in zip(axes.flat, settings, strict=False):
         _costs(axis, group)
         _, weight_types, texts, tokens = setting
@@ -111,5 +113,4 @@ def _costs(axis: Axes, costs: pd.DataFrame) -> None:
     axis.set_xscale("log", base=2)
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
     axis.minorticks_off()
-    axis.set_ylim(0)
     axis.grid(axis="y", linewidth=0.4)
