@@ -77,6 +77,14 @@ def phi_figure(maps: Sequence[Panel | None], columns: int, title: str, path: Pat
     return save(figure, path)
 
 
+def interval_note(intervals: pd.Series) -> str:
+    """What the bars and small points of a figure are; intervals are NaN where there is one seed."""
+    if intervals.isna().all():
+        return "1 seed: no interval"
+    note = "bars: 95% Student-t interval over seeds, cut at the panel's edge; small points: single runs"
+    return f"{note}; no bar: 1 seed, no interval" if intervals.isna().any() else note
+
+
 def index_ticks(size: int) -> np.ndarray[tuple[int], np.dtype[np.int_]]:
     """Indices to label on an axis 1..size: all of a short one, else about eleven (the paper's own for 64)."""
     return np.arange(1, size + 1) if size <= 12 else np.linspace(1, size * 10 // 11, 11).astype(int)

@@ -140,13 +140,7 @@ def draw(test: pd.DataFrame, summary: pd.DataFrame, best: pd.DataFrame, path: Pa
     for axis in axes[-1]:
         axis.set_xlabel(r"$\alpha / r$")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(names), frameon=False)
-    single = summary["interval"].isna()
-    note = "small points: single runs; bars: 95% Student-t interval, cut at the panel's edge"
-    if single.all():
-        note = "1 seed: no interval"
-    elif single.any():
-        note += "; no bar: 1 seed, no interval"
-    figure.supxlabel(note, fontsize=7)
+    figure.supxlabel(figures.interval_note(summary["interval"]), fontsize=7)
     return figures.save(figure, path)
 
 

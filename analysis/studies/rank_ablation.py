@@ -157,11 +157,5 @@ def draw(test: pd.DataFrame, summary: pd.DataFrame, path: Path) -> Path:
         label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles.keys(), title="LoRA on", loc="outside right upper", frameon=False)
-    single = summary["interval"].isna()
-    note = "bars: 95% Student-t interval over seeds, cut at the panel's edge; small points: single runs"
-    if single.all():
-        note = "1 seed: no interval"
-    elif single.any():
-        note += "; no bar: 1 seed, no interval"
-    figure.supxlabel(note, fontsize=7)
+    figure.supxlabel(figures.interval_note(summary["interval"]), fontsize=7)
     return figures.save(figure, path)
