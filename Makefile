@@ -26,15 +26,15 @@ define measured
 	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/$(1)
 endef
 
-.PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study latency gradient-check lint test \
-	bench clean
+.PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study table2 table3 table4 table13 \
+	table14 table15 low-data few-shot rank-generation latency gradient-check lint test bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "  PRESET=quick|desk|paper|smoke   size of the study ($(PRESET))"
-	@echo "  MODEL=minilm|HUB_ID|FOLDER      TASK=rotten_tomatoes|glue/sst2|FILE.csv"
+	@echo "  MODEL=minilm|HUB_ID|FOLDER      TASK=rotten_tomatoes|glue/sst2|FILE.csv|PAIRS.jsonl"
 	@echo "  RESULTS=FOLDER                  where runs and tables go ($(RESULTS))"
 	@echo "  ARGS='seed=0,1,2 method.r=4,8'  further settings, as in experiments/conf"
 
@@ -65,6 +65,33 @@ alpha-study: $(READY) ## alpha / r, with and without a learning rate tuned for i
 init-study: $(READY) ## where A and B start: B = 0, A = 0, both zero, PiSSA, LoRA-GA, orthogonal
 	$(call study,init)
 
+table2: $(READY) ## Table 2: LoRA on GLUE; PRESET=paper: RoBERTa and DeBERTa, with the paper's settings
+	$(call study,table2)
+
+table3: $(READY) ## Table 3: E2E, text from meaning representations: LoRA and its rivals
+	$(call study,table3)
+
+table4: $(READY) ## Table 4: SQL from questions, classification as text, headlines or summaries
+	$(call study,table4)
+
+table13: $(READY) ## Table 13: DART, text from triples
+	$(call study,table13)
+
+table14: $(READY) ## Table 14: WebNLG, text from triples, of categories seen and unseen
+	$(call study,table14)
+
+table15: $(READY) ## Table 15: a language model's quality against trained parameters; LoRA with prefixes
+	$(call study,table15)
+
+low-data: $(READY) ## Table 16: few training examples, or many
+	$(call study,table16)
+
+few-shot: $(READY) ## Table 8: demonstrations in the prompt, or training
+	$(call study,table8)
+
+rank-generation: $(READY) ## Table 18: LoRA's rank on E2E
+	$(call study,rank_generation)
+
 latency: $(READY) ## Table 1, Figure 5: one forward pass, merged and unmerged LoRA, adapters
 	$(call measured,latency)
 
@@ -80,7 +107,7 @@ test: lint ## lint and all tests
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto $(ARGS)
 
 bench: $(READY) ## speed against peft + transformers.Trainer, as ratios
-	$(PYTHON) -m bench.training --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(ARGS)
+	$(PYTHON) -m bench.training --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 clean: ## remove the environment and caches, but no results
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

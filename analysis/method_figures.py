@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from analysis import figures, naming
 from analysis.method_tables import METHOD, REFERENCES, TASK, reference
+from analysis.tuning import LOWER_IS_BETTER
 
 FAMILY_COLOURS = dict(zip(naming.FAMILIES, sns.color_palette(n_colors=len(naming.FAMILIES)), strict=True))
 GREY = "0.55"
@@ -118,12 +119,13 @@ def draw_rates(rates: pd.DataFrame, path: Path) -> Path:
         colours = dict(zip(of[family], sns.color_palette(n_colors=max(len(of[family]), 1)), strict=False))
         for row, ((_, task, metric), grid) in enumerate(tasks):
             axis = axes[row, column]
-            _rates_panel(axis, grid, colours)
+            scale, unit = (1, "nats a token") if metric in LOWER_IS_BETTER else (100, "%")
+            _rates_panel(axis, grid, colours, scale)
             axis.set_xlim(rates["lr"].min() / 1.6, rates["lr"].max() * 1.6)
             axis.set(title=family if row == 0 else "", xlabel="learning rate" if row == len(tasks) - 1 else "")
             axis.tick_params(axis="y", labelleft=column == 0)
             if column == 0:
-                axis.set_ylabel(f"{task}\nvalidation {metric} (%)")
+                axis.set_ylabel(f"{task}\nvalidation {metric} ({unit})")
         names = [naming.title(label, of_ if label in several else "") for label, of_ in colours]
         handles = [Line2D([], [], color=colour, marker="o", markersize=3, linewidth=1.2) for colour in colours.values()]
         axes[-1, column].axis("off")
@@ -135,12 +137,14 @@ def draw_rates(rates: pd.DataFrame, path: Path) -> Path:
     return figures.save(figure, path)
 
 
-def _rates_panel(axis: Axes, grid: pd.DataFrame, colours: dict[tuple[str, str], tuple[float, float, float]]) -> None:
-    low, high = 100 * grid["value"].min(), 100 * grid["value"].max()
-    margin = max(1.0, 0.07 * (high - low))
+def _rates_panel(
+    axis: Axes, grid: pd.DataFrame, colours: dict[tuple[str, str], tuple[float, float, float]], scale: int
+) -> None:
+    low, high = scale * grid["value"].min(), scale * grid["value"].max()
+    margin = max(0.01 * scale, 0.07 * (high - low))
     base = reference(grid.rename(columns={"n": "runs"}).assign(n=1), "lora")
     for key, cell in grid.groupby(METHOD, sort=False):
-        value = 100 * cell["value"]
+        value = scale * cell["value"]
         if key == base and key not in colours:
             axis.plot(cell["lr"], value, color=GREY, linewidth=1, zorder=1)
         if key not in colours:

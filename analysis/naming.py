@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 FAMILIES = {
-    "full and partial": ("full", "ft_top2", "bitfit", "head_only"),
+    "full and partial": ("full", "ft_top2", "bitfit", "norm_only", "head_only", "frozen"),
     "adapters": ("adapter_h", "adapter_l", "adapter_p", "adapter_d"),
     "prefixes": ("prefix_embed", "prefix_layer", "lora+prefix_embed", "lora+prefix_layer"),
     "LoRA: update rule": ("lora", "rslora", "dora", "lora_plus"),

@@ -65,18 +65,22 @@ def against(runs: pd.DataFrame, by: Sequence[str], reference: Sequence[str]) -> 
     return table.assign(p_holm=holm(table["p"]))
 
 
-def mean_text(mean: float, interval: float, n: float) -> str:
-    """A mean in percent, ± the half-width of its interval, (n); what there is not (NaN) is left out."""
-    text = f"{100 * mean:.1f}" if pd.isna(interval) else f"{100 * mean:.1f} ± {100 * interval:.1f}"
+def mean_text(mean: float, interval: float, n: float, scale: float = 100, digits: int = 1) -> str:
+    """A mean, in percent unless there is another scale, ± the half-width of its interval, (n); what there is not (NaN)
+    is left out."""
+    text = f"{scale * mean:.{digits}f}"
+    text += "" if pd.isna(interval) else f" ± {scale * interval:.{digits}f}"
     return text if pd.isna(n) else f"{text} ({n:.0f})"
 
 
-def difference_text(difference: float, interval: float, p: float) -> str:
-    """A difference in points, ± the half-width of its interval, and p, starred below 0.05; alone where p is NaN."""
+def difference_text(difference: float, interval: float, p: float, scale: float = 100, digits: int = 1) -> str:
+    """A difference, in points unless there is another scale, ± the half-width of its interval, and p, starred below
+    0.05; alone where p is NaN."""
+    text = f"{scale * difference:+.{digits}f}"
     if pd.isna(p):
-        return f"{100 * difference:+.1f}"
+        return text
     shown = "< 0.001" if p < 0.001 else f"{p:.3f}"
-    return f"{100 * difference:+.1f} ± {100 * interval:.1f}, p {shown}{' *' if p < 0.05 else ''}"
+    return f"{text} ± {scale * interval:.{digits}f}, p {shown}{' *' if p < 0.05 else ''}"
 
 
 def pairs_text(pairs: float) -> str:

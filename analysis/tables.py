@@ -29,7 +29,8 @@ FAILED_COLUMNS = ["run_id", "model", "task", "label", "settings", "lr", "seed"]
 MAKE_TARGETS = {
     "rank_ablation": "ablate-rank", "subspace": "subspace-plots", "compare_methods": "compare-methods",
     "scaling": "scaling", "latency": "latency", "alpha": "alpha-study", "init": "init-study",
-    "gradients": "gradient-check",
+    "gradients": "gradient-check", "table3": "table3", "table4": "table4", "table8": "few-shot", "table13": "table13",
+    "table14": "table14", "table15": "table15", "table16": "low-data", "rank_generation": "rank-generation",
 }  # fmt: skip
 PACKAGES = (
     "torch",

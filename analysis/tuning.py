@@ -12,9 +12,10 @@ from analysis.svd import Array
 from lora.config import InputError
 
 CELL = ["model", "task", "metric", "label", "settings"]
-TOLERANCES = {1: 0.01, 2: 0.02}  # points -> the fraction below the best that still counts as good
+TOLERANCES = {1: 0.01, 2: 0.02}  # points -> how much worse than the best still counts as good
 ISOLATED = 0.02
 ROUNDING = 1e-9
+LOWER_IS_BETTER = ("loss",)
 
 
 class Region(NamedTuple):
@@ -73,18 +74,18 @@ def _reach(x: Array, y: Array, level: float) -> tuple[float, bool]:
 def rates(runs: pd.DataFrame, failed: pd.DataFrame) -> pd.DataFrame:
     """The rates tried, a row for each of CELL and lr: value, the validation score (NaN: training failed), n, chosen.
 
+    The score is of the main metric, or, where text is generated, the loss: nats a target token, lower is better.
     chosen: the study's runs of that method were trained with this rate. failed is of `analysis.tables.load_failed`.
     """
+    runs = _watched(runs[runs["split"] == "validation"])
     tuning = tables.in_role(runs, "tuning")
-    tuning = tuning[tuning["main"] & (tuning["split"] == "validation")]
     if tuning.empty:
         return pd.DataFrame(columns=[*CELL, "lr", "value", "n", "chosen"])
     grid = tables.summarise(tuning, [*CELL, "lr"]).rename(columns={"mean": "value"}).drop(columns="interval")
     lost = failed.merge(grid[CELL].drop_duplicates(), on=[name for name in CELL if name != "metric"])
     lost = lost[[*CELL, "lr"]].drop_duplicates().merge(grid[[*CELL, "lr"]], how="left", indicator=True)
     grid = pd.concat([grid, lost[lost["_merge"] == "left_only"].drop(columns="_merge").assign(n=0)], ignore_index=True)
-    final = tables.in_role(runs, "study")
-    used = final[final["main"]][[*CELL, "lr"]].drop_duplicates().assign(chosen=True)
+    used = tables.in_role(runs, "study")[[*CELL, "lr"]].drop_duplicates().assign(chosen=True)
     grid = grid.merge(used, on=[*CELL, "lr"], how="left")
     grid["chosen"] = grid["chosen"].notna()
     places = {name: place for place, name in enumerate(sorted(grid["label"].unique(), key=naming.order))}
@@ -93,17 +94,25 @@ def rates(runs: pd.DataFrame, failed: pd.DataFrame) -> pd.DataFrame:
     return grid.loc[order.sort_values(list(order.columns)).index].reset_index(drop=True)
 
 
+def _watched(validation: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a rate is chosen by: the main metric's, or the loss of runs that have no main metric here."""
+    scored = validation.groupby("run_id")["main"].transform("any").astype(bool)
+    return validation[validation["main"] | (~scored & (validation["metric"] == "loss"))]
+
+
 def outcomes(grid: pd.DataFrame) -> pd.DataFrame:
     """What the tuning of each of CELL came to, from the frame of `rates`.
 
     tried: rates; beyond_grid: how many more than the most common number in the study (all grids start with as many, and
     grow where the best lies at an edge); failed: rates that did not train; best_lr, and at_edge: on one side of it no
     rate was tried; isolated: no other rate tried comes within 2 points of it; for each of TOLERANCES decades_<points>,
-    the width of the good region, and bounded_<points>.
+    the width of the good region, and bounded_<points>. A point is 0.01, of loss too.
     """
     rows = []
     for key, cell in grid.groupby(CELL, sort=False):
         cell = cell.sort_values("lr", ignore_index=True)
+        if cell["metric"].iloc[0] in LOWER_IS_BETTER:
+            cell["value"] = -cell["value"]
         best = _best(cell)
         row: dict[str, Any] = dict(zip(CELL, key, strict=True)) | {
             "tried": len(cell),

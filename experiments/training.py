@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
 
 import torch
-from datasets import Dataset
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
+from transformers import get_scheduler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from experiments.evaluation import Rows, batches, evaluate
-from experiments.models import Runtime
+from experiments.problem import Problem, Rows
 from experiments.store import DivergedError
 
 
@@ -26,61 +25,49 @@ class Trained(NamedTuple):
     validation: dict[str, float]
 
 
-def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Rows:
-    """Rows of input_ids, attention_mask (and token_type_ids) and labels, cut at `max_length` tokens."""
-    texts = [data["text"][:], data["text_pair"][:]] if "text_pair" in data.column_names else [data["text"][:]]
-    encoded = tokenizer(*texts, truncation=True, max_length=max_length)
-    columns = {**encoded, "labels": data["label"][:]}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
 def train(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    data: Rows,
-    validation: Rows,
+    problem: Problem,
     groups: list[dict[str, Any]],
     training: Mapping[str, Any],
-    metrics: Sequence[str],
-    runtime: Runtime,
-    eval_batch_size: int,
     seed: int,
     history: list[dict[str, Any]],
     progress: bool = True,
 ) -> Trained:
-    """Train `model` on tokenized `data`; `groups` are the optimizer's: its parameters and their learning rates.
+    """Train the model of `problem`; `groups` are the optimizer's: its parameters and their learning rates.
 
-    Appends to `history` a row a step, and a row an epoch for validation.
+    A batch is `training.batch_size` rows, computed in `training.accumulate` parts; its gradient is that of the mean
+    loss over all of it. Appends to `history` a row a step, and a row an epoch for validation. Without groups nothing is
+    trained, and validation data are scored once.
 
     Raises DivergedError when the loss is not finite, after the row that says at which step.
     """
-    batch_size = training["batch_size"]
-    generator = torch.Generator().manual_seed(seed)
-    lengths = [len(row["input_ids"]) for row in data]
-    sampler = LengthGroupedSampler(batch_size, lengths=lengths, generator=generator)
-    loader = batches(data, tokenizer, batch_size, sampler)
+    if not groups:
+        return Trained(0.0, 0, problem.evaluate("validation").scores)
+    rows, batch_size = problem.rows["train"], training["batch_size"]
+    lengths = [len(row["input_ids"]) for row in rows]
+    sampler = LengthGroupedSampler(batch_size, lengths=lengths, generator=torch.Generator().manual_seed(seed))
+    data = cast("Dataset[dict[str, Any]]", rows)  # a list has all that a DataLoader asks of a Dataset
+    loader = DataLoader(data, batch_size, sampler=sampler, collate_fn=list)
     parameters = [parameter for group in groups for parameter in group["params"]]
     optimizer = torch.optim.AdamW(groups, weight_decay=training["weight_decay"], fused=True)
     steps = len(loader) * training["epochs"]
-    scheduler = get_scheduler(training["schedule"], optimizer, math.ceil(steps * training["warmup_ratio"]), steps)
+    warmup = training.get("warmup_steps") or math.ceil(steps * training["warmup_ratio"])
+    scheduler = get_scheduler(training["schedule"], optimizer, warmup, steps)
     seconds, tokens, step = 0.0, 0, 0
     scores: dict[str, float] = {}
     with tqdm(total=steps, desc="run", unit="step", leave=False, disable=None if progress else True) as bar:
         for epoch in range(1, training["epochs"] + 1):
-            model.train()
+            problem.model.train()
             started = time.perf_counter()
             for batch in loader:
                 step += 1
-                tokens += int(batch["attention_mask"].sum())
-                with runtime.autocast:
-                    output = model(**batch.to(runtime.device))
-                output.loss.backward()
+                tokens += sum(len(row["input_ids"]) for row in batch)
+                loss = _backward(problem, batch, training)
                 torch.nn.utils.clip_grad_norm_(parameters, training["max_grad_norm"])
                 optimizer.step()
                 optimizer.zero_grad()
                 row = {"step": step, "epoch": epoch, "tokens": tokens}
-                loss, lr = output.loss.item(), scheduler.get_last_lr()[0]
-                history.append({**row, "split": "train", "loss": loss, "lr": lr})
+                history.append({**row, "split": "train", "loss": loss, "lr": scheduler.get_last_lr()[0]})
                 if not math.isfinite(loss):
                     at = f"step {step} of {steps}"
                     raise DivergedError(f"the loss is {loss} at {at}: training.lr = {training['lr']:g} is too high")
@@ -88,9 +75,25 @@ def train(
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             seconds += time.perf_counter() - started
-            scores = evaluate(model, tokenizer, validation, metrics, runtime, eval_batch_size)
+            scores = problem.evaluate("validation").scores
             if not math.isfinite(scores["loss"]):
                 at = f"step {step} of {steps}"
                 raise DivergedError(f"the validation loss is {scores['loss']} after {at}: training.lr is too high")
-            history.append({**row, "split": "validation", "loss": scores["loss"], "metric": scores[metrics[0]]})
+            history.append(
+                {**row, "split": "validation", "loss": scores["loss"], "metric": scores[problem.validation_metric]}
+            )
     return Trained(seconds, tokens, scores)
+
+
+def _backward(problem: Problem, batch: Rows, training: Mapping[str, Any]) -> float:
+    """Gradients of the mean loss of a batch, computed in parts of similar length; returns that loss."""
+    parts = min(training.get("accumulate") or 1, len(batch))
+    if parts > 1:
+        batch = sorted(batch, key=lambda row: len(row["input_ids"]))
+    size, total, mean = math.ceil(len(batch) / parts), problem.weight(batch), 0.0
+    for first in range(0, len(batch), size):
+        part = batch[first : first + size]
+        loss = problem.loss(part, training.get("label_smoothing") or 0.0) * (problem.weight(part) / total)
+        loss.backward()  # type: ignore[no-untyped-call]
+        mean += loss.item()
+    return mean

@@ -84,6 +84,46 @@ def test_every_other_study(target: str, study: str, pictures: list[str], results
         assert (folder / f"{picture}.png").stat().st_size > 10_000
 
 
+@pytest.mark.skipif(not (ROOT / ".venv").is_dir(), reason="make uses the environment that make setup creates")
+@pytest.mark.parametrize(
+    ("target", "study", "data"),
+    [
+        ("table2", "table2", None),
+        ("table3", "table3", "e2e"),
+        ("table4", "table4", None),
+        ("table13", "table13", "dart"),
+        ("table14", "table14", "webnlg"),
+        ("table15", "table15", None),
+        ("low-data", "table16", None),
+        ("few-shot", "table8", None),
+        ("rank-generation", "rank_generation", "e2e"),
+    ],
+)
+def test_every_table(target: str, study: str, data: str | None, corpora: Path, results: Path) -> None:
+    arguments = [f"ARGS=task.data_dir={corpora / data}"] if data else []
+    made = run("make", target, "PRESET=smoke", f"RESULTS={results}", *arguments)
+    assert made.returncode == 0, made.stderr
+    folder = results / "smoke" / study
+    assert str(folder) in made.stdout.splitlines()[-1]
+    assert len(pd.read_csv(folder / "table.csv")) >= 1
+    assert (folder / "table.md").read_text().startswith("# ")
+    assert all(picture.stat().st_size > 10_000 for picture in folder.glob("*.png"))
+
+
+@pytest.mark.skipif(not (ROOT / ".venv").is_dir(), reason="make uses the environment that make setup creates")
+def test_a_table_of_the_users_own_prompts(tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    lines = [json.dumps({"prompt": f"Add 1 to {n}:", "completion": f" {n + 1}"}) for n in range(40)]
+    pairs.write_text("\n".join(lines) + "\n")
+    results = tmp_path / "results"
+    size = "ARGS=task.max_length=32 task.generation.max_new_tokens=8"
+    made = run("make", "table3", f"TASK={pairs}", "PRESET=smoke", f"RESULTS={results}", size)
+    assert made.returncode == 0, made.stderr
+    runs = pd.read_csv(results / "smoke" / "table3" / "runs.csv")
+    assert set(runs["task"]) == {"pairs"} and set(runs["model"]) == {"smollm2"}
+    assert len(list(results.glob("runs/[!.]*/predictions.jsonl"))) == runs["run_id"].nunique() == 3
+
+
 def test_a_sweep_that_is_killed_continues_where_it_was(tmp_path: Path) -> None:
     results = tmp_path / "results"
     command = [sys.executable, "-m", "experiments.run", "study=rank_ablation", "preset=smoke", "method.r=1,2,4,8"]
@@ -115,7 +155,7 @@ def test_two_processes_share_a_store(tmp_path: Path) -> None:
 
 def test_help_names_every_target() -> None:
     listed = run("make", "help").stdout
-    for target in ("setup", "ablate-rank", "compare-methods", "latency", "test", "bench"):
+    for target in ("setup", "ablate-rank", "compare-methods", "table13", "low-data", "latency", "test", "bench"):
         assert f"make {target} " in listed
 
 

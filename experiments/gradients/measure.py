@@ -8,7 +8,7 @@ import statistics
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 import torch
@@ -23,10 +23,10 @@ from transformers import (
 
 from experiments import tasks
 from experiments.arguments import Parser
+from experiments.classification import tokenize
 from experiments.gradients.cost import flops, seconds
 from experiments.gradients.formulas import STARTS, checks, first_steps
 from experiments.models import Runtime, choose_runtime, head_modules, load_classifier
-from experiments.training import tokenize
 from lora.config import InputError, LoRAConfig
 from lora.inject import freeze, inject
 
@@ -105,7 +105,7 @@ def measure(sizes: Sizes, runtime: Runtime) -> dict[str, pd.DataFrame]:
     """checks, steps and flops, on reviews of Rotten Tomatoes. Raises InputError if the model cannot be loaded."""
     texts = max(texts * length for texts, length in sizes.shapes) // 16  # reviews are longer than 16 tokens on average
     task = {"family": "rotten_tomatoes", "split_seed": 0, "metric": "accuracy", "train_examples": max(texts, TEXTS)}
-    data = tasks.load(task)
+    data = cast(tasks.TaskData, tasks.load(task))
     torch.manual_seed(0)
     model, tokenizer = load_classifier({"path": sizes.model, "dropout": 0.0}, data, runtime)
     model.eval()

@@ -58,8 +58,12 @@ def apply(model: nn.Module, method: Mapping[str, Any], heads: Sequence[str], bac
     for part in parts.values():
         part.apply(model, method, backward)
     _finish(model, heads)
-    if not trainable_parameters(model):
-        raise InputError("nothing would be trained: the method adds nothing, and the model has no head")
+    if (method["name"] == "frozen") == bool(trainable_parameters(model)):
+        raise InputError(
+            "method frozen is for language models: this one has a head to be trained, choose head_only"
+            if method["name"] == "frozen"
+            else "nothing would be trained: the method adds nothing, and the model has no head"
+        )
 
 
 def load(model: nn.Module, method: Mapping[str, Any], heads: Sequence[str], folder: Path) -> None:
@@ -98,7 +102,8 @@ def parameter_groups(
     if method.get("lr_ratio") is not None:
         groups = plus.parameter_groups(model, lr, method["lr_ratio"])
     else:
-        groups = [{"params": list(trainable_parameters(model).values()), "lr": lr}]
+        trained = list(trainable_parameters(model).values())
+        groups = [{"params": trained, "lr": lr}] if trained else []
     if head_lr is None:
         return groups
     own = [parameter for name in heads for parameter in model.get_submodule(name).parameters()]

@@ -30,6 +30,8 @@ def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> No
 
 
 def _replace(prompt: Prompt, layer: int, block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    if prompt.places is None:
+        return args
     hidden = args[0]
     where = prompt.places[:, : sum(prompt.count)]
     vectors = prompt.vectors[layer].to(hidden.dtype).expand(len(hidden), -1, -1)

@@ -1,7 +1,7 @@
-"""Tasks: text classification and regression data, each split into train, validation and test.
+"""Tasks: classification, regression and texts to write, each split into train, validation and test.
 
-A task is one YAML in conf/task/ and one file here for its family: a module with `load(task) -> TaskData`. The data
-depend on the task's own fields only, `split_seed` included, never on the seed of a run.
+A task is one YAML in conf/task/ and one file here for its family: a module with `load(task) -> TaskData | TextData`.
+The data depend on the task's own fields only, `split_seed` included, never on the seed of a run.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+SPLITS = ("train", "validation", "test")
 # The fields of a task that name the user's own files and folders: where the data are, not what they are.
 PATH_FIELDS = ("path", "validation_path", "test_path", "data_dir")
 
@@ -34,7 +35,23 @@ class TaskData:
     more_metrics: tuple[str, ...] = ()  # reported beside it
 
 
-def load(task: Mapping[str, Any]) -> TaskData:
+@dataclass(frozen=True)
+class TextData:
+    """Pairs of a context and a target text (paper, section 2), for a language model.
+
+    train has the columns prompt and completion, a row a pair. validation and test have prompt and references, a row an
+    input with all its references, perhaps group (metrics are reported for each), and what the metrics need beside.
+    """
+
+    train: "Dataset"
+    validation: "Dataset"
+    test: "Dataset"
+    metric: str  # the main metric, a name in experiments.text_metrics
+    more_metrics: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()  # classification as text: the completions there are; empty: text is generated
+
+
+def load(task: Mapping[str, Any]) -> TaskData | TextData:
     """The data of a task config, shuffled and cut to at most train_examples, validation_examples and test_examples.
 
     The shuffle has the fixed seed `split_seed`: the first n examples of a bigger cut are the smaller cut. None (null)
@@ -43,11 +60,11 @@ def load(task: Mapping[str, Any]) -> TaskData:
     families = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
     if task["family"] not in families:
         raise InputError(f"unknown task family '{task['family']}'; there are: {', '.join(families)}")
-    sizes = {split: task.get(f"{split}_examples") for split in ("train", "validation", "test")}
+    sizes = {split: task.get(f"{split}_examples") for split in SPLITS}
     for split, size in sizes.items():
         if size is not None and size < 1:
             raise InputError(f"task.{split}_examples must be 1 or more, or null for all; got {size}")
-    data: TaskData = importlib.import_module(f"{__name__}.{task['family']}").load(task)
+    data: TaskData | TextData = importlib.import_module(f"{__name__}.{task['family']}").load(task)
     seed = task["split_seed"]
     cut = {split: _first(getattr(data, split), size, seed) for split, size in sizes.items()}
     return replace(data, more_metrics=tuple(task.get("more_metrics") or ()), **cut)
@@ -69,8 +86,12 @@ def resolve(task: Mapping[str, Any]) -> dict[str, Any]:
         return dict(task)
     digest = hashlib.sha256()
     for path in paths:
-        # Of a folder, the tables: GLUE's folders also hold notes and sources, which no task reads.
-        files = sorted(f for f in path.iterdir() if f.suffix in (".tsv", ".txt")) if path.is_dir() else [path]
+        # Of a folder, the data: GLUE's folders also hold notes and sources, which no task reads.
+        files = (
+            sorted(f for f in path.iterdir() if f.suffix in (".tsv", ".txt", ".json", ".jsonl", ".db"))
+            if path.is_dir()
+            else [path]
+        )
         for file in files:
             if not file.is_file():
                 raise InputError(f"there is no file or folder {file}")

@@ -12,22 +12,28 @@ from experiments.tasks._frames import split, task_data
 LABELS = ASSETS["bbc_news"].members  # one folder a class
 
 
+def articles() -> pd.DataFrame:
+    """Columns text, as it is in the file, and label: all articles, repeated ones included."""
+    folder = fetch("bbc_news")
+    return pd.DataFrame(
+        [
+            # One article has a pound sign that is not UTF-8.
+            (file.read_text(encoding="utf-8", errors="replace"), label)
+            for label in LABELS
+            for file in sorted((folder / label).glob("*.txt"))
+        ],
+        columns=["text", "label"],
+    )
+
+
 def load(task: Mapping[str, Any]) -> TaskData:
     """Task fields: split_seed, metric. Train, validation and test are 80, 10 and 10%, stratified.
 
     A hundred articles are in the corpus twice; they are kept once, so that no text is in two splits.
     """
-    folder = fetch("bbc_news")
-    articles = pd.DataFrame(
-        [
-            # One article has a pound sign that is not UTF-8.
-            (" ".join(file.read_text(encoding="utf-8", errors="replace").split()), label)
-            for label in LABELS
-            for file in sorted((folder / label).glob("*.txt"))
-        ],
-        columns=["text", "label"],
-    ).drop_duplicates("text")
-    tenth = len(articles) // 10
-    rest, test = split(articles, tenth, task["split_seed"])
+    frame = articles()
+    frame = frame.assign(text=[" ".join(text.split()) for text in frame["text"]]).drop_duplicates("text")
+    tenth = len(frame) // 10
+    rest, test = split(frame, tenth, task["split_seed"])
     train, validation = split(rest, tenth, task["split_seed"])
     return task_data(train, validation, test, LABELS, task["metric"])

@@ -1,4 +1,4 @@
-"""The user's own data: a CSV, TSV or JSONL file with a column of text (or two) and a column of labels."""
+"""The user's own data, a CSV, TSV or JSONL file: texts (or pairs of them) with labels, or prompts with completions."""
 
 import csv
 import json
@@ -8,57 +8,75 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.tasks import TaskData
+from experiments.tasks import TaskData, TextData, _pairs
 from experiments.tasks._frames import read_table, require_classes, require_columns, split, task_data
 from lora.config import InputError
 
 
-def load(task: Mapping[str, Any]) -> TaskData:
-    """Task fields: path, validation_path, test_path, text_column, text_pair_column, label_column, split_seed, metric.
+def load(task: Mapping[str, Any]) -> TaskData | TextData:
+    """Task fields: path, validation_path, test_path, text_column, text_pair_column, label_column, prompt_column,
+    completion_column, split_seed, metric (null: accuracy of labels, rouge_lf of completions).
 
-    Each of validation and test that has no file is a tenth of the training file, stratified. The labels are those found
-    in the training file, sorted as text. Raises InputError for what `read` finds wrong, a file with one class, a file
-    too small to split, and a label that the training file does not have.
+    A file without the text column, but with that of prompts or completions, holds prompts and completions: see
+    `_pairs.load`. Otherwise each of validation and test that has no file is a tenth of the training file, stratified.
+    The labels are those found in the training file, sorted as text. Raises InputError for what `read` and `labelled`
+    find wrong, a file with one class, a file too small to split, and a label that the training file does not have.
     """
     if task["path"] is None:
         raise InputError("task.path is not set: give the training file, e.g. task.path=reviews.csv")
-    path = Path(task["path"]).expanduser()
-    train = read(path, task)
-    require_classes(train, path)
+    files = {
+        field: Path(task[field]).expanduser()
+        for field in ("path", "test_path", "validation_path")
+        if task[field] is not None
+    }
+    tables = {field: read(file) for field, file in files.items()}
+    columns = set(tables["path"].columns)
+    if task["text_column"] not in columns and columns & {task["prompt_column"], task["completion_column"]}:
+        return _pairs.load(task, files, tables)
+    frames = {field: labelled(table, task, files[field]) for field, table in tables.items()}
+    train = frames.pop("path")
+    require_classes(train, files["path"])
     label_names = tuple(sorted(train["label"].unique()))
-    tenth = max(1, len(train) // 10)
-    held_out = {}
-    for field in ("test_path", "validation_path"):
-        if task[field] is None:
-            train, held_out[field] = split(train, tenth, task["split_seed"])
-            continue
-        held_out[field] = read(Path(task[field]).expanduser(), task)
-        new = sorted(set(held_out[field]["label"]) - set(label_names))
+    for field, frame in frames.items():
+        new = sorted(set(frame["label"]) - set(label_names))
         if new:
-            raise InputError(f"{task[field]} has labels that {path} does not have: {', '.join(new)}")
-    return task_data(train, held_out["validation_path"], held_out["test_path"], label_names, task["metric"])
+            raise InputError(f"{task[field]} has labels that {files['path']} does not have: {', '.join(new)}")
+    tenth = max(1, len(train) // 10)
+    for field in ("test_path", "validation_path"):
+        if field not in frames:
+            train, frames[field] = split(train, tenth, task["split_seed"])
+    metric = task["metric"] or "accuracy"
+    return task_data(train, frames["validation_path"], frames["test_path"], label_names, metric)
 
 
-def read(path: Path, task: Mapping[str, Any]) -> pd.DataFrame:
-    """Columns text, [text_pair], label of a file, as strings; indexed by the line on which a row starts.
+def read(path: Path) -> pd.DataFrame:
+    """The table in a file, indexed by the line on which a row starts; cells are strings, or what a JSONL file has.
 
-    CSV may quote fields, TSV may not (a quotation mark is text). Raises InputError for an unknown file type, a file
-    that cannot be read or has no rows, a missing column, and rows with an empty text or label.
+    CSV may quote fields, TSV may not (a quotation mark is text). What a JSONL row lacks is an empty string. Raises
+    InputError for an unknown file type, and a file that cannot be read or has no rows.
     """
     readers = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl}
     if path.suffix.lower() not in readers:
         raise InputError(f"{path}: unknown file type '{path.suffix}'; there are: {', '.join(readers)}")
-    table = readers[path.suffix.lower()](path)
+    return readers[path.suffix.lower()](path)
+
+
+def labelled(table: pd.DataFrame, task: Mapping[str, Any], path: Path) -> pd.DataFrame:
+    """Columns text, [text_pair], label of a table, as strings.
+
+    Raises InputError for a missing column, a table without rows, and rows with an empty text or label.
+    """
     roles = {"text": task["text_column"], "text_pair": task["text_pair_column"], "label": task["label_column"]}
     columns = {role: column for role, column in roles.items() if column is not None}
     require_columns(table, list(columns.values()), path)
     if table.empty:
         raise InputError(f"{path} has no rows")
-    for column in columns.values():
-        empty = table.index[table[column].str.strip() == ""]
+    frame = pd.DataFrame({role: table[column].astype(str) for role, column in columns.items()})
+    for role, column in columns.items():
+        empty = frame.index[frame[role].str.strip() == ""]
         if len(empty):
             raise InputError(f"{path}: {len(empty)} rows have an empty '{column}', the first on line {empty[0]}")
-    return pd.DataFrame({role: table[column] for role, column in columns.items()})
+    return frame
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -95,4 +113,4 @@ def _read_jsonl(path: Path) -> pd.DataFrame:
         raise InputError(f"{path} is empty")
     # Objects, lest a missing value turn a column of integers into floats: the label 1 must not become 1.0.
     table = pd.DataFrame(list(rows.values()), index=list(rows), dtype=object)
-    return table.where(table.notna(), "").astype(str)
+    return table.where(table.notna(), "")

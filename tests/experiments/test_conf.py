@@ -11,7 +11,7 @@ from experiments.methods.lora import config as lora_config
 from experiments.progress import sweep_size
 
 CONF = Path(__file__).parents[2] / "experiments" / "conf"
-STUDIES = [path.stem for path in CONF.glob("study/*.yaml") if path.stem not in ("none", "_lora_grid")]
+STUDIES = [path.stem for path in CONF.glob("study/[!_]*.yaml") if path.stem != "none"]
 TASKS = [str(path.relative_to(CONF / "task").with_suffix("")) for path in CONF.glob("task/**/[!_]*.yaml")]
 PRESETS = [path.stem for path in CONF.glob("preset/*.yaml")]
 

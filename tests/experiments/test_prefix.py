@@ -24,6 +24,7 @@ from networks import (
 from torch import Tensor
 
 from experiments import methods
+from experiments.methods._prompt import contexts
 from experiments.models import head_modules
 from lora.config import InputError
 from lora.inject import lora_layers
@@ -172,6 +173,15 @@ def test_positions_and_caches_of_the_callers_own_are_refused() -> None:
     model = adapted("gpt2", METHODS["prefix_embed"])
     with pytest.raises(InputError, match="without position_ids"):
         model(input_ids=torch.tensor(ROWS[:1]), position_ids=torch.arange(6)[None])
+
+
+@pytest.mark.parametrize("name", [*PREFIXES, "lora"])
+@torch.no_grad()
+def test_a_context_is_of_no_matter_to_classifiers_and_models_without_prompt(name: str) -> None:
+    model = adapted("gpt2", METHODS[name])
+    expected = model(**BATCH).logits
+    with contexts(model, torch.tensor([2, 1, 1])):
+        assert torch.equal(model(**BATCH).logits, expected)
 
 
 @every_kind

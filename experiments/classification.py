@@ -1,0 +1,78 @@
+"""Classification and regression: a head of the task's own on a pretrained body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase
+
+from experiments import methods, metrics
+from experiments.models import Runtime, head_modules, load_classifier
+from experiments.problem import Evaluated, Problem, Rows
+from experiments.tasks import SPLITS, TaskData
+
+
+def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Rows:
+    """Rows of input_ids, attention_mask (and token_type_ids) and labels, cut at `max_length` tokens."""
+    texts = [data["text"][:], data["text_pair"][:]] if "text_pair" in data.column_names else [data["text"][:]]
+    encoded = tokenizer(*texts, truncation=True, max_length=max_length)
+    columns = {**encoded, "labels": data["label"][:]}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+class Classification(Problem):
+    """A pretrained body with a new head, and the rows of a TaskData."""
+
+    def __init__(
+        self,
+        model: Mapping[str, Any],
+        task: Mapping[str, Any],
+        method: Mapping[str, Any],
+        data: TaskData,
+        runtime: Runtime,
+        eval_batch_size: int,
+    ) -> None:
+        metrics.load(data.metric)  # a mistyped metric is found before training, not after
+        self.runtime, self.eval_batch_size = runtime, eval_batch_size
+        self.model, self.tokenizer = load_classifier(model, data, runtime)
+        self.heads = head_modules(self.model)
+        length = min(task["max_length"], max(1, methods.room(self.model, method)))
+        self.rows = {split: tokenize(getattr(data, split), self.tokenizer, length) for split in SPLITS}
+        self.metric = self.validation_metric = data.metric
+        self.names = (data.metric, *data.more_metrics)
+        self.collate = DataCollatorWithPadding(self.tokenizer)
+
+    def _forward(self, rows: Rows) -> tuple[Any, BatchEncoding]:
+        batch = self.collate(rows).to(self.runtime.device)
+        with self.runtime.autocast:
+            return self.model(**batch), batch
+
+    def loss(self, rows: Rows, label_smoothing: float = 0.0) -> Tensor:  # noqa: D102
+        output, batch = self._forward(rows)
+        if not label_smoothing or output.logits.shape[1] == 1:
+            found: Tensor = output.loss
+            return found
+        logits = output.logits.float()
+        return torch.nn.functional.cross_entropy(logits, batch["labels"], label_smoothing=label_smoothing)
+
+    def weight(self, rows: Rows) -> int:  # noqa: D102
+        return len(rows)
+
+    @torch.inference_mode()
+    def evaluate(self, split: str) -> Evaluated:  # noqa: D102
+        self.model.eval()
+        rows = sorted(self.rows[split], key=lambda row: len(row["input_ids"]))
+        total, outputs, references = 0.0, [], []
+        for first in range(0, len(rows), self.eval_batch_size):
+            output, batch = self._forward(rows[first : first + self.eval_batch_size])
+            total += output.loss.item() * len(batch["labels"])
+            outputs.append(output.logits.float().cpu())
+            references += batch["labels"].tolist()
+        logits = torch.cat(outputs)
+        predictions = logits.squeeze(1) if logits.shape[1] == 1 else logits.argmax(1)
+        scores = metrics.compute(self.names, predictions.tolist(), references)
+        return Evaluated({"loss": total / len(rows), **scores}, [])
