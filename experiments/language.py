@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -110,7 +111,11 @@ class Language(Problem):
         return sum(_targets(row) for row in rows)
 
     def loss(self, rows: Rows, label_smoothing: float = 0.0) -> Tensor:
-        """The mean negative log-likelihood of the target tokens; logits are computed for these alone."""
+        """The mean negative log-likelihood of the target tokens."""
+        return functional.cross_entropy(*self._read(rows), label_smoothing=label_smoothing)
+
+    def _read(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Logits (n, vocabulary), fp32, for the n target tokens of all rows, and these tokens (n,), for no others."""
         longest = max(len(row["input_ids"]) for row in rows)
         ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
         labels, mask = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
@@ -121,8 +126,7 @@ class Language(Problem):
         read = labels.roll(-1, 1)  # from token t, t + 1 is predicted
         read[:, -1] = IGNORED
         logits = self._logits(ids, mask, read != IGNORED, mask.sum(1) - (labels != IGNORED).sum(1))
-        wanted = read[read != IGNORED].to(self.runtime.device)
-        return functional.cross_entropy(logits.float(), wanted, label_smoothing=label_smoothing)
+        return logits.float(), read[read != IGNORED].to(self.runtime.device)
 
     def _logits(self, ids: Tensor, mask: Tensor, chosen: Tensor, context: Tensor) -> Tensor:
         """Logits (n, vocabulary) at the n chosen places of a batch (b, t); `context` (b,) counts the tokens of x."""
@@ -136,20 +140,27 @@ class Language(Problem):
     def evaluate(self, split: str) -> Evaluated:
         """Loss of each input's first reference; metrics of what is chosen, or, on the test split, generated."""
         self.model.eval()
-        total = 0.0
+        total, texts = 0.0, [""] * len(self.rows[split])
         for batch in self._by_length(split):
             rows = [self.rows[split][index] for index in batch]
-            total += self.loss(rows).item() * self.weight(rows)
-        scores, outputs = {"loss": total / self.weight(self.rows[split])}, list[dict[str, Any]]()
-        if self.choices or split == "test":
-            texts = self.choose(split) if self.choices else self.generate(split)
-            scores |= text_metrics.score(self.names, self.data[split], texts)
-            fields = ("prompt", "references", "group")
-            outputs = [
-                {field: row[field] for field in fields if row.get(field) is not None} | {"output": text}
-                for row, text in zip(self.data[split], texts, strict=True)
-            ]
-        return Evaluated(scores, outputs)
+            logits, wanted = self._read(rows)
+            total += functional.cross_entropy(logits, wanted, reduction="sum").item()
+            if self.choices:
+                firsts = list(accumulate(map(_targets, rows), initial=0))[:-1]
+                chosen = self._choose([self._prompt(split, index) for index in batch], logits[firsts].log_softmax(-1))
+                for index, text in zip(batch, chosen, strict=True):
+                    texts[index] = text
+        scores = {"loss": total / self.weight(self.rows[split])}
+        if not self.choices and split != "test":
+            return Evaluated(scores, [])
+        if not self.choices:
+            texts = self.generate(split)
+        fields = ("prompt", "references", "group")
+        outputs = [
+            {field: row[field] for field in fields if row.get(field) is not None} | {"output": text}
+            for row, text in zip(self.data[split], texts, strict=True)
+        ]
+        return Evaluated(scores | text_metrics.score(self.names, self.data[split], texts), outputs)
 
     def _by_length(self, split: str, size: int | None = None) -> Iterator[list[int]]:
         """Batches of row numbers, rows of similar length together."""
@@ -158,23 +169,19 @@ class Language(Problem):
         for first in range(0, len(order), size):
             yield order[first : first + size]
 
-    def choose(self, split: str) -> list[str]:
-        """For each row the choice with the highest likelihood: the sum of its tokens' log-probabilities."""
+    def _choose(self, prompts: list[list[int]], following: Tensor) -> list[str]:
+        """For each prompt the choice with the highest likelihood: the sum of its tokens' log-probabilities.
+
+        following (b, vocabulary) are the log-probabilities of the token after each prompt.
+        """
         targets = [self.encoder.target(choice) for choice in self.choices]
-        texts = [""] * len(self.rows[split])
-        for batch in self._by_length(split):
-            prompts = [self._prompt(split, index) for index in batch]
-            scores = torch.empty(len(batch), len(targets))
-            for start in {tuple(target[:-1]) for target in targets}:  # one pass for all choices that differ in the end
-                found = self._log_likelihoods(prompts, list(start))
-                for index, target in enumerate(targets):
-                    if tuple(target[:-1]) == start:
-                        ends = found[:, -1, target[-1]]
-                        inner = [found[:, place, token] for place, token in enumerate(start)]
-                        scores[:, index] = torch.stack([*inner, ends]).sum(0)
-            for index, best in zip(batch, scores.argmax(1).tolist(), strict=True):
-                texts[index] = self.choices[best]
-        return texts
+        scores = torch.empty(len(prompts), len(targets))
+        for start in {tuple(target[:-1]) for target in targets}:  # one pass for all choices that differ in the end
+            found = self._log_likelihoods(prompts, list(start)) if start else following.unsqueeze(1)
+            for index, target in enumerate(targets):
+                if tuple(target[:-1]) == start:
+                    scores[:, index] = sum(found[:, place, token] for place, token in enumerate(target))
+        return [self.choices[best] for best in scores.argmax(1).tolist()]
 
     def _log_likelihoods(self, prompts: list[list[int]], start: list[int]) -> Tensor:
         """Log-probabilities (b, len(start) + 1, vocabulary) of what follows each prompt and beginning of `start`."""
@@ -186,7 +193,7 @@ class Language(Problem):
             ids[index, : len(tokens)], mask[index, : len(tokens)] = torch.tensor(tokens), 1
             chosen[index, len(prompt) - 1 : len(tokens)] = True
         logits = self._logits(ids, mask, chosen, mask.sum(1) - len(start))
-        return logits.float().log_softmax(-1).view(len(prompts), len(start) + 1, -1).cpu()
+        return logits.float().log_softmax(-1).view(len(prompts), len(start) + 1, -1)
 
     def generate(self, split: str) -> list[str]:
         """What the model writes for each row: greedily, or by beam search, with LoRA merged."""

@@ -10,11 +10,14 @@ from hydra.errors import HydraException
 
 
 class PointSweeper(BasicSweeper):
-    """Runs every point for every combination of `params`; a point is some overrides: `method=lora method.r=4`."""
+    """Runs every point for every combination of `params`; a point is some overrides: `method=lora method.r=4`.
+
+    Hydra resolves `${key}` in a point once, before the sweep; `@{key}` is resolved in each job, by its own config.
+    """
 
     def __init__(self, max_batch_size: int | None, params: dict[str, str] | None, points: list[str]) -> None:
         super().__init__(max_batch_size, params)
-        self.points = points
+        self.points = [point.replace("@{", "${") for point in points]
 
     def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
         """Jobs, each a list of overrides, in batches. What the user gives comes last, and so wins over a point."""

@@ -182,8 +182,7 @@ def test_generation_in_batches_is_that_of_single_prompts(decoders: dict[str, Pat
 def test_a_choice_is_the_likeliest_completion(family: str, decoders: dict[str, Path]) -> None:
     choices = (" yes", " no", " of course not", " of course", " perhaps it is, who knows")
     found = problem(decoders[family], choices)
-    found.model.eval()
-    chosen = found.choose("test")
+    chosen = [output["output"] for output in found.evaluate("validation").outputs]
     for prompt, choice in zip(PROMPTS, chosen, strict=True):
         context = found.encoder.context(prompt)
         sums = []

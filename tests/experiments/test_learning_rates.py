@@ -14,6 +14,7 @@ import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import run
@@ -236,3 +237,13 @@ def test_a_method_from_the_command_line(cli: Cli, tiny: list[str], tmp_path: Pat
     }
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["trainable_params"] == body[name] + d * labels + labels
+
+
+def test_a_point_can_take_from_the_config_of_its_job() -> None:
+    GlobalHydra.instance().clear()
+    with initialize_config_module("experiments.conf", version_base="1.3"):
+        point = "hydra.sweeper.points=['method=lora method.r=@{preset.alpha}']"
+        config = compose("config", ["study=scaling", "preset=smoke", point], return_hydra_config=True)
+        (job,) = instantiate(config.hydra.sweeper).split_arguments([], None)[0]
+        assert job == ["method=lora", "method.r=${preset.alpha}"]
+        assert compose("config", [*job, "preset.alpha=5"]).method.r == 5
