@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import peft
 import torch
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from bench.classifier import Classifier
 from bench.language import LanguageModel
@@ -23,7 +22,7 @@ WORKLOADS: dict[str, Workload] = {"minilm": Classifier(), "smollm2": LanguageMod
 
 
 class Trial(NamedTuple):
-    """What one contender did. `loss` is the mean training loss of the last quarter of the steps."""
+    """What one contender did. `loss` is that of the validation rows after the last step: the same work ends alike."""
 
     tokens_per_second: float
     peak_memory_bytes: int
@@ -39,10 +38,9 @@ def lora_lab(work: Workload, steps: int) -> Trial:
     method, training = config["method"], config["training"]
     methods.apply(problem.model, method, problem.heads)
     groups = methods.parameter_groups(problem.model, method, problem.heads, training["lr"])
-    history: list[dict[str, Any]] = []
-    trained = train(problem, groups, training, seed=0, history=history, progress=False)
-    losses = [row["loss"] for row in history if row["split"] == "train"]
-    return Trial(trained.tokens / trained.seconds, peak.read(), _end(losses), _name(problem.runtime.dtype))
+    trained = train(problem, groups, training, seed=0, history=[], progress=False)
+    loss, precision = trained.validation["loss"], _name(problem.runtime.dtype)
+    return Trial(trained.tokens / trained.seconds, peak.read(), loss, precision)
 
 
 def trainer_best(work: Workload, steps: int) -> Trial:
@@ -50,7 +48,7 @@ def trainer_best(work: Workload, steps: int) -> Trial:
     config = work.config(steps)
     problem = work.problem(config)
     bf16 = problem.runtime.dtype == torch.bfloat16
-    return _trainer(work, config, problem, problem.model, bf16=bf16, train_sampling_strategy="group_by_length")
+    return _trainer(work, config, problem, bf16=bf16, train_sampling_strategy="group_by_length")
 
 
 def trainer_defaults(work: Workload, steps: int) -> Trial:
@@ -58,7 +56,7 @@ def trainer_defaults(work: Workload, steps: int) -> Trial:
     config = work.config(steps)
     problem = work.problem(config)
     problem.model = work.default_model(config)  # in place of the one that is freed before memory is measured
-    return _trainer(work, config, problem, problem.model)
+    return _trainer(work, config, problem)
 
 
 CONTENDERS: dict[str, Callable[[Workload, int], Trial]] = {
@@ -68,10 +66,10 @@ CONTENDERS: dict[str, Callable[[Workload, int], Trial]] = {
 }
 
 
-def _trainer(work: Workload, config: dict[str, Any], problem: Problem, model: PreTrainedModel, **options: Any) -> Trial:
+def _trainer(work: Workload, config: dict[str, Any], problem: Problem, **options: Any) -> Trial:
     """peft + Trainer. What is not in `options` is the Trainer's default, but for what makes it the same work."""
     method, training, rows, runtime = config["method"], config["training"], problem.rows["train"], problem.runtime
-    peak, precision = PeakMemory(runtime.device), _name(model.dtype)
+    peak, precision = PeakMemory(runtime.device), _name(problem.model.dtype)
     settings = {
         "per_device_train_batch_size": training["batch_size"],
         "learning_rate": training["lr"],
@@ -82,7 +80,6 @@ def _trainer(work: Workload, config: dict[str, Any], problem: Problem, model: Pr
         "num_train_epochs": 1,
         "seed": 0,
         "use_cpu": runtime.device.type == "cpu",
-        "logging_steps": 1,
         "disable_tqdm": True,
         "save_strategy": "no",
     }
@@ -91,15 +88,13 @@ def _trainer(work: Workload, config: dict[str, Any], problem: Problem, model: Pr
     )
     with tempfile.TemporaryDirectory() as folder:  # the Trainer makes one even to store nothing
         arguments = TrainingArguments(folder, **settings, **options)
-        trainer = Trainer(peft.get_peft_model(model, lora), arguments, work.collator(problem), train_dataset=rows)
+        trainer = Trainer(
+            peft.get_peft_model(problem.model, lora), arguments, work.collator(problem), train_dataset=rows
+        )
         seconds = trainer.train().metrics["train_runtime"]  # of the loop, without what comes before it
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    tokens = sum(len(row["input_ids"]) for row in rows)
-    return Trial(tokens / seconds, peak.read(), _end(losses), precision)
-
-
-def _end(losses: list[float]) -> float:
-    return statistics.mean(losses[-(len(losses) // 4 or 1) :])
+    tokens, memory = sum(len(row["input_ids"]) for row in rows), peak.read()
+    loss = problem.evaluate("validation").scores["loss"]  # peft has changed the model in place
+    return Trial(tokens / seconds, memory, loss, precision)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -83,7 +83,7 @@ def table(trials: dict[str, list[Trial]], flops_per_token: float, peak: float) -
                 "highest": round(max(speeds)),
                 "share of GEMM peak": round(statistics.median(speeds) * flops_per_token / peak, 3),
                 "peak memory, MB": round(max(trial.peak_memory_bytes for trial in done) / 1e6),
-                "final loss": round(statistics.mean(trial.loss for trial in done), 3),
+                "validation loss": round(statistics.mean(trial.loss for trial in done), 3),
             }
         )
     frame = pd.DataFrame(rows)

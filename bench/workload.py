@@ -17,6 +17,8 @@ from experiments.models import choose_runtime
 from experiments.problem import Problem, Rows
 from lora.config import InputError
 
+VALIDATION = 64
+
 
 class Workload(ABC):
     """One model, task and recipe: the settings of a run of this suite, and what peft + Trainer need for the same."""
@@ -28,11 +30,12 @@ class Workload(ABC):
     targets: list[str]  # transformers' names of the projections that LoRA adapts
 
     def config(self, steps: int) -> dict[str, Any]:
-        """The resolved config of a run with data for `steps` steps, and next to none for validation and test."""
+        """The resolved config of a run with data for `steps` steps, and VALIDATION rows for the loss after them."""
         with initialize_config_module("experiments.conf", version_base="1.3"):
-            sizes = ["training.epochs=1", "task.validation_examples=1", "task.test_examples=1"]
+            sizes = ["training.epochs=1", f"task.validation_examples={VALIDATION}", "task.test_examples=1"]
             config = compose("config", [*self.settings, *sizes])
         config.task.train_examples = steps * config.training.batch_size
+        config.runtime.eval_batch_size = config.training.batch_size  # so that memory peaks in training
         names = ("model", "task", "method", "training", "runtime")
         return {name: OmegaConf.to_container(config[name], resolve=True) for name in names}
 
