@@ -130,9 +130,8 @@ def test_a_trial_is_what_its_process_says_last(tmp_path: Path, monkeypatch: pyte
     trial = Trial(400.5, 10**9, 3.25, "bfloat16")
     interpreter = tmp_path / "python"
     monkeypatch.setattr(sys, "executable", str(interpreter))
-    interpreter.write_text(
-        f"#!/bin/sh\necho \"$@\" > {tmp_path}/said\necho loss\necho '{json.dumps(trial._asdict())}'\n"
-    )
+    said = json.dumps(trial._asdict())
+    interpreter.write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/asked\necho loss\necho '{said}'\n")
     interpreter.chmod(0o755)
     assert training.measure("minilm", "lora-lab", 7) == trial
     assert (tmp_path / "asked").read_text() == "-m bench.training --model minilm --trial lora-lab --steps 7\n"
