@@ -1,5 +1,6 @@
 """preset=paper: the paper's models and settings, every study's grid, and runs on tiny models of its architectures."""
 
+import functools
 import importlib
 import json
 from collections.abc import Callable, Iterator
@@ -63,6 +64,7 @@ def study(name: str) -> DictConfig:
     return compose("config", [f"study={name}", "preset=paper"], return_hydra_config=True)
 
 
+@functools.cache
 def jobs_of(name: str) -> list[tuple[str, ...]]:
     """The overrides of each run of a study at preset=paper, as Hydra's sweeper makes them."""
     settings = OmegaConf.to_container(study(name).hydra.sweeper, resolve=True)
@@ -72,6 +74,7 @@ def jobs_of(name: str) -> list[tuple[str, ...]]:
     return [tuple(job) for batch in sweeper.split_arguments(params, None) for job in batch]
 
 
+@functools.cache  # several tests read the same
 def resolved(name: str, job: tuple[str, ...]) -> dict[str, Any]:
     """The config of a run, as the runner resolves it."""
     config = compose("config", [f"study={name}", "preset=paper", *job])

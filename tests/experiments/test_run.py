@@ -191,7 +191,7 @@ def test_other_architectures_learn_and_load(
     AutoTokenizer.from_pretrained(tiny_model, model_input_names=names).save_pretrained(folder)
     result = cli(*tiny, f"model.path={folder}", "preset.epochs=20")
     assert result.code == 0, result.err
-    assert "test 1.0000" in result.out
+    assert "test accuracy 1.0000" in result.out
     run = only_run(tmp_path)
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     io.load(model, run / "adapter")

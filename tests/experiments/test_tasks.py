@@ -22,7 +22,9 @@ GLUE = [name for name in ALL if name.startswith("glue/")]
 
 def config(name: str, /, **fields: Any) -> dict[str, Any]:
     with initialize_config_module("experiments.conf", version_base="1.3"):
-        task = OmegaConf.to_container(compose(overrides=["+glue_dir=null", f"+task={name}"]).task, resolve=True)
+        task = OmegaConf.to_container(
+            compose(overrides=["+glue_dir=null", "+preset.glue_length=128", f"+task={name}"]).task, resolve=True
+        )
     assert isinstance(task, dict)
     assert set(fields) <= set(task)
     return {**{str(key): value for key, value in task.items()}, **fields}
