@@ -1,5 +1,6 @@
 """Pictures of a comparison of methods: quality of each, and validation quality against learning rate."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ def draw_methods(test: pd.DataFrame, table: pd.DataFrame, path: Path) -> Path:
         names = [naming.title(*method) for method in methods] if place % columns == 0 else []
         axis.set_yticks(range(len(methods)), names or [""] * len(methods))
         axis.set(title=f"{task} ({model})", xlabel=f"test {metric} (%)")
-    figure.supxlabel(_note(table, off_scale), fontsize=7)
+    line = int(21 * figure.get_figwidth())  # characters of this size
+    figure.supxlabel(textwrap.fill(_note(table, off_scale), line), fontsize=7)
     return figures.save(figure, path)
 
 
