@@ -191,13 +191,14 @@ def _falls_text(fallen: pd.DataFrame) -> pd.DataFrame:
             "family": fallen["line"],
             "best": fallen["best"],
             "largest": fallen["largest"],
-            "largest − best": [_difference(row) for row in rows],
+            "largest − best": [difference(row) for row in rows],
             "falls?": [_verdict(row) for row in rows],
         }
     )
 
 
-def _difference(row: Mapping[Any, Any]) -> str | None:
+def difference(row: Mapping[Any, Any]) -> str | None:
+    """Largest minus best of a row of `falls`, with its interval and p; None if there is none."""
     if pd.isna(row["difference"]):
         return None
     text = statistics.difference_text(row["difference"], row["interval"], row["p_holm"])

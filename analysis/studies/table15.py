@@ -130,17 +130,10 @@ def _falls(falls: pd.DataFrame) -> pd.DataFrame:
             "family": falls["line"],
             "best": falls["best"],
             "largest": falls["largest"],
-            "largest − best": [_difference(row) for row in rows],
+            "largest − best": [scaling.difference(row) for row in rows],
             "told apart?": [_verdict(row) for row in rows],
         }
     )
-
-
-def _difference(row: Mapping[Any, Any]) -> str | None:
-    if pd.isna(row["difference"]):
-        return None
-    text = statistics.difference_text(row["difference"], row["interval"], row["p_holm"])
-    return text if pd.isna(row["pairs"]) else f"{text} ({statistics.pairs_text(row['pairs'])})"
 
 
 def _verdict(row: Mapping[Any, Any]) -> str:
