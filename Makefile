@@ -3,6 +3,9 @@ PRESET ?= quick
 RESULTS ?= results
 MODEL ?=
 TASK ?=
+TEXT ?=
+ADAPTERS ?=
+BASE ?=
 ARGS ?=
 
 MAKEFLAGS += --no-print-directory
@@ -12,11 +15,19 @@ READY := .venv/.ready
 model := $(if $(MODEL),$(if $(wildcard experiments/conf/model/$(MODEL).yaml),model=$(MODEL),model=hub model.path=$(MODEL)))
 task := $(if $(TASK),$(if $(wildcard experiments/conf/task/$(TASK).yaml),task=$(TASK),task=local task.path=$(TASK)))
 
-# Trains what is missing, then derives tables and figures from the stored runs, also of a study in which some runs failed.
+# Where the user's own model and data are, for what measures stored runs, which do not say so.
+places = $(filter model.path=% task.path=% task.validation_path=% task.test_path=% task.data_dir=% \
+	runtime.device=% runtime.threads=% runtime.eval_batch_size=%,$(model) $(task) $(ARGS))
+# The user's own model, of which runs store the content alone, for studies that read the pretrained weights.
+base = $(patsubst model.path=%,--base %,$(filter model.path=%,$(model) $(ARGS)))
+
+# Trains what is missing, measures the trained runs where $(2) names a measurement (with the options $(3)), then derives
+# tables and figures from the stored runs, also of a study in which some runs failed.
 define study
 	@$(PYTHON) -m experiments.run study=$(1) preset=$(PRESET) results_dir=$(RESULTS) $(model) $(task) $(ARGS); status=$$?; \
 	[ $$status -eq 0 ] || [ -s $(RESULTS)/$(PRESET)/$(1)/sweep.jsonl ] || exit $$status; \
-	$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/$(1) && exit $$status
+	$(if $(2),$(PYTHON) -m experiments.$(2) $(RESULTS)/$(PRESET)/$(1) $(3) $(places) && )\
+	$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/$(1) $(base) && exit $$status
 endef
 
 # Measures what is missing, then derives tables and figures.
@@ -26,8 +37,9 @@ define measured
 	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/$(1)
 endef
 
-.PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study table2 table3 table4 table13 \
-	table14 table15 low-data few-shot rank-generation latency gradient-check lint test bench clean
+.PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study weight-types \
+	amplification w-vs-delta spectrum forgetting table2 table3 table4 table13 table14 table15 low-data few-shot \
+	rank-generation rank-data latency gradient-check claims report compare lint test bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -53,6 +65,15 @@ ablate-rank: $(READY) ## Table 6: quality for ranks 1 to 64
 subspace-plots: $(READY) ## Figures 3, 4, 6, 7: how similar the learnt subspaces are
 	$(call study,subspace)
 
+amplification: $(READY) ## Table 7, Section H.4: how much delta_w amplifies what W has little of
+	$(call study,amplification)
+
+w-vs-delta: $(READY) ## Figure 8: are delta_w's directions among the top ones of W?
+	$(call study,w_vs_delta)
+
+spectrum: $(READY) ## spectra and ranks of the update, full fine-tuning's and LoRA's, intruders, truncation
+	$(call study,spectrum,truncation)
+
 compare-methods: $(READY) ## Table 2: every method, each with its own tuned learning rate
 	$(call study,compare_methods)
 
@@ -64,6 +85,9 @@ alpha-study: $(READY) ## alpha / r, with and without a learning rate tuned for i
 
 init-study: $(READY) ## where A and B start: B = 0, A = 0, both zero, PiSSA, LoRA-GA, orthogonal
 	$(call study,init)
+
+weight-types: $(READY) ## Table 5: which weight types should a budget of parameters go to?
+	$(call study,weight_types)
 
 table2: $(READY) ## Table 2: LoRA on GLUE; PRESET=paper: RoBERTa and DeBERTa, with the paper's settings
 	$(call study,table2)
@@ -92,11 +116,26 @@ few-shot: $(READY) ## Table 8: demonstrations in the prompt, or training
 rank-generation: $(READY) ## Table 18: LoRA's rank on E2E
 	$(call study,rank_generation)
 
+forgetting: $(READY) ## what a method forgets: loss on other texts before and after; TEXT=FILE.txt for one of yours
+	$(call study,forgetting,forgetting,$(if $(TEXT),--text $(TEXT)) $(if $(filter smoke,$(PRESET)),--windows 4))
+
+rank-data: $(READY) ## do more training data need a larger rank?
+	$(call study,rank_data)
+
 latency: $(READY) ## Table 1, Figure 5: one forward pass, merged and unmerged LoRA, adapters
 	$(call measured,latency)
 
 gradient-check: $(READY) ## LoRA's gradients against autograd, the first step, FLOPs
 	$(call measured,gradients)
+
+claims: $(READY) ## the scoreboard: what the studies of PRESET say of the claims of the paper and of guides
+	@$(PYTHON) -m analysis.claims $(RESULTS)/$(PRESET)
+
+report: claims ## every table and figure of PRESET on one page, the scoreboard first: report.html, report.md
+	@$(PYTHON) -m analysis.report $(RESULTS)/$(PRESET) $(ARGS)
+
+compare: $(READY) ## any adapters side by side: ADAPTERS='RUN_ID FOLDER HUB_ID FILE.pt' BASE=minilm|HUB_ID|FOLDER
+	@$(PYTHON) -m analysis.compare $(ADAPTERS) $(if $(BASE),--base $(if $(wildcard experiments/conf/model/$(BASE).yaml),asset:)$(BASE)) --runs $(RESULTS)/runs --out $(RESULTS)/compare $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	$(PYTHON) -m ruff check
@@ -106,8 +145,9 @@ lint: $(READY) ## ruff and mypy
 test: lint ## lint and all tests
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto $(ARGS)
 
-bench: $(READY) ## speed against peft + transformers.Trainer, as ratios
+bench: $(READY) ## speed: training against peft + transformers.Trainer, Section 7 at GPT-3's size against dense SVDs
 	$(PYTHON) -m bench.training --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	$(PYTHON) -m bench.section7 --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SECTION7)
 
 clean: ## remove the environment and caches, but no results
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

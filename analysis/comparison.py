@@ -1,9 +1,9 @@
 """phi between stored adapters: the directions of every update, site by site, and their grids beside the baseline's."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from analysis.subspace import Baseline, gaussian_baseline, phi
 from analysis.svd import Array, right_singular_vectors, svd_delta_w
@@ -13,6 +13,7 @@ from lora.config import InputError
 SIDES = {
     "A": "right singular vectors of A",
     "delta_w_right": "right singular vectors of delta_w",
+    "B": "left singular vectors of B",
     "delta_w_left": "left singular vectors of delta_w",
 }
 
@@ -24,13 +25,26 @@ class Site(NamedTuple):
     weight_type: str
 
 
+class Place(NamedTuple):
+    """What a run is of: its model and its task."""
+
+    model: str
+    task: str
+
+    def suffix(self, places: Collection["Place"]) -> str:
+        """What a file's name ends with where a study is of several places: what tells this one from the others."""
+        parts = [self.model] * (len({place.model for place in places}) > 1)
+        parts += [self.task] * (len({place.task for place in places}) > 1)
+        return "".join(f"_{part.replace('/', '_')}" for part in parts)
+
+
 Directions = dict[tuple[str, Site], Array]
 
 
 class Comparison(NamedTuple):
     """phi grids between two adapters, by side (a key of SIDES) and site, and the Gaussian baseline of each."""
 
-    task: str
+    place: Place
     name: str  # as in file names: r8_r64, or seeds
     label: str  # the two sets of directions in the paper's notation, with a place for A or delta_w
     grids: dict[tuple[str, Site], Array]
@@ -56,20 +70,37 @@ def directions(adapter_dir: Path) -> Directions:
     found: Directions = {}
     for target, site in zip(adapter.targets, sites_of(adapter.targets), strict=True):
         a, b = (matrix.numpy() for matrix in adapter.matrices(target))
-        svd = svd_delta_w(a, b, target.scaling)
-        if not svd.S[0] > 0:
-            raise InputError(
-                f"{adapter_dir}: the update of {target.module}, {target.weight_type}, is zero: it was not trained"
-            )
-        found["A", site] = right_singular_vectors(a)
-        found["delta_w_right", site] = svd.Vh.T
-        found["delta_w_left", site] = svd.U
+        try:
+            found |= {(side, site): u for side, u in sides(a, b).items()}
+        except ValueError as error:
+            raise InputError(f"{adapter_dir}: {target.module}, {target.weight_type}: {error}") from error
     return found
 
 
-def sites_of(targets: Sequence[io.Target]) -> list[Site]:
+def sides(a: Array, b: Array) -> dict[str, Array]:
+    """The directions (dimension, r), as columns, of every one of SIDES, of the update B A. Raises ValueError if it is
+    zero, and so has none."""
+    svd = svd_delta_w(a, b)
+    if not svd.S[0] > 0:
+        raise ValueError("the update is zero, it was not trained")
+    right, left = right_singular_vectors(a), right_singular_vectors(b.T)
+    return dict(zip(SIDES, (right, svd.Vh.T, left, svd.U), strict=True))
+
+
+class Placed(Protocol):
+    """Anything that is at a module."""
+
+    @property
+    def module(self) -> str: ...  # noqa: D102
+    @property
+    def layer(self) -> int | None: ...  # noqa: D102
+    @property
+    def weight_type(self) -> str: ...  # noqa: D102
+
+
+def sites_of(targets: Sequence[Placed]) -> list[Site]:
     """A site for each target: by its layer or, where two share one (an encoder and a decoder), by its path."""
-    labels: list[Callable[[io.Target], str]] = [
+    labels: list[Callable[[Placed], str]] = [
         lambda target: str(target.layer),
         lambda target: target.module.rpartition(".")[0],
         lambda target: target.module,
@@ -81,15 +112,15 @@ def sites_of(targets: Sequence[io.Target]) -> list[Site]:
     return sites
 
 
-def compare(task: str, name: str, label: str, first: Directions, second: Directions) -> Comparison:
+def compare(place: Place, name: str, label: str, first: Directions, second: Directions) -> Comparison:
     """phi between two adapters at every side and site. Raises InputError if they do not adapt the same modules."""
     if {key: u.shape[0] for key, u in first.items()} != {key: u.shape[0] for key, u in second.items()}:
         raise InputError(
-            f"{task}: the runs to compare ({name}) adapt different modules; train them with the same weight types"
+            f"{place.task}: the runs to compare ({name}) adapt different modules; train them with the same weight types"
         )
     grids = {key: phi(u, second[key]) for key, u in first.items()}
     baselines = {key: _baseline(*grid.shape, first[key].shape[0]) for key, grid in grids.items()}
-    return Comparison(task, name, label, grids, baselines)
+    return Comparison(place, name, label, grids, baselines)
 
 
 @functools.cache

@@ -86,19 +86,23 @@ def _with_differences(cells: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
 
 
 class Passing(NamedTuple):
-    """How many training examples a method needs: above, the smallest number whose mean is above the best prompt's, and
-    clear, the smallest whose difference is beyond its interval too; below, larger numbers than `above` whose mean is
-    not. None: not reached with the numbers that were run."""
+    """How many training examples a method needs to pass the best prompt: the smallest number, None if it is not reached
+    with the numbers that were run, and the larger numbers that do not pass."""
 
-    above: int | None
-    below: list[int]
-    clear: int | None
+    smallest: int | None
+    not_at: list[int]
 
 
-def passing(cells: pd.DataFrame) -> Passing:
-    """Of the rows of one trained method, of `tabulate`."""
-    rows = cells.sort_values("train_examples")
-    over = rows[rows["difference"] > 0]["train_examples"].tolist()
-    beyond = rows[rows["difference"] - rows["difference_interval"] > 0]["train_examples"].tolist()
-    below = [n for n in rows[~(rows["difference"] > 0)]["train_examples"] if over and n > over[0]]
-    return Passing(over[0] if over else None, below, beyond[0] if beyond else None)
+def above(cells: pd.DataFrame) -> Passing:
+    """Where the mean is above the best prompt's, of the rows of one trained method, of `tabulate`."""
+    return _passing(cells["train_examples"], cells["difference"] > 0)
+
+
+def told_apart(cells: pd.DataFrame) -> Passing:
+    """Where that difference is established too: p, corrected for all trained rows of the task, is below 0.05."""
+    return _passing(cells["train_examples"], (cells["difference"] > 0) & (cells["p_holm"] < 0.05))
+
+
+def _passing(sizes: pd.Series, passed: pd.Series) -> Passing:
+    first = sizes[passed].min() if passed.any() else None
+    return Passing(first, [] if first is None else sorted(sizes[~passed & (sizes > first)]))

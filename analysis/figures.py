@@ -1,9 +1,9 @@
 """Drawing helpers shared by the studies: one theme, heat maps of phi as in the paper, quality against a size."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import matplotlib
 
@@ -14,10 +14,13 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from analysis.svd import Array
 
+Item = TypeVar("Item")
 PAGE_WIDTH = 7.5  # inches; every font below is in points at this width
 sns.set_theme(context="paper", style="ticks", palette="colorblind", rc={
     "font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
@@ -28,6 +31,15 @@ sns.set_theme(context="paper", style="ticks", palette="colorblind", rc={
 def panels(rows: int, columns: int, width: float, height: float, **grid: Any) -> tuple[Figure, Any]:
     """A figure (inches) of rows x columns axes, set out so that labels do not overlap; grid: as of plt.subplots."""
     return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **grid)
+
+
+def fill(axes: Iterable[Axes], items: Iterable[Item]) -> Iterator[tuple[Axes, Item]]:
+    """Each of the items with axes of its own, in order. The axes that are left are switched off."""
+    places = iter(axes)
+    for item, axis in zip(items, places, strict=False):
+        yield axis, item
+    for axis in places:
+        axis.axis("off")
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -46,7 +58,7 @@ class Panel(NamedTuple):
 
 
 def phi_figure(maps: Sequence[Panel | None], columns: int, title: str, path: Path) -> Path:
-    """Heat maps of phi as in the paper's Figures 3, 4, 6 and 7: i downwards from 1, j to the right from 1.
+    """Heat maps of phi as in the paper's Figures 3, 4, 6 to 8: i downwards from 1, j to the right from 1.
 
     One colour scale for the figure, from 0 to its largest phi. The maps fill rows of `columns`; None leaves a gap.
     """
@@ -67,7 +79,7 @@ def phi_figure(maps: Sequence[Panel | None], columns: int, title: str, path: Pat
             (axis.set_xticks, panel.grid.shape[1], 90),
             (axis.set_yticks, panel.grid.shape[0], 0),
         ):
-            ticks = index_ticks(size)
+            ticks = index_ticks(size) if columns <= 4 else index_ticks(size, 5)
             set_ticks(ticks - 1, ticks, rotation=rotation if size > 9 else 0)
         axis.tick_params(length=2, pad=1)
         axis.spines[:].set_visible(False)
@@ -77,17 +89,36 @@ def phi_figure(maps: Sequence[Panel | None], columns: int, title: str, path: Pat
     return save(figure, path)
 
 
-def interval_note(intervals: pd.Series) -> str:
-    """What the bars and small points of a figure are; intervals are NaN where there is one seed."""
+def interval_note(intervals: pd.Series, over: str = "seeds") -> str:
+    """What the bars and small points of a figure are; intervals are NaN where there is one seed. over: what runs of one
+    method differ in."""
     if intervals.isna().all():
         return "1 seed: no interval"
-    note = "bars: 95% Student-t interval over seeds, cut at the panel's edge; small points: single runs"
+    note = f"bars: 95% Student-t interval over {over}, cut at the panel's edge; small points: single runs"
     return f"{note}; no bar: 1 seed, no interval" if intervals.isna().any() else note
 
 
-def index_ticks(size: int) -> np.ndarray[tuple[int], np.dtype[np.int_]]:
-    """Indices to label on an axis 1..size: all of a short one, else about eleven (the paper's own for 64)."""
-    return np.arange(1, size + 1) if size <= 12 else np.linspace(1, size * 10 // 11, 11).astype(int)
+def index_ticks(size: int, most: int = 12) -> np.ndarray[tuple[int], np.dtype[np.int_]]:
+    """Indices to label on an axis 1..size: all of a short one, else one fewer than `most` (the paper's own for 64)."""
+    return np.arange(1, size + 1) if size <= most else np.linspace(1, size * 10 // 11, most - 1).astype(int)
+
+
+def layer_axis(axis: Axes, layers: Sequence[str]) -> None:
+    """The x axis of a panel along the layers, which are at 0, 1, …: about eight of them are labelled."""
+    step = -(-len(layers) // 8)
+    places = range(0, len(layers), step)
+    rotation = 0 if all(len(layer) < 4 for layer in layers) else 90
+    axis.set_xticks(places, [layers[place] for place in places], rotation=rotation)
+    axis.set_xlabel("layer")
+
+
+def plain_log(axis: Axis) -> None:
+    """Labels a log axis with plain numbers: 1, 2 and 5 times powers of ten, or powers alone where it is long."""
+    low, high = axis.get_view_interval()
+    steps = (1, 2, 5) if np.log10(high / low) < 3 else (1,)
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def weight_name(weight_type: str) -> str:

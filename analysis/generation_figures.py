@@ -1,5 +1,6 @@
 """Pictures of studies of generated text: a panel a metric, the paper's numbers on an axis of their own."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,7 @@ def draw_methods(
     size = (figures.PAGE_WIDTH if columns > 1 else 5.0, rows * (0.8 + 0.22 * len(methods)) + 0.4)
     figure, axes = figures.panels(rows, columns, *size)
     outside = False
-    for place, axis in enumerate(axes.flat):
-        if place >= len(cells):
-            axis.axis("off")
-            continue
-        (model, task), name = cells[place]
+    for place, (axis, ((model, task), name)) in enumerate(figures.fill(axes.flat, cells)):
         ours = table[(table["model"] == model) & (table["task"] == task)]
         runs = scores[(scores["model"] == model) & (scores["task"] == task) & (scores["metric"] == name)]
         outside |= _methods_panel(axis, runs, ours, paper, methods, name, drawn[name])
@@ -170,16 +167,13 @@ def draw_ranks(
     figure, axes = figures.panels(rows, COLUMNS, figures.PAGE_WIDTH, 2.2 * rows + 0.5)
     lines = dict(zip(table["line"].unique(), sns.color_palette(n_colors=table["line"].nunique()), strict=True))
     ticks = sorted({*table["r"], *paper.get("r", [])})
-    for place, axis in enumerate(axes.flat):
-        if place >= len(cells):
-            axis.axis("off")
-            continue
-        (model, task), name = cells[place]
+    for place, (axis, ((model, task), name)) in enumerate(figures.fill(axes.flat, cells)):
         ours = table[(table["model"] == model) & (table["task"] == task)]
         runs = scores[(scores["model"] == model) & (scores["task"] == task) & (scores["metric"] == name)]
         _ranks_panel(axis, runs, ours, paper, name, metrics[name], lines)
         axis.set_xscale("log", base=2)
-        shown = ticks if len(ticks) < 7 else ticks[::2]
+        fourth = [tick for tick in ticks if math.log2(tick) % 2 == 0]
+        shown = fourth if len(ticks) > 6 and len(fourth) > 2 else ticks
         axis.set_xticks(shown, [f"{tick:g}" for tick in shown])
         axis.minorticks_off()
         axis.grid(axis="y", linewidth=0.4)

@@ -1,6 +1,8 @@
 """table.md of a study of generated text: what was found and what it can bear, in words and in tables."""
 
+import itertools
 from collections.abc import Hashable, Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -117,12 +119,15 @@ def caution(n: pd.Series, comparisons: int) -> str:
 
 
 def verdicts(rows: pd.DataFrame, metrics: Mapping[str, Metric]) -> str:
-    """How many tests there are, and which methods are better and which worse, by p_holm below 0.05."""
+    """How many tests there are, and which methods are better and which worse, by p_holm below 0.05.
+
+    p_holm is corrected for the tests of one metric.
+    """
     clear = rows[rows["p_holm"] < 0.05]
     up = (clear["difference"] > 0) != clear["metric"].map(lambda name: metrics[name].lower)
     told = " – ".join(f"{side}: {_told(clear[which], metrics)}" for side, which in (("better", up), ("worse", ~up)))
     tests = int(rows["p"].count())
-    return f"{tests} tests: {told} – not told apart: {tests - len(clear)}."
+    return f"{tests} tests, corrected metric by metric: {told} – not told apart: {tests - len(clear)}."
 
 
 def _told(rows: pd.DataFrame, metrics: Mapping[str, Metric]) -> str:
@@ -163,17 +168,11 @@ def mean_column(means: pd.Series, intervals: pd.Series, metric: Metric) -> list[
 def differences_table(rows: pd.DataFrame, metrics: Mapping[str, Metric]) -> pd.DataFrame:
     """Differences to one reference as text: a row a method, a column a metric; p is by Holm's method."""
     table = rows[METHOD].drop_duplicates().rename(columns={"label": "method"})
-    usual = rows["pairs"].max()
+    rows = rows.assign(usual=rows["pairs"].max())
     for name, metric in metrics.items():
-        found = rows[rows["metric"] == name].to_dict("records")
-        texts = {(row["label"], row["settings"]): _difference(row, metric, usual) for row in found}
+        found = rows[rows["metric"] == name]
+        fields = found[["difference", "interval", "p_holm", "pairs", "usual"]].itertuples(index=False, name=None)
+        shown = itertools.starmap(partial(statistics.paired_text, scale=metric.scale, digits=metric.digits), fields)
+        texts = dict(zip(naming.keys(found), shown, strict=True))
         table[metric.heading] = [texts.get(key) for key in zip(table["method"], table["settings"], strict=True)]
     return table.assign(settings=table["settings"].where(table["settings"] != ""))
-
-
-def _difference(row: Mapping[Any, Any], metric: Metric, usual: int) -> str:
-    if not row["pairs"]:
-        return "no seed in common"
-    difference, interval, p = (row[name] for name in ("difference", "interval", "p_holm"))
-    text = statistics.difference_text(difference, interval, p, metric.scale, metric.digits)
-    return text if row["pairs"] == usual else f"{text} ({statistics.pairs_text(row['pairs'])})"

@@ -3,7 +3,7 @@
 import json
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import yaml
 from scipy.special import stdtrit
 
 from analysis import naming, samples, tables
+from analysis.method_tables import TASK
 from lora.config import InputError
 
 DETAILS = ["train_examples", "all_examples", "epochs", "shots"]
@@ -100,7 +101,10 @@ def caution(n: pd.Series, data: Sequence[Tested]) -> str:
         reach = stdtrit(seeds - 1, 0.975)
         said.append(f"With {seeds}, a 95% interval reaches {reach:.1f} standard errors to each side (with many, 2.0).")
     if least <= 2 <= most:
-        said.append("With 2, p is small where two differences happen to be alike, be they large or not.")
+        said.append(
+            "With 2, an interval is narrow where two scores, and p is small where two differences, happen to be alike, "
+            "be they large or not."
+        )
     if most > 1:
         said.append(
             "A difference that is not told apart may be there all the same, and means that are a few points apart may "
@@ -113,6 +117,27 @@ def caution(n: pd.Series, data: Sequence[Tested]) -> str:
         f"inputs, a score has a further standard error of up to {errors} points, which no interval here holds."
     )
     return textwrap.fill(" ".join(said), 119)
+
+
+def report(
+    heading: str,
+    table: pd.DataFrame,
+    data: Mapping[tuple[str, str], Tested],
+    failed: list[str],
+    section: Callable[[pd.DataFrame], list[str]],
+    beside: str = "",
+) -> str:
+    """table.md of a study of one metric a task: heading, what so many seeds can tell, the lines of `section` for the
+    rows of each task, and the failed runs. beside: what a task's own heading ends with; data: of `tested`."""
+    lines = [heading, "", caution(table["n"], list(data.values()))]
+    for (model, task, metric), cells in table.groupby(TASK, sort=False):
+        lines += ["", f"## {task} ({model}, test {metric}){beside}", ""]
+        if (model, task) in choices(cells):
+            lines += [f"- Always the commonest answer: {100 * data[str(model), str(task)].majority:.1f}."]
+        lines += section(cells)
+    if failed:
+        lines += ["", "## Failed runs", "", *failed]
+    return "\n".join(lines) + "\n"
 
 
 def failures(study_dir: Path, failed: pd.DataFrame) -> list[str]:

@@ -29,11 +29,7 @@ def draw_methods(test: pd.DataFrame, table: pd.DataFrame, path: Path) -> Path:
     size = (figures.PAGE_WIDTH if columns > 1 else 5.0, rows * (0.55 + 0.235 * len(methods)) + 0.3)
     figure, axes = figures.panels(rows, columns, *size)
     off_scale = False
-    for place, axis in enumerate(axes.flat):
-        if place >= len(tasks):
-            axis.axis("off")
-            continue
-        (model, task, metric), cells = tasks[place]
+    for place, (axis, ((model, task, metric), cells)) in enumerate(figures.fill(axes.flat, tasks)):
         runs = test[(test["model"] == model) & (test["task"] == task)]
         off_scale |= _methods_panel(axis, runs, cells, methods)
         names = [naming.title(*method) for method in methods] if place % columns == 0 else []
@@ -107,7 +103,10 @@ def _note(table: pd.DataFrame, off_scale: bool) -> str:
 
 def draw_rates(rates: pd.DataFrame, path: Path) -> Path:
     """Validation quality against learning rate: a row of panels a task, a column a family of methods, LoRA's own line
-    in grey in all. rates is of `analysis.tuning.rates`."""
+    in grey in all. Rates that do much worse than most (`_scale`) are off the scale, with their values at the edge.
+
+    rates is of `analysis.tuning.rates`.
+    """
     tasks = list(rates.groupby(TASK, sort=False))
     methods = naming.methods(rates)
     families = list(dict.fromkeys(naming.family(label) for label, _ in methods))
@@ -117,34 +116,55 @@ def draw_rates(rates: pd.DataFrame, path: Path) -> Path:
     width = max(figures.PAGE_WIDTH * len(families) / 5, 4.0)
     figure, axes = figures.panels(len(heights), len(families), width, sum(heights) + 0.35, height_ratios=heights)
     several = {label for label, _ in methods if sum(name == label for name, _ in methods) > 1}
+    outside = False
     for column, family in enumerate(families):
         colours = dict(zip(of[family], sns.color_palette(n_colors=max(len(of[family]), 1)), strict=False))
         for row, ((_, task, metric), grid) in enumerate(tasks):
             axis = axes[row, column]
             scale, unit = (1, "nats a token") if metric in LOWER_IS_BETTER else (100, "%")
-            _rates_panel(axis, grid, colours, scale)
+            outside |= _rates_panel(axis, grid, colours, metric in LOWER_IS_BETTER, scale)
             axis.set_xlim(rates["lr"].min() / 1.6, rates["lr"].max() * 1.6)
-            axis.set(title=family if row == 0 else "", xlabel="learning rate" if row == len(tasks) - 1 else "")
+            axis.set(
+                title=family if row == 0 and len(families) > 1 else "",
+                xlabel="learning rate" if row == len(tasks) - 1 else "",
+            )
             axis.tick_params(axis="y", labelleft=column == 0)
             if column == 0:
-                axis.set_ylabel(f"{task}\nvalidation {metric} ({unit})")
+                axis.set_ylabel(f"{task}\nvalidation {metric}\n({unit})")
         names = [naming.title(label, of_ if label in several else "") for label, of_ in colours]
         handles = [Line2D([], [], color=colour, marker="o", markersize=3, linewidth=1.2) for colour in colours.values()]
         axes[-1, column].axis("off")
         axes[-1, column].legend(handles, names, loc="upper center", frameon=False, borderpad=0, labelspacing=0.25)
-    figure.supxlabel(
-        "stars: the rates chosen; crosses: training failed; grey: LoRA. One run a point.",
-        fontsize=7,
-    )
+    notes = {
+        "stars: the rates chosen": rates["chosen"].any(),
+        "crosses: training failed": rates["value"].isna().any(),
+        "triangles: off the scale": outside,
+        "grey: LoRA": len(families) > 1 and "lora" in set(rates["label"]),
+        "one run a point": (rates["n"] <= 1).all(),
+    }
+    figure.supxlabel("; ".join(note for note, there in notes.items() if there), fontsize=7)
     return figures.save(figure, path)
 
 
+def _scale(grid: pd.DataFrame, lower: bool, scale: int) -> tuple[float, float]:
+    """The lowest and highest value that is shown, of those not far off: ten times the usual distance to the best (the
+    median) at most, or a tenth. A rate that fails would squeeze the others into a line. Chosen rates are shown."""
+    worse = (1 if lower else -1) * scale * grid["value"].dropna()  # rises as values get worse
+    distance = worse - worse.min()
+    reach = max(10 * distance.median(), 0.1 * scale)
+    shown = worse[(distance <= reach) | grid["chosen"][worse.index]]
+    return (shown.min(), shown.max()) if lower else (-shown.max(), -shown.min())
+
+
 def _rates_panel(
-    axis: Axes, grid: pd.DataFrame, colours: dict[tuple[str, str], tuple[float, float, float]], scale: int
-) -> None:
-    low, high = scale * grid["value"].min(), scale * grid["value"].max()
+    axis: Axes, grid: pd.DataFrame, colours: dict[tuple[str, str], tuple[float, float, float]], lower: bool, scale: int
+) -> bool:
+    """Draws the methods of `colours`, of a task's grid; says whether one of their rates is off the scale."""
+    low, high = _scale(grid, lower, scale)
     margin = max(0.01 * scale, 0.07 * (high - low))
+    bad, inwards = (high + margin, -1) if lower else (low - margin, 1)
     base = reference(grid.rename(columns={"n": "runs"}).assign(n=1), "lora")
+    beyond: dict[float, int] = {}
     for key, cell in grid.groupby(METHOD, sort=False):
         value = scale * cell["value"]
         if key == base and key not in colours:
@@ -157,7 +177,17 @@ def _rates_panel(
             markeredgecolor="black", markeredgewidth=0.4, linestyle="", zorder=3,
         )  # fmt: skip
         lost = cell["lr"][cell["value"].isna()]
-        axis.plot(lost, [low - margin / 2] * len(lost), color=colours[key], marker="x", markersize=4, linestyle="")
+        at = [bad + inwards * margin / 2] * len(lost)
+        axis.plot(lost, at, color=colours[key], marker="x", markersize=4, linestyle="")
+        for lr, off in zip(cell["lr"], value, strict=True):
+            if not low <= off <= high and not np.isnan(off):
+                beyond[lr] = beyond.get(lr, 0) + 1
+                axis.annotate(
+                    f"{off:.3g} {'▴' if lower else '▾'}", (lr, bad), (3, inwards * (7 * beyond[lr] - 2)),
+                    textcoords="offset points", color=colours[key], ha="right", va="center", fontsize=6, zorder=4,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3},
+                )  # fmt: skip
     axis.set_xscale("log")
     axis.set_ylim(low - margin, high + margin)
     axis.grid(axis="y", linewidth=0.4)
+    return bool(beyond)

@@ -126,18 +126,9 @@ def quality(cells: pd.DataFrame) -> pd.DataFrame:
         if reference(cells, name):
             fields = [f"{name}_{field}" for field in ("difference", "interval", "p_holm", "pairs")]
             rows = cells[[*fields, "n"]].itertuples(index=False)
-            columns[f"minus {name}"] = [_difference(*row) for row in rows]
+            columns[f"minus {name}"] = [statistics.paired_text(*row) for row in rows]
     beside = cells["paper_task"].iloc[0].replace("avg", "GLUE average")
     return pd.DataFrame(columns | {f"paper, {beside}": cells["paper"]})
-
-
-def _difference(difference: float, interval: float, p: float, pairs: float, n: int) -> str | None:
-    if pd.isna(pairs):
-        return None
-    if not pairs:
-        return "no seed in common"
-    text = statistics.difference_text(difference, interval, p)
-    return text if pairs == n else f"{text} ({statistics.pairs_text(pairs)})"
 
 
 def effort(cells: pd.DataFrame) -> pd.DataFrame:

@@ -11,13 +11,15 @@ from analysis.comparison import SIDES, Comparison, Site
 from analysis.svd import Array
 
 PAPER_MARK = 0.5  # the paper finds phi > 0.5 for the top direction of A_r8 and A_r64 (Section 7.2)
+ALL = 8  # indices up to which every row and column of a grid is stored
 
 
 def write_grids(compared: Sequence[Comparison], study_dir: Path) -> list[Path]:
     """Writes phi_<ranks>.csv and phi_gaussian.csv, a row for each (i, j), and phi_seeds_<side>.csv, whose grids are far
-    larger: a row for each i, with the columns j1, j2, ... With several tasks each has files of its own, and the task in
-    their names. Returns their paths."""
-    several = len({comparison.task for comparison in compared}) > 1
+    larger: a row for each i, with the columns j1, j2, ... Beyond 8 some i and j are stored: see `_doubling` and
+    `_every_fourth`. With several places each has files of its own, with what tells it in their names. Returns their
+    paths."""
+    places = {comparison.place for comparison in compared}
     parts: dict[str, list[pd.DataFrame]] = {}
     gaussian: dict[tuple[int, ...], pd.DataFrame] = {}
     for comparison in compared:
@@ -26,10 +28,8 @@ def write_grids(compared: Sequence[Comparison], study_dir: Path) -> list[Path]:
                 name, frame = f"phi_seeds_{side}", _wide(grid)
             else:
                 name, frame = f"phi_{comparison.name}", _long(phi=grid)
-            if several:
-                name += f"_{comparison.task.replace('/', '_')}"
-            about = {"task": comparison.task, "weight_type": site.weight_type, "layer": site.layer, "side": side}
-            parts.setdefault(name, []).append(_label(frame, about))
+            about = comparison.place._asdict() | {"weight_type": site.weight_type, "layer": site.layer, "side": side}
+            parts.setdefault(name + comparison.place.suffix(places), []).append(_label(frame, about))
             dim, *grids = comparison.baselines[side, site]
             shape = {"dim": dim, "r_a": grid.shape[0], "r_b": grid.shape[1]}
             key = tuple(shape.values())
@@ -43,14 +43,27 @@ def write_grids(compared: Sequence[Comparison], study_dir: Path) -> list[Path]:
     return paths
 
 
+def _doubling(size: int) -> list[int]:
+    """1 to 8, 16, 32, … and the last."""
+    doubled = [ALL * 2**n for n in range(1, size.bit_length()) if ALL * 2**n < size]
+    return sorted({*range(1, min(ALL, size) + 1), *doubled, size})
+
+
+def _every_fourth(size: int) -> list[int]:
+    """1 to 8, 12, 16, … and the last."""
+    return sorted({*range(1, min(ALL, size) + 1), *range(ALL, size, 4), size})
+
+
 def _long(**grids: Array) -> pd.DataFrame:
-    i, j = np.indices(next(iter(grids.values())).shape) + 1
-    return pd.DataFrame({"i": i.ravel(), "j": j.ravel()} | {name: grid.ravel() for name, grid in grids.items()})
+    i, j = (np.array(_doubling(size)) for size in next(iter(grids.values())).shape)
+    rows, columns = (index.ravel() for index in np.meshgrid(i, j, indexing="ij"))
+    return pd.DataFrame({"i": rows, "j": columns} | {name: grid[rows - 1, columns - 1] for name, grid in grids.items()})
 
 
 def _wide(grid: Array) -> pd.DataFrame:
-    rows, columns = grid.shape
-    return _label(pd.DataFrame(grid, columns=[f"j{j}" for j in range(1, columns + 1)]), {"i": range(1, rows + 1)})
+    i, j = (np.array(_every_fourth(size)) for size in grid.shape)
+    frame = pd.DataFrame(grid[np.ix_(i - 1, j - 1)], columns=[f"j{column}" for column in j])
+    return _label(frame, {"i": i})
 
 
 def _label(frame: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
@@ -69,8 +82,8 @@ def tabulate(comparison: Comparison, entries: Sequence[tuple[int, int]]) -> pd.D
         grid, chance = comparison.grids[side, site], comparison.baselines[side, site]
         for i, j in entries:
             at = (i - 1, j - 1)
-            rows.append({
-                "task": comparison.task, "comparison": comparison.name, "side": side, "weight_type": site.weight_type,
+            rows.append(comparison.place._asdict() | {
+                "comparison": comparison.name, "side": side, "weight_type": site.weight_type,
                 "layer": site.layer, "i": i, "j": j, "phi": grid[at], "gaussian_mean": chance.mean[at],
                 "gaussian_low": chance.low[at], "gaussian_high": chance.high[at],
                 "above_chance": grid[at] > chance.high[at],
@@ -79,34 +92,43 @@ def tabulate(comparison: Comparison, entries: Sequence[tuple[int, int]]) -> pd.D
 
 
 def verdict(table: pd.DataFrame) -> list[str]:
-    """For each weight type and side of a comparison: in how many layers phi is above chance, and above the paper's 0.5
-    at the top direction. Takes the rows of `tabulate`, returns markdown list items."""
+    """For each weight type of a comparison, of A as in the paper: in how many layers phi is above chance, and above the
+    paper's 0.5 at the top direction. Takes the rows of `tabulate`, returns markdown list items."""
     lines = []
-    for (weight_type, side), rows in table.groupby(["weight_type", "side"], sort=False):
+    for weight_type, rows in table[table["side"] == "A"].groupby("weight_type", sort=False):
         top = rows[(rows["i"] == 1) & (rows["j"] == 1)]
         entries = rows.groupby(["i", "j"], sort=False)["above_chance"].sum().reset_index()
         counts = [f"phi({i}, {j}) in {count}" for i, j, count in zip(*entries.to_dict("list").values(), strict=True)]
         lines.append(
-            f"- {weight_type}, {SIDES[str(side)]}, {len(top)} layers: above chance {', '.join(counts)} "
+            f"- {weight_type}, {SIDES['A']}, {len(top)} layers: above chance {', '.join(counts)} "
             f"({0.025 * len(top):.2g} expected by chance); phi(1, 1) above {PAPER_MARK}, as in the paper, in "
             f"{(top['phi'] > PAPER_MARK).sum()}; its median is {top['phi'].median():.2f}."
         )
     return lines
 
 
+def by_side(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `tabulate` for reading: a row for each weight type and side; for each (i, j) the median over layers,
+    (smallest to largest), in how many layers it is above chance, and the Gaussian baseline, mean [interval]."""
+    rows: list[dict[str, str]] = []
+    for (weight_type, side), cells in table.groupby(["weight_type", "side"], sort=False):
+        row = {"weights": str(weight_type), "directions": str(side)}
+        for (i, j), of in cells.groupby(["i", "j"], sort=False):
+            phi, chance = of["phi"], of.iloc[0]
+            interval = f"[{chance['gaussian_low']:.3f}, {chance['gaussian_high']:.3f}]"
+            row[f"phi({i}, {j})"] = f"{phi.median():.3f} ({phi.min():.3f} to {phi.max():.3f})"
+            row[f"({i}, {j}) above chance"] = f"{of['above_chance'].sum()} of {len(of)}"
+            row[f"({i}, {j}) by chance"] = f"{chance['gaussian_mean']:.3f} {interval}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def by_site(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `tabulate` for reading: a row for each site, a column for each side and (i, j), `*` above chance, and
-    the Gaussian baseline, mean [interval], as the last row (two where dimensions differ between sites)."""
+    """The rows of `tabulate` of A and B for reading: a row for each site, a column for each side and (i, j), `*` above
+    chance."""
     sites: dict[tuple[str, str], dict[str, str]] = {}
-    chance: dict[str, list[str]] = {}
-    for row in table.to_dict("records"):
-        column = f"{row['side']} ({row['i']}, {row['j']})"
-        cells = sites.setdefault(
-            (row["weight_type"], row["layer"]), {"weights": row["weight_type"], "layer": row["layer"]}
-        )
-        cells[column] = f"{row['phi']:.3f}{'*' if row['above_chance'] else ''}"
-        interval = f"{row['gaussian_mean']:.3f} [{row['gaussian_low']:.3f}, {row['gaussian_high']:.3f}]"
-        if interval not in chance.setdefault(column, []):
-            chance[column].append(interval)
-    last = {"weights": "Gaussian"} | {column: " / ".join(intervals) for column, intervals in chance.items()}
-    return pd.DataFrame([*sites.values(), last])
+    for row in table[table["side"].isin(["A", "B"])].to_dict("records"):
+        place = row["weight_type"], row["layer"]
+        cells = sites.setdefault(place, {"weights": row["weight_type"], "layer": row["layer"]})
+        cells[f"{row['side']} ({row['i']}, {row['j']})"] = f"{row['phi']:.3f}{'*' if row['above_chance'] else ''}"
+    return pd.DataFrame(list(sites.values()))

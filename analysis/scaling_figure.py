@@ -23,21 +23,13 @@ def draw(points: pd.DataFrame, test: pd.DataFrame, paper: pd.DataFrame, path: Pa
     rows = -(-len(ours) // columns) + 1
     figure, axes = figures.panels(rows, columns, figures.PAGE_WIDTH, 2.35 * rows + 0.8)
     styles = _styles(pd.concat([points, paper]))
-    for axis, cell in itertools.zip_longest(axes[:-1].flat, ours):
-        if cell is None:
-            axis.axis("off")
-            continue
-        (model, task), means = cell
+    for axis, ((model, task), means) in figures.fill(axes[:-1].flat, ours):
         runs = test[(test["model"] == model) & (test["task"] == task)].merge(means[["label", "settings", "size"]])
         _panel(axis, means, runs, styles)
         head = "without the head's" if means["without_head"].notna().all() else "with the head's"
         axis.set(title=f"{task} ({model})", xlabel=f"trained parameters, {head}")
         axis.set_ylabel(f"test {means['metric'].iloc[0]} (%)")
-    for axis, cell in itertools.zip_longest(axes[-1], theirs):
-        if cell is None:
-            axis.axis("off")
-            continue
-        (model, task), means = cell
+    for axis, ((model, task), means) in figures.fill(axes[-1], theirs):
         _panel(axis, means, None, styles)
         axis.set(title=f"paper, Table 15: {task} ({model})", xlabel="trained parameters", ylabel="accuracy (%)")
     handles = {
@@ -49,10 +41,7 @@ def draw(points: pd.DataFrame, test: pd.DataFrame, paper: pd.DataFrame, path: Pa
         axes[-2, -1].legend(shown, names, loc="center", ncols=2, frameon=False)
     else:
         figure.legend(shown, names, loc="outside upper center", ncols=5, frameon=False)
-    some, every = points["interval"].notna().any(), points["interval"].notna().all()
-    note = "bars: 95% Student-t interval over seeds, cut at the panel's edge; small points: single runs" if some else ""
-    note += "" if every else "; no bar: 1 seed" if some else "1 seed: no interval"
-    figure.supxlabel(note, fontsize=7)
+    figure.supxlabel(figures.interval_note(points["interval"]), fontsize=7)
     return figures.save(figure, path)
 
 

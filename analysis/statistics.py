@@ -83,6 +83,18 @@ def difference_text(difference: float, interval: float, p: float, scale: float =
     return f"{text} ± {scale * interval:.{digits}f}, p {shown}{' *' if p < 0.05 else ''}"
 
 
+def paired_text(
+    difference: float, interval: float, p: float, pairs: float, usual: float, scale: float = 100, digits: int = 1
+) -> str | None:
+    """`difference_text`, with the number of pairs where it is not the usual one; None (NaN pairs): nothing compared."""
+    if pd.isna(pairs):
+        return None
+    if not pairs:
+        return "no seed in common"
+    text = difference_text(difference, interval, p, scale, digits)
+    return text if pairs == usual else f"{text} ({pairs_text(pairs)})"
+
+
 def pairs_text(pairs: float) -> str:
     """Number of pairs."""
     return f"{pairs:.0f} pair" if pairs == 1 else f"{pairs:.0f} pairs"

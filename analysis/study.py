@@ -23,34 +23,41 @@ class Sources(NamedTuple):
     files: list[Path]
 
 
-def run_study(study_dir: Path, runs_dir: Path) -> list[Path]:
+def run_study(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
     """Writes tables, figures and provenance.json of a study into its folder; returns their paths.
 
-    The folder's name says which study it is. It is derived from stored runs, or, if its module has INPUTS, from the
-    files of these names in its folder. Work is skipped when every output is there and provenance.json records the same
-    sources and the same analysis code. Raises InputError if the study is unknown or its runs or files are missing.
+    The folder's name says which study it is. It is derived from stored runs and, if its module has MEASURED, from files
+    of these names in its folder, what was measured on the runs; or, if it has INPUTS, from the files of these names
+    alone. A module with BASE reads the pretrained weights too; `base` is where they are, should that be a folder of
+    the user's own. Work is skipped when every output is there and provenance.json records the same sources and the
+    same analysis code. Raises InputError if the study is unknown or its runs or files are missing.
     """
     known = sorted(module.name for module in pkgutil.iter_modules(analysis.studies.__path__))
     if study_dir.name not in known:
         raise InputError(f"{study_dir}: no study is called {study_dir.name!r}; the studies are {', '.join(known)}")
     module = importlib.import_module(f"analysis.studies.{study_dir.name}")
     inputs = getattr(module, "INPUTS", None)
-    sources = _of_runs(study_dir, runs_dir) if inputs is None else _of_files(study_dir, inputs)
+    if inputs is None:
+        sources = _of_runs(study_dir, runs_dir, getattr(module, "MEASURED", ()))
+    else:
+        sources = _of_files(study_dir, inputs)
     stamp = study_dir / "provenance.json"
     fingerprint = _fingerprint(sources)
     outputs = _outputs_of(stamp, fingerprint)
     if not outputs:
-        outputs = module.build(study_dir, runs_dir)
+        more = {"base": base} if getattr(module, "BASE", False) else {}
+        outputs = module.build(study_dir, runs_dir, **more)
         record = {"fingerprint": fingerprint, "outputs": [path.name for path in outputs]}
         stamp.write_text(json.dumps(provenance(runs_dir, sources.run_ids) | record, indent=2) + "\n", encoding="utf-8")
     return [*outputs, stamp]
 
 
-def _of_runs(study_dir: Path, runs_dir: Path) -> Sources:
+def _of_runs(study_dir: Path, runs_dir: Path, measured: Sequence[str]) -> Sources:
     sweep = read_sweep(study_dir)
     runs = sorted((run_id, sorted(roles)) for run_id, roles in sweep.roles.items())
     results = ("metrics.json", "history.csv")  # every training makes new ones
     files = [runs_dir / run_id / name for run_id, _ in runs for name in results]
+    files += [study_dir / name for name in measured]
     return Sources(list(sweep.roles), [runs, sweep.failed], files)
 
 
@@ -85,10 +92,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.study", description=__doc__)
     parser.add_argument("study_dir", type=Path, help="results/<preset>/<study>")
     parser.add_argument("--runs", type=Path, help="folder of the stored runs (default: STUDY_DIR/../../runs)")
+    parser.add_argument("--base", help="the pretrained model, where it is a folder: runs store its content alone")
     args = parser.parse_args()
     study_dir = args.study_dir.resolve()
     try:
-        outputs = run_study(study_dir, args.runs or study_dir.parent.parent / "runs")
+        outputs = run_study(study_dir, args.runs or study_dir.parent.parent / "runs", args.base)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -34,3 +34,8 @@ def right_singular_vectors(a: ArrayLike) -> Array:
     paper's Section 7.2."""
     vh: Array = np.linalg.svd(np.asarray(a, dtype=np.float64), full_matrices=False)[2]
     return vh.T
+
+
+def random_directions(dim: int, r: int, rng: np.random.Generator) -> Array:
+    """An orthonormal basis (dim, r) of a subspace that is uniformly distributed."""
+    return np.linalg.qr(rng.standard_normal((dim, r)))[0]

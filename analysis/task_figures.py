@@ -83,21 +83,13 @@ def draw_tradeoff(points: pd.DataFrame, runs: pd.DataFrame, paper: pd.DataFrame,
     rows = -(-len(ours) // columns)
     figure, axes = figures.panels(rows + 1, columns, figures.PAGE_WIDTH, 2.5 * (rows + 1) + 0.9)
     of = styles(pd.concat([points, paper]))
-    for axis, cell in itertools.zip_longest(axes[:-1].flat, ours):
-        if cell is None:
-            axis.axis("off")
-            continue
-        (model, task), means = cell
+    for axis, ((model, task), means) in figures.fill(axes[:-1].flat, ours):
         mine = runs[(runs["model"] == model) & (runs["task"] == task)]
         panel(axis, means, mine, "size", of)
         _limits(axis, means["mean"], mine["value"])
         axis.set(xscale="log", xlabel="trained parameters", ylabel=f"test {means['metric'].iloc[0]} (%)")
         axis.set_title(f"{task} ({model})")
-    for axis, cell in itertools.zip_longest(axes[-1], theirs):
-        if cell is None:
-            axis.axis("off")
-            continue
-        (model, task), means = cell
+    for axis, ((model, task), means) in figures.fill(axes[-1], theirs):
         panel(axis, means, None, "size", of)
         _limits(axis, means["mean"])
         axis.set(xscale="log", xlabel="trained parameters", ylabel="accuracy (%)")
@@ -172,7 +164,7 @@ def draw_shots(table: pd.DataFrame, runs: pd.DataFrame, floors: Mapping[tuple[st
             axis.set_title(f"{task} ({model})")
         left.set_ylabel(f"test {metric} (%)")
     _legend(figure, axes, list(of))
-    note = figures.interval_note(table.loc[~table["exact"], "interval"])
+    note = figures.interval_note(table.loc[~table["exact"], "interval"], "draws (left) or seeds (right)")
     note += "; without demonstrations nothing is drawn: one score" if table["exact"].any() else ""
     figure.supxlabel(note, fontsize=7)
     return figures.save(figure, path)

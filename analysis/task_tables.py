@@ -43,9 +43,10 @@ def tabulate(scores: pd.DataFrame, more: Sequence[str] = ()) -> pd.DataFrame:
     return table
 
 
-def means(cells: pd.DataFrame) -> list[str]:
-    """Mean ± half-width of its interval (seeds), a text a row."""
-    return [statistics.mean_text(*row) for row in cells[["mean", "interval", "n"]].itertuples(index=False)]
+def means(cells: pd.DataFrame, scale: float = 100, digits: int = 1) -> list[str]:
+    """Mean ± half-width of its interval (seeds), in percent unless there is another scale, a text a row."""
+    rows = cells[["mean", "interval", "n"]].itertuples(index=False, name=None)
+    return [statistics.mean_text(mean, interval, n, scale, digits) for mean, interval, n in rows]
 
 
 def looked_up(
@@ -56,12 +57,14 @@ def looked_up(
     return [known.get(key) for key in rows[list(keys)].itertuples(index=False, name=None)]
 
 
-def minus(cells: pd.DataFrame, name: str) -> list[str | None]:
-    """The difference to the reference `name` for each row, as text; None where there is no comparison."""
+def minus(cells: pd.DataFrame, name: str, scale: float = 100, digits: int = 1) -> list[str | None]:
+    """The difference to the reference `name` for each row, as text, in points unless there is another scale; None where
+    there is no comparison."""
     if f"{name}_pairs" not in cells:
         return [None] * len(cells)
     fields = [f"{name}_{field}" for field in ("difference", "interval", "p_holm", "pairs")]
-    return [_difference(*row) for row in cells[[*fields, "n"]].itertuples(index=False)]
+    rows = cells[[*fields, "n"]].itertuples(index=False, name=None)
+    return [statistics.paired_text(found, wide, p, pairs, n, scale, digits) for found, wide, p, pairs, n in rows]
 
 
 def minus_columns(cells: pd.DataFrame) -> dict[str, list[str | None]]:
@@ -72,15 +75,6 @@ def minus_columns(cells: pd.DataFrame) -> dict[str, list[str | None]]:
         f"minus {naming.title(name, settings if several[name] > 1 else '')}": minus(cells, name)
         for name, settings in bases
     }
-
-
-def _difference(difference: float, interval: float, p: float, pairs: float, n: int) -> str | None:
-    if pd.isna(pairs):
-        return None
-    if not pairs:
-        return "no seed in common"
-    text = statistics.difference_text(difference, interval, p)
-    return text if pairs == n else f"{text} ({statistics.pairs_text(pairs)})"
 
 
 def names(cells: pd.DataFrame) -> dict[str, Any]:

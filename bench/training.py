@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 
 from bench.contenders import CONTENDERS, WORKLOADS, Trial
-from bench.workload import Workload
+from bench.results import write
 from experiments.arguments import Parser
 from experiments.models import Runtime, choose_runtime
 from lora.config import InputError
@@ -91,15 +91,6 @@ def table(trials: dict[str, list[Trial]], flops_per_token: float, peak: float) -
     return frame
 
 
-def write(work: Workload, frame: pd.DataFrame, note: str, out: Path) -> None:
-    """Print the table and write it to `out`, as CSV and, with `note`, as Markdown."""
-    out.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(out / f"{work.file}.csv", index=False)
-    text = f"{frame.to_markdown(index=False)}\n\n{note}\n"
-    (out / f"{work.file}.md").write_text(text)
-    print(f"\n{text}{out}/{work.file}.csv", flush=True)
-
-
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="default: all")
@@ -132,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{work.title}, {options.steps} steps, {options.rounds} rounds. {flops / 1e6:.0f} MFLOP a real token; "
                 f"measured GEMM peak {peak / 1e9:.0f} GFLOP/s in {frame['precision'][0]}."
             )
-            write(work, frame, note, options.out)
+            write(work.file, frame, note, options.out)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from transformers import DataCollator, PreTrainedModel
 
+from experiments import budget, tasks
 from experiments import problem as problems
-from experiments import tasks
 from experiments.models import choose_runtime
 from experiments.problem import Problem, Rows
 from lora.config import InputError
@@ -37,7 +37,7 @@ class Workload(ABC):
         config.task.train_examples = steps * config.training.batch_size
         config.runtime.eval_batch_size = config.training.batch_size  # so that memory peaks in training
         names = ("model", "task", "method", "training", "runtime")
-        return {name: OmegaConf.to_container(config[name], resolve=True) for name in names}
+        return budget.resolve({name: OmegaConf.to_container(config[name], resolve=True) for name in names})
 
     def problem(self, config: dict[str, Any]) -> Problem:
         """The model as this suite loads it, and its training rows. Raises InputError if there are too few of them."""

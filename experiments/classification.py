@@ -63,7 +63,7 @@ class Classification(Problem):
         return len(rows)
 
     @torch.inference_mode()
-    def evaluate(self, split: str) -> Evaluated:  # noqa: D102
+    def evaluate(self, split: str, generate: bool = True) -> Evaluated:  # noqa: D102
         self.model.eval()
         rows = sorted(self.rows[split], key=lambda row: len(row["input_ids"]))
         total, outputs, references = 0.0, [], []

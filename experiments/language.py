@@ -137,7 +137,7 @@ class Language(Problem):
         return logits
 
     @torch.inference_mode()
-    def evaluate(self, split: str) -> Evaluated:
+    def evaluate(self, split: str, generate: bool = True) -> Evaluated:
         """Loss of each input's first reference; metrics of what is chosen, or, on the test split, generated."""
         self.model.eval()
         total, texts = 0.0, [""] * len(self.rows[split])
@@ -151,7 +151,7 @@ class Language(Problem):
                 for index, text in zip(batch, chosen, strict=True):
                     texts[index] = text
         scores = {"loss": total / self.weight(self.rows[split])}
-        if not self.choices and split != "test":
+        if not self.choices and not (generate and split == "test"):
             return Evaluated(scores, [])
         if not self.choices:
             texts = self.generate(split)

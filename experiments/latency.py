@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 from tqdm.auto import tqdm
 
-from experiments.arguments import Parser
+from experiments.arguments import Parser, whole
+from experiments.measured import write
 from lora.config import InputError
 
 if TYPE_CHECKING:
@@ -55,14 +56,8 @@ PRESETS = {
 }
 
 
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
-    return int(text)
-
-
 def _list(text: str) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(_whole(part.strip()) for part in text.split(",")))
+    return tuple(dict.fromkeys(whole(part.strip()) for part in text.split(",")))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -73,8 +68,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", type=_list, help="e.g. 1,4,16")
     parser.add_argument("--lengths", type=_list, help="tokens in a row, e.g. 128,512")
     parser.add_argument("--bottlenecks", type=_list, help="of the adapters, e.g. 10,100,250")
-    parser.add_argument("--rounds", type=_whole, help="counted passes of each contender in a cell")
-    parser.add_argument("--threads", type=_whole, help="default: torch's own")
+    parser.add_argument("--rounds", type=whole, help="counted passes of each contender in a cell")
+    parser.add_argument("--threads", type=whole, help="default: torch's own")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--device", default="auto", help="cpu, cuda or mps")
     parser.add_argument("--seed", type=int, default=0, help="of the order of contenders, and of the tokens")
@@ -119,13 +114,6 @@ def read_machine(out: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is missing or damaged, but there are trials; delete {out}, the same command measures anew"
         ) from error
-
-
-def _write(path: Path, text: str) -> None:
-    """The whole text, or what was there before."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _of(cell: Cell, trials: pd.DataFrame) -> pd.Series:
@@ -188,8 +176,8 @@ def measure(options: argparse.Namespace, out: Path) -> None:
                 trials = _with(trials, cell, timed)
                 measured = set(trials[CELL].itertuples(index=False, name=None))
                 record |= {"finished": _now(), "left_out": sorted(skipped - measured)}
-                _write(out / "machine.json", json.dumps(record, indent=1) + "\n")
-                _write(out / "trials.csv", trials.to_csv(index=False, float_format="%.6g"))
+                write(out / "machine.json", json.dumps(record, indent=1) + "\n")
+                write(out / "trials.csv", trials.to_csv(index=False, float_format="%.6g"))
                 bar.update()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +65,25 @@ def locate(path: str) -> str:
     return str(Path(path).expanduser()) if path.startswith("~") else path
 
 
+@functools.cache  # a sweep asks for it in every run
+def skeleton(path: str) -> transformers.PreTrainedModel:
+    """A model's pretrained body as its config describes it, on the meta device: modules and shapes, no weights.
+
+    Raises InputError if the config cannot be found or read.
+    """
+    place = locate(path)
+    try:
+        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+        with torch.device("meta"):
+            return transformers.AutoModel.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: Exception) -> InputError:
+    return InputError(f"model {path} cannot be loaded: {' '.join(str(error).split())[:300]}")
+
+
 def head_modules(model: nn.Module) -> list[str]:
     """Names of the modules outside the pretrained body: what the task needs and pretraining did not give."""
     return [
@@ -120,8 +140,7 @@ def _load(
             ignore_mismatched_sizes=True,  # a head for another number of labels is drawn anew
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"model {model['path']} cannot be loaded: {reason}") from error
+        raise _unreadable(model["path"], error) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     network.config.pad_token_id = tokenizer.pad_token_id

@@ -41,8 +41,9 @@ class Problem(ABC):
         """How many terms the mean loss of these rows has: examples, or target tokens."""
 
     @abstractmethod
-    def evaluate(self, split: str) -> Evaluated:
-        """Loss and metrics on a split. Leaves the model in eval mode."""
+    def evaluate(self, split: str, generate: bool = True) -> Evaluated:
+        """Loss and metrics on a split, without those of generated text if not `generate`. Leaves the model in eval
+        mode."""
 
     def backward(self, rows: Rows, batch_size: int) -> None:
         """Add the gradients of the loss on batches of `rows` to the parameters."""

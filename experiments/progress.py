@@ -9,6 +9,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm.auto import tqdm
 
@@ -23,12 +24,12 @@ def report(line: str) -> None:
 
 
 def sweep_size(config: DictConfig) -> int:
-    """Number of runs in the grid of a multirun config: Hydra's own expansion, counted."""
-    sweeper: Any = config.hydra.sweeper
-    grid = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    """Number of runs in the grid of a multirun config: its sweeper's own expansion, counted."""
+    settings = config.hydra.sweeper
+    sweeper: Any = instantiate(settings) if "points" in settings else BasicSweeper
+    grid = [f"{key}={value}" for key, value in (settings.params or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*grid, *config.hydra.overrides.task])
-    product = sum(len(batch) for batch in BasicSweeper.split_arguments(overrides, None))
-    return product * len(sweeper.get("points", [""]))
+    return sum(len(batch) for batch in sweeper.split_arguments(overrides, None))
 
 
 class SweepProgress(Callback):

@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import progress
+from experiments import budget, progress
 from experiments.checks import check
 from experiments.store import DivergedError, Store, definition, run_id
 from lora.config import InputError
@@ -119,7 +119,7 @@ def _beyond(tried: list[float], best: float) -> list[float]:
 
 
 def _resolve(config: DictConfig) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    return budget.resolve(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

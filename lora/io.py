@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lora.config import InputError
 from lora.inject import attach, base_parameters, eject, lora_layers
 from lora.targets import layer_of, make_place
+from lora.tensor_files import open_tensors
 
 CONFIG, WEIGHTS, FORMAT = "lora_config.json", "adapter.safetensors", 1
 
@@ -85,16 +85,8 @@ class Adapter(NamedTuple):
 
 def read_tensors(path: Path, names: list[str] | None = None) -> dict[str, Tensor]:
     """The named (None: all) tensors of a safetensors file. Raises InputError if it is missing, damaged or lacks one."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: is its folder an adapter?")
-    try:
-        with safe_open(path, framework="pt") as file:
-            missing = sorted(set(names or ()) - set(file.keys()))
-            if missing:
-                raise InputError(f"{path} lacks the tensor {missing[0]}: it is damaged or belongs to another adapter")
-            return {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged ({error}): copy or train it again") from error
+    file = open_tensors(path)
+    return file.tensors(file.shapes if names is None else names)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -61,7 +61,8 @@ _BERT = _plain(
 _DEBERTA = _BERT | _plain(q=r"self\.query_proj", k=r"self\.key_proj", v=r"self\.value_proj")
 _QKV = _plain(**{x: rf"self_attn\.{x}_proj" for x in "qkv"})
 _LLAMA = _QKV | _plain(o=r"self_attn\.o_proj", up=r"mlp\.up_proj", gate=r"mlp\.gate_proj", down=r"mlp\.down_proj")
-_NEOX = _fused(r"(self_)?attention\.query_key_value", _per_head, "q", "k", "v") | _plain(
+_SPREAD = r"(self_)?attention\.query_key_value"
+_NEOX = _fused(_SPREAD, _per_head, "q", "k", "v") | _plain(
     o=r"(self_)?attention\.dense", up=r"mlp\.dense_h_to_4h", down=r"mlp\.dense_4h_to_h"
 )
 
@@ -132,6 +133,25 @@ def _modules_of_type(model: nn.Module, weight_type: str, names: list[str]) -> li
     if weight_type not in table:
         raise InputError(f"a {kind} model has no weight type {weight_type!r}: it has {', '.join(table)}")
     return [name for name in names if _is(name, table[weight_type][0])]
+
+
+def typed_places(model: nn.Module) -> list[Place]:
+    """Every module of `model` that has weight types, a place of rank 1 for each type, in the order of the modules."""
+    names = [name for name, module in model.named_modules() if adaptable(module)]
+    types = [(name, x) for name in names for x, (ending, _) in _table(model).items() if _is(name, ending)]
+    return [make_place(model, name, weight_type, 1, 1.0) for name, weight_type in types]
+
+
+def types_by_name(module: str) -> list[str]:
+    """The weight types of a module by its name alone, its model not being known: several for a fused projection, in
+    the order of its rows, and none for a name of no architecture in the tables."""
+    tables = (table for table in ARCHITECTURES.values() if any(_is(module, ending) for ending, _ in table.values()))
+    return [weight_type for weight_type, (ending, _) in next(tables, {}).items() if _is(module, ending)]
+
+
+def spread_over_heads(module: str) -> bool:
+    """Whether a module, by its name, is a fused projection with each weight type's rows spread over the heads."""
+    return _is(module, _SPREAD)
 
 
 def find_places(model: nn.Module, config: LoRAConfig) -> list[Place]:

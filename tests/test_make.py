@@ -49,7 +49,8 @@ def test_the_two_commands(results: Path) -> None:
     study = results / "smoke" / "subspace"
     for figure in ("fig3", "fig4", "fig6", "fig7"):
         assert (study / f"{figure}.png").stat().st_size > 10_000
-        assert (study / f"{figure}_delta_w.png").stat().st_size > 10_000
+        for version in ("_delta_w", "_B", "_delta_w_left"):
+            assert (study / f"{figure}{version}.png").stat().st_size > 10_000
     assert (pd.read_csv(study / "phi_r2_r8.csv")["phi"].between(0, 1.0001)).all()
     used = {json.loads(line)["run_id"] for line in (study / "sweep.jsonl").read_text().splitlines()}
     assert used & first, "the subspace study reuses a run of the ablation"
@@ -69,6 +70,12 @@ def test_the_two_commands(results: Path) -> None:
         ("scaling", "scaling", ["scaling"]),
         ("alpha-study", "alpha", ["alpha"]),
         ("init-study", "init", ["init"]),
+        ("rank-data", "rank_data", ["rank_data"]),
+        ("weight-types", "weight_types", ["weight_types"]),
+        ("amplification", "amplification", ["amplification", "projections"]),
+        ("w-vs-delta", "w_vs_delta", ["fig8", "fig8_delta_w", "fig8_B", "fig8_delta_w_left", "curves"]),
+        ("spectrum", "spectrum", ["spectra", "ranks", "intruders", "overlap", "truncation"]),
+        ("forgetting", "forgetting", ["forgetting"]),
         ("latency", "latency", ["fig5_tiny", "lora"]),
         ("gradient-check", "gradients", ["gradients"]),
     ],
@@ -108,6 +115,18 @@ def test_every_table(target: str, study: str, data: str | None, corpora: Path, r
     assert len(pd.read_csv(folder / "table.csv")) >= 1
     assert (folder / "table.md").read_text().startswith("# ")
     assert all(picture.stat().st_size > 10_000 for picture in folder.glob("*.png"))
+
+
+@pytest.mark.skipif(not (ROOT / ".venv").is_dir(), reason="make uses the environment that make setup creates")
+def test_the_scoreboard_judges_the_studies_that_are_there(results: Path) -> None:
+    (results / "smoke").mkdir(parents=True, exist_ok=True)
+    made = run("make", "claims", "PRESET=smoke", f"RESULTS={results}")
+    assert made.returncode == 0, made.stderr
+    folder = results / "smoke"
+    assert str(folder) in made.stdout.splitlines()[-1]
+    judged = pd.read_csv(folder / "claims.csv")
+    assert set(judged["study"].dropna()) <= {path.name for path in folder.iterdir()}
+    assert (folder / "claims.md").read_text().count("<a id=") == judged["number"].max() >= 20
 
 
 @pytest.mark.skipif(not (ROOT / ".venv").is_dir(), reason="make uses the environment that make setup creates")

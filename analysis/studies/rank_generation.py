@@ -30,6 +30,7 @@ of which lower is better. The paper's rows are its Table 18, {PAPER_MODEL} train
 moves with r, not its level. alpha is the same for all r, so that the update's factor alpha / r falls as r grows, and
 one learning rate serves all: a rank far from the one it was tuned at may do better at a rate of its own.
 {METEOR_NOTE}
+Spearman's rho says how alike two rows of means are in order; that of few and noisy means may be large by chance.
 Differences are paired by seed, ± half-width of their own 95% interval;
 {TEST}"""
 

@@ -1,6 +1,6 @@
 """Quality against the number of trained parameters, a line a family of methods: the paper's Figure 2 and Table 15."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ def report(points: pd.DataFrame, fallen: pd.DataFrame, rates: pd.DataFrame, head
         counted = f"Parameters include the head's on {where}, where the study has no run of head_only."
     lines = ["# Quality against trained parameters (the paper's Figure 2 and Table 15)", ""]
     lines += [READING.format(counted=counted, paper=PAPER_MODEL), "", "## Does quality fall as parameters grow?", ""]
-    lines += [FALLING, "", tables.markdown(_falls_text(fallen)), "", "## All points", ""]
+    lines += [FALLING, "", tables.markdown(falls_text(fallen, "falls?", _verdict)), "", "## All points", ""]
     lines += [
         tables.markdown(_text(ours)),
         "",
@@ -182,7 +182,8 @@ def rate_lines(ours: pd.DataFrame, rates: pd.DataFrame) -> list[str]:
     ]
 
 
-def _falls_text(fallen: pd.DataFrame) -> pd.DataFrame:
+def falls_text(fallen: pd.DataFrame, head: str, verdict: Callable[[Mapping[Any, Any]], str]) -> pd.DataFrame:
+    """The rows of `falls` as text, ours and the paper's, told apart by `source`; `verdict` of each is under `head`."""
     rows = fallen.to_dict("records")
     return pd.DataFrame(
         {
@@ -191,14 +192,13 @@ def _falls_text(fallen: pd.DataFrame) -> pd.DataFrame:
             "family": fallen["line"],
             "best": fallen["best"],
             "largest": fallen["largest"],
-            "largest − best": [difference(row) for row in rows],
-            "falls?": [_verdict(row) for row in rows],
+            "largest − best": [_difference(row) for row in rows],
+            head: [verdict(row) for row in rows],
         }
     )
 
 
-def difference(row: Mapping[Any, Any]) -> str | None:
-    """Largest minus best of a row of `falls`, with its interval and p; None if there is none."""
+def _difference(row: Mapping[Any, Any]) -> str | None:
     if pd.isna(row["difference"]):
         return None
     text = statistics.difference_text(row["difference"], row["interval"], row["p_holm"])

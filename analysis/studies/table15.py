@@ -85,7 +85,7 @@ def report(
     lines += ["", warning, "", "## All points", "", *_highest(points), "", tables.markdown(_points(points)), ""]
     lines += [*scaling.rate_lines(points, rates), "", f"The paper's, {scaling.PAPER_MODEL}:", ""]
     lines += [tables.markdown(_points(paper)), "", "## Does quality fall as parameters grow?", "", FALLING, ""]
-    lines += [tables.markdown(_falls(falls))]
+    lines += [tables.markdown(scaling.falls_text(falls, "told apart?", _verdict))]
     if failures:
         lines += ["", "## Failed runs", "", *failures]
     return "\n".join(lines) + "\n"
@@ -119,21 +119,6 @@ def _points(points: pd.DataFrame) -> pd.DataFrame:
     for (task, metric), found in cells.groupby(["task", "metric"], sort=False):
         columns[f"{task} {metric}"] = task_tables.looked_up(found, task_tables.means(found), rows, keys)
     return pd.DataFrame(columns)
-
-
-def _falls(falls: pd.DataFrame) -> pd.DataFrame:
-    rows = falls.to_dict("records")
-    return pd.DataFrame(
-        {
-            "source": falls["source"] + ", " + falls["model"],
-            "task": falls["task"],
-            "family": falls["line"],
-            "best": falls["best"],
-            "largest": falls["largest"],
-            "largest − best": [scaling.difference(row) for row in rows],
-            "told apart?": [_verdict(row) for row in rows],
-        }
-    )
 
 
 def _verdict(row: Mapping[Any, Any]) -> str:

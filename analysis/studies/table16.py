@@ -1,24 +1,26 @@
 """Few training examples or many: what methods make of them, the question of the paper's Table 16."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis import language_runs, naming, samples, statistics, tables, task_figures, task_tables, tuning
-from analysis.language_runs import DETAILS, Tested
+from analysis.language_runs import DETAILS
 from analysis.method_tables import METHOD, REFERENCES, TASK, reference
 
 PAPER_MODEL, PAPER_TASK = "GPT-3 175B", "MNLI-m"
 PAPER_SIZES = {"n100": 100, "n1k": 1000, "n10k": 10_000, "n392k": 392_000}
 READING = f"""\
+# Few training examples or many (the paper's Table 16)
+
 Scores are those of the test split in percent: mean ± half-width of the 95% Student-t interval (number of seeds); one
 seed gives no interval and no test. n: training examples, the first n of one order that is the same for all methods and
 seeds. Differences are between runs of one n, in points, paired by seed, ± half-width of their own 95% interval; p is
 of the paired t-test, by Holm's method corrected for the comparisons with that method at that n (the intervals are
-not), and `*` marks p < 0.05. The paper's numbers are those of its Table 16: {PAPER_MODEL} on {PAPER_TASK}, another
-task with three classes, and single numbers: compare the shape of a line, not its level."""
+not), and `*` marks p < 0.05. The highest of several means is so in part by chance. The paper's numbers are those of
+its Table 16: {PAPER_MODEL} on {PAPER_TASK}, another task with three classes, and single numbers: compare the shape of a
+line, not its level."""
 
 
 def build(study_dir: Path, runs_dir: Path) -> list[Path]:
@@ -40,7 +42,10 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     runs[[*tables.RUNS_COLUMNS, *DETAILS]].to_csv(outputs["runs.csv"], index=False)
     table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
     failures = language_runs.failures(study_dir, tables.load_failed(study_dir, runs_dir))
-    outputs["table.md"].write_text(report(table, data, failures), encoding="utf-8")
+    text = language_runs.report(
+        READING, table, data, failures, section, f", beside the paper's {PAPER_TASK}: another task"
+    )
+    outputs["table.md"].write_text(text, encoding="utf-8")
     floors = {key: data[key[0], key[1]].majority for key in language_runs.choices(table)}
     named = test.assign(line=language_runs.line_names(test))
     task_figures.draw_examples(table, named, paper_points(), floors, outputs["table16.png"])
@@ -63,22 +68,13 @@ def paper_points() -> pd.DataFrame:
     return rows.rename(columns={"method": "label"}).drop(columns="size").assign(model=PAPER_MODEL, task=PAPER_TASK)
 
 
-def report(table: pd.DataFrame, data: Mapping[tuple[str, str], Tested], failures: list[str]) -> str:
-    """table.md: for each task what was found, scores by n beside the paper's, and differences at each n."""
-    lines = ["# Few training examples or many (the paper's Table 16)", "", READING, ""]
-    lines += [language_runs.caution(table["n"], list(data.values()))]
-    for key, cells in table.groupby(TASK, sort=False):
-        model, task, metric = map(str, key)
-        lines += ["", f"## {task} ({model}, test {metric}), beside the paper's {PAPER_TASK}: another task", ""]
-        if (model, task) in language_runs.choices(cells):
-            lines += [f"- Always the commonest answer: {100 * data[model, task].majority:.1f}."]
-        lines += [*epochs(cells), _rates(cells), *findings(cells), "", tables.markdown(quality(cells))]
-        for name in REFERENCES:
-            if f"{name}_pairs" in cells and cells[f"{name}_pairs"].notna().any():
-                lines += ["", f"Minus {name}, at each n:", "", tables.markdown(differences(cells, name))]
-    if failures:
-        lines += ["", "## Failed runs", "", *failures]
-    return "\n".join(lines) + "\n"
+def section(cells: pd.DataFrame) -> list[str]:
+    """What is said of a task: what was found, scores by n beside the paper's, and differences at each n."""
+    lines = [*epochs(cells), _rates(cells), *findings(cells), "", tables.markdown(quality(cells))]
+    for name in REFERENCES:
+        if f"{name}_pairs" in cells and cells[f"{name}_pairs"].notna().any():
+            lines += ["", f"Minus {name}, at each n:", "", tables.markdown(differences(cells, name))]
+    return lines
 
 
 def epochs(cells: pd.DataFrame) -> list[str]:

@@ -1,18 +1,18 @@
 """Demonstrations in the prompt of a frozen language model, or training it: the question of the paper's Table 8."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from analysis import few_shot, language_runs, naming, samples, statistics, tables, task_figures, task_tables, tuning
-from analysis.few_shot import passing
-from analysis.language_runs import DETAILS, Tested
-from analysis.method_tables import METHOD, TASK
+from analysis.language_runs import DETAILS
+from analysis.method_tables import METHOD
 
 PAPER_TASKS = {"mnli_m_acc": "MNLI-m", "rte_acc": "RTE"}
 PAPER_ROWS = {"gpt3_few_shot": "demonstrations", "gpt3_fine_tuned": "full fine-tuning"}
 READING = """\
+# Demonstrations or training (the paper's Table 8)
+
 Scores are those of one test split in percent: mean ± half-width of the 95% Student-t interval (runs), and the lowest
 and highest run. A run of the frozen model is another draw of demonstrations from the training set, balanced over the
 answers and the same for all test inputs, in another order; a run of a trained method is another seed: order of the
@@ -49,7 +49,8 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     runs[[*tables.RUNS_COLUMNS, *DETAILS]].to_csv(outputs["runs.csv"], index=False)
     table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
     failures = language_runs.failures(study_dir, tables.load_failed(study_dir, runs_dir))
-    outputs["table.md"].write_text(report(table, data, failures), encoding="utf-8")
+    text = language_runs.report(READING, table, data, failures, section)
+    outputs["table.md"].write_text(text, encoding="utf-8")
     floors = {key: part.majority for key, part in data.items() if key in language_runs.choices(table)}
     named, runs_named = (frame.assign(line=language_runs.line_names(frame)) for frame in (table, test))
     task_figures.draw_shots(named, runs_named, floors, outputs["table8.png"])
@@ -62,19 +63,9 @@ def prompt_words(folder: Path, study_dir: Path) -> float:
     return sum(len(entry["prompt"].split()) for entry in entries) / len(entries)
 
 
-def report(table: pd.DataFrame, data: Mapping[tuple[str, str], Tested], failures: list[str]) -> str:
-    """table.md: for each task how many examples are worth the best prompt, every row, and the paper's beside."""
-    lines = ["# Demonstrations or training (the paper's Table 8)", "", READING, ""]
-    lines += [language_runs.caution(table["n"], list(data.values()))]
-    for key, cells in table.groupby(TASK, sort=False):
-        model, task, metric = map(str, key)
-        lines += ["", f"## {task} ({model}, test {metric})", ""]
-        if (model, task) in language_runs.choices(cells):
-            lines += [f"- Always the commonest answer: {100 * data[model, task].majority:.1f}."]
-        lines += [*findings(cells), "", tables.markdown(rows(cells)), "", PAPER, "", tables.markdown(beside(cells))]
-    if failures:
-        lines += ["", "## Failed runs", "", *failures]
-    return "\n".join(lines) + "\n"
+def section(cells: pd.DataFrame) -> list[str]:
+    """What is said of a task: how many examples are worth the best prompt, every row, and the paper's beside."""
+    return [*findings(cells), "", tables.markdown(rows(cells)), "", PAPER, "", tables.markdown(beside(cells))]
 
 
 def findings(cells: pd.DataFrame) -> list[str]:
@@ -90,15 +81,19 @@ def findings(cells: pd.DataFrame) -> list[str]:
         for row in wide.to_dict("records")
     ]
     for (label, settings), own in cells[cells["label"] != "frozen"].groupby(METHOD, sort=False):
-        found, tried = passing(own), ", ".join(f"{n:,}" for n in sorted(own["train_examples"]))
-        above = "not reached" if found.above is None else f"from n = {found.above:,}"
-        above += f" (but not at {', '.join(f'{n:,}' for n in found.below)})" if found.below else ""
-        clear = "not reached" if found.clear is None else f"from n = {found.clear:,}"
+        tried = ", ".join(f"{n:,}" for n in sorted(own["train_examples"]))
         lines.append(
-            f"- {naming.title(label, settings)}, tried at n = {tried}: mean above the best prompt's: {above}; "
-            f"difference beyond its interval: {clear}."
+            f"- {naming.title(label, settings)}, tried at n = {tried}: mean above the best prompt's: "
+            f"{_from(few_shot.above(own))}; told apart from it, by the corrected p: {_from(few_shot.told_apart(own))}."
         )
     return lines
+
+
+def _from(found: few_shot.Passing) -> str:
+    if found.smallest is None:
+        return "not reached"
+    but = f" (but not at {', '.join(f'{n:,}' for n in found.not_at)})" if found.not_at else ""
+    return f"from n = {found.smallest:,}{but}"
 
 
 def _mean(row: pd.Series) -> str:

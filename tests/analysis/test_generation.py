@@ -112,9 +112,8 @@ def test_report_says_what_was_found_and_what_seeds_can_bear(study: None, study_d
     assert "## e2e (smollm2), 3 test inputs" in text.replace("minilm", "smollm2")
     line = next(line for line in text.splitlines() if "Against lora" in line)
     every = "BLEU, NIST, stem METEOR, ROUGE-L, CIDEr, test loss"
-    assert (
-        f"18 tests: better: full in {every} – worse: adapter_l (bottleneck=5) in {every} – not told apart: 6." in line
-    )
+    told = f"better: full in {every} – worse: adapter_l (bottleneck=5) in {every} – not told apart: 6."
+    assert f"18 tests, corrected metric by metric: {told}" in line
     # t of 2 degrees of freedom at 97.5%, and at 1 - 0.025/3
     corrected = f"{stats.t(2).ppf(1 - 0.025 / 3):.1f}"
     assert f"must be 4.3 times its standard error if it is the only one, and {corrected}" in text

@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from analysis.comparison import Site, sites_of
-from analysis.figures import index_ticks
+from analysis import phi_figures, phi_tables
+from analysis.comparison import SIDES, Comparison, Place, Site, sites_of
+from analysis.figures import Panel, index_ticks
 from analysis.studies import subspace
+from analysis.subspace import Baseline
 from analysis.tables import load_runs
 from lora.config import InputError
 from lora.io import Target
@@ -63,18 +65,28 @@ def test_every_file_is_written_and_shared_directions_are_found(
     three_runs: dict[tuple[int, int], str], study_dir: Path, runs_dir: Path
 ) -> None:
     outputs = {path.name for path in subspace.build(study_dir, runs_dir)}
-    figures = {f"fig{number}{version}.png" for number in (3, 4, 6, 7) for version in ("", "_delta_w")}
+    figures = {
+        f"fig{number}{version}.png" for number in (3, 4, 6, 7) for version in ("", "_delta_w", "_B", "_delta_w_left")
+    }
     grids = {"phi_r2_r4.csv", "phi_gaussian.csv"} | {
-        f"phi_seeds_{side}.csv" for side in ("A", "delta_w_right", "delta_w_left")
+        f"phi_seeds_{side}.csv" for side in ("A", "delta_w_right", "B", "delta_w_left")
     }
     assert outputs == figures | grids | {"runs.csv", "table.csv", "table.md"}
     assert all((study_dir / name).stat().st_size for name in outputs)
 
     ranks = pd.read_csv(study_dir / "phi_r2_r4.csv")
-    assert list(ranks.columns) == ["task", "weight_type", "layer", "side", "i", "j", "phi"]
-    assert len(ranks) == 2 * 2 * 3 * (2 * 4)
+    assert list(ranks.columns) == ["model", "task", "weight_type", "layer", "side", "i", "j", "phi"]
+    assert len(ranks) == 2 * 2 * 4 * (2 * 4)
     seeds = pd.read_csv(study_dir / "phi_seeds_A.csv")
-    assert list(seeds.columns) == ["task", "weight_type", "layer", "side", "i", "j1", "j2", "j3", "j4"]
+    assert list(seeds.columns) == [
+        "model",
+        "task",
+        "weight_type",
+        "layer",
+        "side",
+        "i",
+        *(f"j{j}" for j in range(1, 5)),
+    ]
     gaussian = pd.read_csv(study_dir / "phi_gaussian.csv")
     assert set(gaussian["dim"]) == set(SHAPE)
 
@@ -88,6 +100,56 @@ def test_every_file_is_written_and_shared_directions_are_found(
     text = (study_dir / "table.md").read_text()
     assert "r = 2 (seed 0) and r = 4 (seed 1)" in text
     assert "- v, right singular vectors of A, 2 layers: above chance phi(1, 1) in 2" in text
+
+
+def test_every_model_and_task_has_its_files(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
+    places = [("minilm", "rotten_tomatoes"), ("minilm", "reuters_r8"), ("org/large", "rotten_tomatoes")]
+    for place, (model, task) in enumerate(places):
+        for r, seed in ((2, 0), (4, 0), (4, 1)):
+            run_id = make_run(r=r, seed=seed, task=task, lr=1e-3 * (place + 1))
+            config = runs_dir / run_id / "config.yaml"
+            config.write_text(config.read_text().replace("name: minilm", f"name: {model}"))
+            write_adapter(runs_dir / run_id / "adapter", r, seed, modules=("value",))
+    outputs = {path.name for path in subspace.build(study_dir, runs_dir)}
+    for model, task in places:
+        suffix = f"{model.replace('/', '_')}_{task}"
+        assert {f"fig3_{suffix}.png", f"fig7_delta_w_left_{suffix}.png", f"phi_r2_r4_{suffix}.csv"} < outputs
+    table = pd.read_csv(study_dir / "table.csv")
+    assert set(zip(table["model"], table["task"], strict=True)) == set(places)
+    text = (study_dir / "table.md").read_text()
+    assert all(f"## {task} ({model}): r = 2 (seed 0) and r = 4 (seed 1)" in text for model, task in places)
+
+
+def test_a_deep_model_is_drawn_small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn: dict[str, tuple[int, int]] = {}
+
+    def record(maps: list[Panel | None], columns: int, title: str, path: Path) -> Path:
+        drawn[path.stem] = len(maps), columns
+        return path
+
+    monkeypatch.setattr(phi_figures, "phi_figure", record)
+    grid = np.ones((2, 4))
+    for layers in (phi_figures.DEEP, phi_figures.DEEP + 1):
+        sites = [(side, Site(str(layer), name)) for side in SIDES for layer in range(layers) for name in "qv"]
+        baselines = dict.fromkeys(sites, Baseline(8, grid, grid, grid, grid))
+        found = Comparison(Place("m", "t"), "seeds", "{symbol}", dict.fromkeys(sites, grid), baselines)
+        phi_figures.draw_ranks(found, tmp_path, f"_{layers}")
+        phi_figures.draw_seeds(found, tmp_path, f"_{layers}")
+    assert drawn["fig6_12"] == (12 * 4, 4) and drawn["fig7_12"] == (12 * 2, 4)
+    assert drawn["fig6_13"] == drawn["fig7_B_13"] == (13 * 2, 6)
+    assert drawn["fig3_13"] == (4, 4) and drawn["fig4_13"] == (3, 3)
+
+
+def test_large_grids_are_stored_in_part() -> None:
+    assert phi_tables._doubling(64) == [*range(1, 9), 16, 32, 64]
+    assert phi_tables._doubling(5) == [1, 2, 3, 4, 5]
+    assert phi_tables._every_fourth(18) == [*range(1, 9), 12, 16, 18]
+    grid = np.arange(1.0, 18 * 20 + 1).reshape(18, 20)
+    wide = phi_tables._wide(grid)
+    assert list(wide.columns) == ["i", *(f"j{j}" for j in (*range(1, 9), 12, 16, 20))]
+    assert wide.loc[wide["i"] == 12, "j16"].item() == grid[11, 15]
+    long = phi_tables._long(phi=grid).set_index(["i", "j"])["phi"]
+    assert long[16, 20] == grid[15, 19] and long[1, 16] == grid[0, 15]
 
 
 def test_ranks_are_compared_between_different_seeds(
@@ -154,4 +216,5 @@ def test_sites_are_layers_or_paths_where_layers_are_shared() -> None:
 def test_ticks_are_the_papers() -> None:
     assert index_ticks(8).tolist() == list(range(1, 9))
     assert index_ticks(64).tolist() == [1, 6, 12, 18, 23, 29, 35, 40, 46, 52, 58]
+    assert index_ticks(64, 5).tolist() == [1, 20, 39, 58]
     assert np.all(np.diff(index_ticks(13)) >= 1)

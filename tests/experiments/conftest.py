@@ -9,7 +9,15 @@ from typing import NamedTuple
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from networks import DECODERS
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedTokenizerBase,
+)
 
 from experiments import assets, run
 
@@ -75,3 +83,25 @@ def tiny(tiny_model: Path, reviews: Path) -> list[str]:
         "training.lr=1e-2",
         "runtime.threads=1",
     ]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(assets.fetch("smollm2"))
+
+
+@pytest.fixture(scope="session")
+def decoders(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerBase) -> dict[str, Path]:
+    """Folders of tiny random decoders whose outputs are far from uniform."""
+    folders = {}
+    for family, sizes in DECODERS.items():
+        folders[family] = tmp_path_factory.mktemp("decoders") / family
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(family, vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, **sizes)
+        model = AutoModelForCausalLM.from_config(config)
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                torch.nn.init.normal_(parameter, std=0.3)
+        model.save_pretrained(folders[family])
+        tokenizer.save_pretrained(folders[family])
+    return folders

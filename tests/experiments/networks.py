@@ -52,6 +52,20 @@ Q_V = {
     "llama": ("self_attn.q_proj", "self_attn.v_proj"),
 }
 
+_DECODER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+DECODERS: dict[str, dict[str, int]] = {
+    "llama": {**_DECODER, "num_key_value_heads": 2},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
+    "opt": {
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    },
+    "qwen2": {**_DECODER, "num_key_value_heads": 2},
+}
+
 LORA = {"name": "lora", "r": 2, "alpha": 4, "weight_types": "q+v", "modules": [], "layers": None, "dropout": 0.0}
 PROMPT = {"l_p": 3, "l_i": 2}
 METHODS: dict[str, dict[str, Any]] = {

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from networks import DECODERS
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from experiments import methods, training
 from experiments.assets import fetch
@@ -19,19 +20,6 @@ from lora.config import InputError
 from lora.inject import trainable_parameters
 
 Cli = Callable[..., Any]  # conftest.cli
-SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-FAMILIES: dict[str, dict[str, int]] = {
-    "llama": {**SIZES, "num_key_value_heads": 2},
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
-    "opt": {
-        "hidden_size": 32,
-        "word_embed_proj_dim": 32,
-        "ffn_dim": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-    },
-    "qwen2": {**SIZES, "num_key_value_heads": 2},
-}
 LORA = {"name": "lora", "r": 2, "alpha": 4, "weight_types": "q+v"}
 TASK: dict[str, Any] = {
     "format": "plain",
@@ -56,28 +44,6 @@ PROMPTS = [
 COMPLETIONS = [" yes", " of course not", " perhaps it is, who knows", " no"]
 
 
-@pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(fetch("smollm2"))
-
-
-@pytest.fixture(scope="session")
-def decoders(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerBase) -> dict[str, Path]:
-    """Folders of tiny random decoders whose outputs are far from uniform."""
-    folders = {}
-    for family, sizes in FAMILIES.items():
-        folders[family] = tmp_path_factory.mktemp("decoders") / family
-        torch.manual_seed(0)
-        config = AutoConfig.for_model(family, vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, **sizes)
-        model = AutoModelForCausalLM.from_config(config)
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                torch.nn.init.normal_(parameter, std=0.3)
-        model.save_pretrained(folders[family])
-        tokenizer.save_pretrained(folders[family])
-    return folders
-
-
 def data(choices: tuple[str, ...] = ()) -> TextData:
     train = [{"prompt": prompt, "completion": text} for prompt, text in zip(PROMPTS, COMPLETIONS, strict=True)]
     test = [{"prompt": prompt, "references": [text]} for prompt, text in zip(PROMPTS, COMPLETIONS, strict=True)]
@@ -100,7 +66,7 @@ def trained_lora(folder: Path, **task: Any) -> Language:
     return found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DECODERS)
 def test_the_loss_is_that_of_transformers(family: str, decoders: dict[str, Path]) -> None:
     found = problem(decoders[family])
     found.model.eval()
@@ -148,7 +114,7 @@ def test_a_batch_in_parts_has_the_same_gradient(parts: int, decoders: dict[str, 
         torch.testing.assert_close(other, gradient, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DECODERS)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_merged_and_unmerged_generate_the_same_text(
     family: str, beams: int, decoders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
@@ -178,7 +144,7 @@ def test_generation_in_batches_is_that_of_single_prompts(decoders: dict[str, Pat
     assert together == alone
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DECODERS)
 def test_a_choice_is_the_likeliest_completion(family: str, decoders: dict[str, Path]) -> None:
     choices = (" yes", " no", " of course not", " of course", " perhaps it is, who knows")
     found = problem(decoders[family], choices)

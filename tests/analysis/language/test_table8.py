@@ -58,7 +58,7 @@ def test_report_says_from_how_many_examples_training_is_better(study: None, stud
     assert "- 0 demonstrations" not in text
     assert (
         "- lora (r=8, q+v), tried at n = 16, 32, 64, 128: mean above the best prompt's: from n = 32 (but not at 64); "
-        "difference beyond its interval: from n = 128." in text
+        "told apart from it, by the corrected p: from n = 128." in text
     )
     assert "- full, tried at n = 128: mean above the best prompt's: from n = 128;" in text
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
@@ -80,7 +80,7 @@ def test_not_reached(store: Callable[..., str], study_dir: Path, runs_dir: Path)
     store(LORA, 0.6, n=16)
     table8.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
-    assert "mean above the best prompt's: not reached; difference beyond its interval: not reached." in text
+    assert "mean above the best prompt's: not reached; told apart from it, by the corrected p: not reached." in text
     assert "- Best prompt: 0 demonstrations, 70.0 (1)." in text
 
 
@@ -110,13 +110,15 @@ def test_one_score_is_compared_by_the_spread_of_the_others_alone() -> None:
     assert np.isnan(few_shot.unpaired(pd.Series([0.7, 0.7]), pd.Series([0.6, 0.6])).p)
 
 
-def test_passing_counts_larger_numbers_that_are_below() -> None:
+def test_passing_counts_larger_numbers_that_do_not() -> None:
     rows = pd.DataFrame(
         {
-            "train_examples": [64, 16, 32, 128],
-            "difference": [-0.01, -0.1, 0.02, 0.1],
-            "difference_interval": [0.02, 0.02, np.nan, 0.05],
+            "train_examples": [64, 16, 32, 128, 256],
+            "difference": [-0.01, -0.1, 0.02, 0.1, 0.05],
+            "p_holm": [0.9, 0.01, np.nan, 0.04, 0.051],
         }
     )
-    assert few_shot.passing(rows) == (32, [64], 128)
-    assert few_shot.passing(rows.assign(difference=np.nan)) == (None, [], None)
+    assert few_shot.above(rows) == (32, [64])
+    assert few_shot.told_apart(rows) == (128, [256])
+    assert few_shot.told_apart(rows.assign(p_holm=0.06)) == (None, [])
+    assert few_shot.above(rows.assign(difference=np.nan)) == (None, [])

@@ -1,0 +1,33 @@
+"""Judge all claims on the studies of a preset: `python -m analysis.claims results/desk`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from analysis.claims.board import CLAIMS
+from analysis.claims.engine import judge
+from analysis.claims.report import summary, write
+from analysis.claims.sources import read
+from lora.config import InputError
+
+
+def main() -> int:
+    """Command line entry: 0, or 2 with one line on stderr if the input cannot work."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.claims", description=__doc__)
+    parser.add_argument("folder", type=Path, help="results/<preset>, where the study folders are")
+    args = parser.parse_args()
+    try:
+        if not args.folder.is_dir():
+            raise InputError(f"{args.folder} is no folder; a study makes it, such as `make ablate-rank`")
+        frames = read(args.folder, dict.fromkeys(name for claim in CLAIMS for name in claim.files))
+        judged = [judge(claim, frames) for claim in CLAIMS]
+        paths = write(judged, args.folder)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.folder}: {', '.join(path.name for path in paths)} ({summary(judged)})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

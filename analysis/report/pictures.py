@@ -1,0 +1,90 @@
+"""Figures as data URIs, re-encoded so that all of them fit into a number of bytes."""
+
+import base64
+import io
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from analysis.report.section import Figure
+from lora.config import InputError
+
+PAGE = 1500  # pixels of a figure as wide as the page: analysis.figures' 7.5 inches at 200 dots an inch
+
+TALL = 2.5  # height of a picture in widths of the page, at most
+
+
+class Level(NamedTuple):
+    """How figures are encoded: width in pixels of a large one as wide as the page, and of a small one, WebP quality;
+    and whether extra ones are among them."""
+
+    width: int
+    small: int
+    quality: int
+    extra: bool = False
+
+
+LEVELS = (
+    Level(1200, 640, 70, True), Level(1000, 560, 55, True), Level(900, 500, 45, True), Level(820, 440, 40, True),
+    Level(760, 400, 35, True), Level(760, 400, 35), Level(720, 360, 30), Level(700, 320, 25), Level(680, 300, 20),
+    Level(640, 280, 18), Level(600, 260, 15), Level(560, 240, 12), Level(520, 220, 10), Level(480, 200, 8),
+    Level(400, 160, 5),
+)  # fmt: skip
+
+
+class Picture(NamedTuple):
+    """A figure in the page: its data URI, its size in pixels, and which share of the page's width it is to take."""
+
+    uri: str
+    width: int
+    height: int
+    share: float
+
+
+def encode(path: Path, width: int, quality: int) -> Picture:
+    """The figure as WebP, `width` pixels wide if it is as wide as the page and in proportion if not; a tall one is
+    TALL times `width` high, and narrower."""
+    with Image.open(path) as original:
+        picture = original.convert("RGB")
+    share = min(1.0, picture.width / PAGE)
+    factor = min(1.0, share * width / picture.width, TALL * width / picture.height)
+    if factor < 1:
+        size = (max(1, round(factor * picture.width)), max(1, round(factor * picture.height)))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "webp", quality=quality, method=4)
+    uri = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Picture(uri, *picture.size, share)
+
+
+def blank(figures: Sequence[Figure]) -> dict[Path, Picture]:
+    """Pictures without data, for the page's size without them, which they make no larger."""
+    return {figure.path: Picture("", 9999, 9999, 0.999) for figure in figures}
+
+
+def fit(figures: Sequence[Figure], budget: int) -> tuple[Level, dict[Path, Picture]]:
+    """The best level at which the data URIs of the figures together have at most `budget` bytes, and the pictures.
+
+    Raises InputError if even the last level takes more.
+    """
+    encoded = cache(encode)  # neighbouring levels share none, but the search ends at one that it has tried
+
+    def at(level: Level) -> dict[Path, Picture]:
+        shown = [figure for figure in figures if figure.show != "extra" or level.extra]
+        widths = {figure.path: level.width if figure.show == "large" else level.small for figure in shown}
+        return {path: encoded(path, width, level.quality) for path, width in widths.items()}
+
+    def taken(level: Level) -> int:
+        return sum(len(picture.uri) for picture in at(level).values())
+
+    place = bisect_left(LEVELS, True, key=lambda level: taken(level) <= budget)
+    if place == len(LEVELS):
+        raise InputError(
+            f"the report's figures take {taken(LEVELS[-1]):,} bytes at their smallest, and {max(budget, 0):,} are left "
+            "for them: give a larger --limit"
+        )
+    return LEVELS[place], at(LEVELS[place])

@@ -1,0 +1,51 @@
+"""Spectra and ranks of the update of full fine-tuning and of LoRA, what they share, and what truncation leaves."""
+
+from pathlib import Path
+
+from analysis import measured, spectrum_figures, tables, truncation_tables, update_runs
+from analysis.spectrum_measures import measure, spectra_table
+from analysis.spectrum_report import report
+from analysis.spectrum_tables import named, ranks_summary, short_names
+
+BASE = True  # reads the pretrained weights
+MEASURED = (truncation_tables.FILE,)
+
+
+def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
+    """Writes runs.csv, spectra.csv, ranks.csv, angles.csv, overlap.csv, table.csv, table.md and the figures; with
+    truncation.csv, which experiments.truncation leaves in the folder, truncation.png too. Returns their paths.
+
+    base: as of `analysis.update_runs.load`. Raises InputError as that does, if an update is zero, and if truncation.csv
+    is damaged or lacks a run that it has to have.
+    """
+    runs, groups = update_runs.load(study_dir, runs_dir, base)
+    names = short_names(runs)
+    found = measure(groups)
+    found = found._replace(
+        ranks=named(found.ranks, names), angles=named(found.angles, names), overlap=named(found.overlap, names)
+    )
+    outputs = [study_dir / f"{name}.csv" for name in ("runs", "spectra", "ranks", "angles", "overlap", "table")]
+    frames = (spectra_table(found.spectra), found.ranks, found.angles, found.overlap, ranks_summary(found.ranks))
+    runs[tables.RUNS_COLUMNS].to_csv(outputs[0], index=False)
+    for frame, path in zip(frames, outputs[1:], strict=True):
+        frame.to_csv(path, index=False, float_format="%.5g")
+    truncation = None
+    if (study_dir / truncation_tables.FILE).exists():
+        cut = runs[runs["label"].isin(["full", "lora"])]
+        rows = measured.read(study_dir, truncation_tables.FILE, truncation_tables.COLUMNS, set(cut["run_id"]))
+        truncation = truncation_tables.effects(rows, named(cut, names))
+    text = report(
+        found, truncation, update_runs.quality(runs), update_runs.precision_note(groups),
+        tables.failure_lines(tables.read_sweep(study_dir).failed),
+    )  # fmt: skip
+    (study_dir / "table.md").write_text(text, encoding="utf-8")
+    figures = [
+        spectrum_figures.draw_spectra(found.spectra, names, study_dir / "spectra.png"),
+        spectrum_figures.draw_ranks(found.ranks, study_dir / "ranks.png"),
+        spectrum_figures.draw_intruders(found.ranks, study_dir / "intruders.png"),
+    ]
+    if not found.overlap.empty:
+        figures.append(spectrum_figures.draw_overlap(found.overlap, study_dir / "overlap.png"))
+    if truncation is not None:
+        figures.append(spectrum_figures.draw_truncation(truncation, study_dir / "truncation.png"))
+    return [*outputs, study_dir / "table.md", *figures]

@@ -1,0 +1,210 @@
+"""What is measured on the stored runs of a study: which runs there are, and a file of results that is never begun anew.
+
+A measurement is a command, `python -m experiments.<name> STUDY_DIR`. It writes one CSV into the study's folder, whole
+after each step, so that a command that was killed goes on where it was. What runs are called is `analysis.naming`'s
+matter, as it is for tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+import yaml
+
+from analysis import naming, tables
+from experiments.arguments import Parser, whole
+from experiments.store import Store, definition
+from experiments.tasks import PATH_FIELDS
+from lora.config import InputError
+
+if TYPE_CHECKING:
+    from experiments.models import Runtime
+
+PLACES = ("model.path", *(f"task.{field}" for field in PATH_FIELDS))
+RUNTIME = ("runtime.device", "runtime.threads", "runtime.eval_batch_size")
+PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
+
+
+class Run(NamedTuple):
+    """A stored run, with a config from which its model and data can be loaded, in the precision it was trained in."""
+
+    run_id: str
+    folder: Path
+    config: dict[str, Any]
+
+    @property
+    def method(self) -> dict[str, Any]:
+        """The method's fields."""
+        method: dict[str, Any] = self.config["method"]
+        return method
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What a row of results says of the run: run_id, model, task, method, label, settings, r, seed."""
+        return {
+            "run_id": self.run_id,
+            "model": self.config["model"]["name"],
+            "task": self.config["task"]["name"],
+            "method": self.method["name"],
+            "label": naming.label(self.method),
+            "settings": naming.settings(self.method),
+            "r": self.method.get("r", ""),
+            "seed": int(self.config["seed"]),
+        }
+
+    def runtime(self) -> Runtime:
+        """Where it is measured: the device of the settings, the precision of the run."""
+        from experiments.models import choose_runtime
+
+        where = self.config["runtime"]
+        return choose_runtime(where["device"], where["precision"], where["threads"])
+
+
+def parser(name: str, description: str) -> Parser:
+    """The command line that all measurements have: the study's folder, and where things are."""
+    made = Parser(prog=f"python -m experiments.{name}", description=description)
+    made.add_argument("study_dir", type=Path, help="results/<preset>/<study>")
+    made.add_argument(
+        "settings",
+        nargs="*",
+        metavar="FIELD=VALUE",
+        help=f"{', '.join(PLACES)}: where a model or data of your own are, of which stored runs know the content alone;"
+        f" {', '.join(RUNTIME)}",
+    )
+    made.add_argument("--runs", type=Path, help="folder of the stored runs (default: STUDY_DIR/../../runs)")
+    return made
+
+
+def runs(options: argparse.Namespace) -> list[Run]:
+    """The study's own finished runs, without those of a tuning alone.
+
+    Raises InputError for a setting that is none, if a run is missing or damaged, and if a model or data of the user's
+    own are not where the settings say.
+    """
+    settings = _settings(options.settings)
+    study_dir = options.study_dir.resolve()
+    store = Store(options.runs or study_dir.parent.parent / "runs")
+    roles = tables.read_sweep(study_dir).roles
+    return [_run(store, run_id, settings, study_dir) for run_id, own in roles.items() if "study" in own]
+
+
+def _settings(given: Sequence[str]) -> dict[str, str]:
+    pairs = dict(entry.partition("=")[::2] for entry in given)
+    for name, value in pairs.items():
+        if name not in (*PLACES, *RUNTIME) or not value:
+            raise InputError(f"{name}={value} is no setting here: there are {', '.join((*PLACES, *RUNTIME))}")
+    return pairs
+
+
+def _run(store: Store, run_id: str, settings: Mapping[str, str], study_dir: Path) -> Run:
+    advice = f"`{tables.make_command(study_dir)}` trains it"
+    folder = store.folder(run_id)
+    if run_id not in store:
+        raise InputError(f"run {run_id} of {study_dir / 'sweep.jsonl'} is not in {store.root}; {advice}")
+    try:
+        stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        config = {**stored, "model": dict(stored["model"]), "task": dict(stored["task"])}
+        precision = PRECISIONS[store.metrics(run_id)["precision"]]
+        foreign = str(config["model"]["path"]).startswith("fingerprint:"), "data_sha256" in config["task"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise InputError(
+            f"run folder {folder} is damaged ({' '.join(str(error).split())}); delete it, {advice} again"
+        ) from error
+    for part, own in zip(("model", "task"), foreign, strict=True):
+        if own:
+            _put(config, stored, part, settings, run_id)
+    config["runtime"] = {
+        "device": settings.get("runtime.device", "auto"),
+        "precision": precision,
+        "threads": _number(settings, "runtime.threads", None),
+        "eval_batch_size": _number(settings, "runtime.eval_batch_size", 64),
+    }
+    return Run(run_id, folder, config)
+
+
+def _number(settings: Mapping[str, str], name: str, default: int | None) -> int | None:
+    try:
+        return whole(settings[name]) if name in settings else default
+    except argparse.ArgumentTypeError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _put(config: dict[str, Any], stored: Mapping[str, Any], part: str, settings: Mapping[str, str], run: str) -> None:
+    """Puts the user's own files into one part of a config, which names them by their content."""
+    fields = [name for name in PLACES if name.startswith(f"{part}.")]
+    given = {name.partition(".")[2]: settings[name] for name in fields if name in settings}
+    if not given:
+        where = "a model folder" if part == "model" else "data files"
+        raise InputError(f"run {run} is of {where} of your own: say where, with {' or '.join(fields)}=PATH")
+    config[part] |= dict.fromkeys(PATH_FIELDS) | given if part == "task" else given
+    if definition({**stored, part: config[part]})[part] != stored[part]:
+        places = ", ".join(given.values())
+        raise InputError(f"run {run} was not of the {part} in {places}: its content is another, or has changed")
+
+
+class Results:
+    """The rows of a CSV file, which is written whole whenever they change.
+
+    `columns` says of which type each is. Raises InputError if the file is there and is damaged.
+    """
+
+    def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
+        self.path, self.columns = path, dict(columns)
+        try:
+            text = pd.DataFrame(columns=list(columns))
+            if path.exists():
+                text = pd.read_csv(path, dtype=str, keep_default_na=False)
+            if text.isna().to_numpy().any():  # a line that is cut short
+                raise ValueError("a line lacks a value")
+            self.rows = text[list(columns)].astype(self.columns)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged; delete it, the same command measures anew") from error
+
+    def keep(self, wanted: Sequence[bool]) -> None:
+        """Drops the other rows."""
+        if not all(wanted):
+            self.rows = self.rows[list(wanted)]
+            self._store()
+
+    def keys(self, *names: str) -> list[tuple[Any, ...]]:
+        """The values of some columns, a tuple a row."""
+        return list(self.rows[list(names)].itertuples(index=False, name=None))
+
+    def add(self, new: Sequence[Mapping[str, Any]], *by: str) -> None:
+        """Adds rows; rows with the same values in the columns `by` are replaced."""
+        replaced = {tuple(row[name] for name in by) for row in new}
+        kept = self.rows[[key not in replaced for key in self.keys(*by)]]
+        added = pd.DataFrame(new)[list(self.columns)].astype(self.columns)
+        self.rows = pd.concat([kept, added], ignore_index=True)
+        self._store()
+
+    def _store(self) -> None:
+        write(self.path, self.rows.to_csv(index=False, na_rep="nan"))
+
+
+def write(path: Path, text: str) -> None:
+    """The whole text, or what was there before."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def finish(measure: Callable[[], None]) -> int:
+    """Run a measurement: 0, 2 with one line on stderr if the input cannot work, 130 if it was interrupted."""
+    # Threads that wait must not spin: beside other work on the same cores that makes a pass several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        measure()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: what was measured is stored, the same command continues", file=sys.stderr)
+        return 130
+    return 0

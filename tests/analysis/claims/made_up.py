@@ -1,0 +1,196 @@
+"""Made-up tables of studies, one maker a claim, in which the claim's statistic has the values that a test asks for.
+
+A maker writes into a folder results/<preset> and takes the values of the statistic, one a seed (layer, cell, …): their
+mean, for ratios their geometric mean, is the estimate of the claim's first case.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+Values = Sequence[float]
+Maker = Callable[[Path, Values], None]
+MODEL, TASK = "tiny", "reviews"
+
+
+def write(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(path, index=False)
+
+
+def run(label: str, seed: int, test: float, validation: float = 0.5, **fields: Any) -> list[dict[str, Any]]:
+    """The rows of one run: loss and accuracy on both splits."""
+    about: dict[str, Any] = {
+        "model": MODEL, "task": TASK, "method": "lora", "label": label, "settings": "", "weight_types": "q+v", "r": 8,
+        "alpha": 16, "lr": 1e-3, "seed": seed, "trainable_params": 1000, "tokens_per_second": 100,
+        "peak_memory_bytes": 1000, "role": "study",
+    } | fields  # fmt: skip
+    about["run_id"] = "-".join(f"{about[name]}" for name in about if name not in ("method", "trainable_params", "role"))
+    scores = {("validation", "accuracy"): validation, ("test", "accuracy"): test}
+    scores |= {("validation", "loss"): 1 - validation, ("test", "loss"): 1 - test}
+    order = [("validation", "loss"), ("validation", "accuracy"), ("test", "loss"), ("test", "accuracy")]
+    return [about | {"split": split, "metric": metric, "value": scores[split, metric]} for split, metric in order]
+
+
+def two(study: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], *decoys: Mapping[str, Any]) -> Maker:
+    """Runs of two settings, `ours` above `theirs` by the values; decoys are better on test data, but are not to be
+    compared: worse on validation data, if nothing else is said."""
+
+    def make(folder: Path, values: Values) -> None:
+        rows: list[dict[str, Any]] = []
+        for seed, value in enumerate(values):
+            base = 0.5 + 0.01 * seed
+            rows += run(**{"label": "lora", "seed": seed, "test": base + value} | dict(ours))
+            rows += run(**{"label": "lora", "seed": seed, "test": base} | dict(theirs))
+            for decoy in decoys:
+                rows += run(**{"label": "lora", "seed": seed, "test": 0.99, "validation": 0.1} | dict(decoy))
+        write(folder, f"{study}/runs.csv", rows)
+
+    return make
+
+
+def q_alone(folder: Path, values: Values) -> None:
+    rows: list[dict[str, Any]] = []
+    for seed, value in enumerate(values):
+        for weight_types, gain in (("q", 0.1 + value), ("q+v", 0.1)):
+            rows += run("lora", seed, 0.5, weight_types=weight_types, r=1)
+            rows += run("lora", seed, 0.5 + gain, weight_types=weight_types, r=8)
+    write(folder, "rank_ablation/runs.csv", rows)
+
+
+def larger_base(folder: Path, values: Values) -> None:
+    """log2 of the least rank: 0 or more for the larger base, and `values` less of it for the smaller."""
+    rows: list[dict[str, Any]] = []
+    for seed, value in enumerate(values):
+        least = {"small": max(0, -round(value)), "large": max(0, round(value))}
+        for (model, enough), power in itertools.product(least.items(), range(8)):
+            params = 2**power * (1000 if model == "large" else 100)
+            test = 0.8 if power >= enough else 0.7
+            rows += run("lora", seed, test, model=model, r=2**power, trainable_params=params)
+    write(folder, "rank_ablation/runs.csv", rows)
+
+
+def more_data(folder: Path, values: Values) -> None:
+    rows: list[dict[str, Any]] = []
+    for seed, value in enumerate(values):
+        for n, gain in ((100, 0.02), (2000, 0.02 + value)):
+            for r in (1, 64):
+                rows += run("lora", seed, 0.5 + gain * (r > 1), r=r, train_examples=n)
+    write(folder, "rank_data/runs.csv", rows)
+
+
+def alpha_spread(folder: Path, values: Values) -> None:
+    rows: list[dict[str, Any]] = []
+    for seed, value in enumerate(values):
+        for alpha, lr, score in ((1, 3e-3, 0.5), (64, 3e-3, 0.5 + 0.2), (1, 1e-2, 0.6), (64, 1e-3, 0.6 + 0.2 + value)):
+            rows += run("lora", seed, score, r=4, alpha=alpha, lr=lr)
+    write(folder, "alpha/runs.csv", rows)
+    kinds = [("fixed", 1, 3e-3), ("fixed", 64, 3e-3), ("tuned", 1, 1e-2), ("tuned", 64, 1e-3)]
+    about = {"model": MODEL, "task": TASK, "r": 4}
+    write(folder, "alpha/table.csv", [about | {"kind": kind, "alpha": alpha, "lr": lr} for kind, alpha, lr in kinds])
+
+
+def alpha_slope(folder: Path, values: Values) -> None:
+    half = np.ptp(values)
+    row = {"model": MODEL, "task": TASK, "r": 4, "compared": len(values), "slope": np.mean(values)}
+    write(folder, "alpha/claim.csv", [row | {"slope_scatter": half / 2, "slope_grid": half / 2}])
+
+
+def both_zero(folder: Path, values: Values) -> None:
+    about = {"model": MODEL, "task": TASK, "n": len(values)}
+    starts = {"gaussian": np.nan, "both_zero": np.mean(values)}
+    write(folder, "init/table.csv", [about | {"init": init, "largest_entry": entry} for init, entry in starts.items()])
+
+
+def rates(folder: Path, values: Values) -> None:
+    """A task a value; a method that was not tuned must not be read."""
+    rows: list[dict[str, Any]] = []
+    for index, value in enumerate(values):
+        where = {"task": f"task{index}"}
+        rows += run("lora", 0, 0.5, lr=1e-3 * value, role="study+tuning", **where)
+        rows += run("full", 0, 0.5, lr=1e-3, role="study+tuning", **where)
+        rows += run("lora", 0, 0.4, lr=7, role="tuning", **where)
+        rows += run("lora", 0, 0.9, validation=0.9, lr=5, settings="untuned", **where)
+    write(folder, "compare_methods/runs.csv", rows)
+
+
+def few_examples(folder: Path, values: Values) -> None:
+    rows: list[dict[str, Any]] = []
+    for seed, value in enumerate(values):
+        for label, n, score in (("lora", 50, 0.9), ("lora", 100, 0.5 + value), ("full", 100, 0.5), ("full", 900, 0.1)):
+            rows += run(label, seed, score, train_examples=n, shots=0)
+        rows += run("lora", seed, 0.1, train_examples=900, shots=0)
+    write(folder, "table16/runs.csv", rows)
+
+
+def prompts_below(folder: Path, values: Values) -> None:
+    """Without demonstrations the prompt is best and has no spread, so that the values are what is left."""
+    rows: list[dict[str, Any]] = []
+    for seed, value in enumerate(values):
+        rows += run("frozen", seed, 0.6, train_examples=256, shots=0)
+        rows += run("frozen", seed, 0.5, train_examples=256, shots=2)
+        rows += run("lora", seed, 0.9, train_examples=16, shots=0)
+        rows += run("lora", seed, 0.6 + value, train_examples=256, shots=0)
+        rows += run("lora", seed, 0.9, train_examples=1000, shots=0)
+    write(folder, "table8/runs.csv", rows)
+
+
+def latency(contender: str) -> Maker:
+    """A cell a value: by how much the contender is slower than the control."""
+
+    def make(folder: Path, values: Values) -> None:
+        about = {"source": "ours", "model": MODEL, "batch": 1}
+        rows = []
+        for index, value in enumerate(values):
+            for name, slowdown in (("control", 0.01 * index), (contender, 0.01 * index + value)):
+                for bottleneck, shift in ((8, -0.1), (64, 0.1)) if name.startswith("adapter") else ((0, 0),):
+                    cell = {"length": 2**index, "contender": name, "bottleneck": bottleneck}
+                    rows.append(about | cell | {"slowdown_median": slowdown + shift})
+        rows.append(rows[0] | {"source": "paper", "slowdown_median": 9})
+        write(folder, "latency/table.csv", rows)
+
+    return make
+
+
+def falling(over: str, within: str) -> Maker:
+    """Cells on two lines of the mean slope, each with a level of its own, and as far beside it as the values scatter.
+    Two values make one line of two cells, which has no interval."""
+
+    def make(folder: Path, values: Values) -> None:
+        enough = len(values) > 2
+        beside = np.std(values) * np.array([1, -2, 1]) if enough else np.zeros(2)
+        rows = []
+        for group, (place, shift) in itertools.product((1, 2) if enough else (1,), enumerate(beside)):
+            cell = {over: 2**place, within: group, "slowdown_median": group + np.mean(values) * place + shift}
+            for name in ("control", "adapter_h", "adapter_l"):
+                rows.append({"source": "ours", "model": MODEL, "contender": name, "bottleneck": 8} | cell)
+        write(folder, "latency/table.csv", rows)
+
+    return make
+
+
+def beside_full(column: str) -> Maker:
+    def make(folder: Path, values: Values) -> None:
+        rows: list[dict[str, Any]] = []
+        for seed, value in enumerate(values):
+            rows += run("lora", seed, 0.5, **{column: 1000 * value * (1 + seed)})
+            rows += run("full", seed, 0.5, **{column: 1000 * (1 + seed)})
+        write(folder, "compare_methods/runs.csv", rows)
+
+    return make
+
+
+def forgets_less(folder: Path, values: Values) -> None:
+    """LoRA's two settings rise by 1 less and 1 more than their mean, which is what counts."""
+    about = {"model": MODEL, "task": TASK, "text": "news"}
+    rows = []
+    for seed, value in enumerate(values):
+        for label, settings, rise in (("full", "", 2), ("lora", "r=1", 1 + value), ("lora", "r=8", 3 + value)):
+            own = {"label": label, "settings": settings, "seed": seed, "run_id": f"{label}{settings}{seed}"}
+            rows.append(about | own | {"loss_before": 3 + seed, "loss_after": 3 + seed + rise})
+    write(folder, "forgetting/forgetting.csv", rows)

@@ -1,0 +1,77 @@
+"""Figure 8 from made-up runs whose directions are known."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_models import HIDDEN, LAYERS
+
+from analysis.studies import w_vs_delta
+from analysis.subspace import phi
+from analysis.updates import read_run
+from analysis.weights import Weights
+from lora.config import InputError
+
+STUDY = "w_vs_delta"
+VERSIONS = ("", "_delta_w", "_B", "_delta_w_left")
+Train = Callable[..., str]
+
+
+def test_directions_of_w_and_others_are_told_apart(train: Train, study_dir: Path, runs_dir: Path, base: Path) -> None:
+    for seed in (0, 1):
+        train(r=2, seed=seed, of_w=1.0)
+        random = train(r=4, seed=seed)
+    outputs = {path.name for path in w_vs_delta.build(study_dir, runs_dir)}
+    figures = {f"fig8{version}.png" for version in VERSIONS} | {"curves.png"}
+    assert outputs == figures | {"runs.csv", "phi.csv", "table.csv", "table.md"}
+    assert all((study_dir / name).stat().st_size > 5000 for name in figures)
+
+    rows = pd.read_csv(study_dir / "phi.csv")
+    top = HIDDEN // 10
+    assert len(rows) == 2 * LAYERS * 2 * 2 * sum(
+        len({1, r, top}) * 2 + len({1, r, top}) for r in (2, 4)
+    )  # ranks, each on 2 sides: delta_w's with j = 1 and r, A or B with j = 1
+    known = rows[(rows["r"] == 2) & rows["side"].str.startswith("delta_w")]
+    np.testing.assert_allclose(known.loc[known["i"] >= known["j"], "phi"], 1, atol=1e-3)
+    others = rows[(rows["run_id"] == random) & (rows["j"] == 4) & rows["top"]]
+    W = Weights.open(str(base))
+    for site, update in read_run(runs_dir / random).items():
+        U, _, Vh = np.linalg.svd(W.matrix(update.module, update.weight_type).double().numpy())
+        svd = update.svd()
+        for side, ours, theirs in (("delta_w_right", Vh.T, svd.Vh.T), ("delta_w_left", U, svd.U)):
+            (row,) = others[
+                (others["layer"] == int(site.layer))
+                & (others["weight_type"] == site.weight_type)
+                & (others["side"] == side)
+            ].to_dict("records")
+            assert row["phi"] == pytest.approx(phi(ours, theirs)[top - 1, 3], abs=1e-3)
+            assert row["chance_mean"] == pytest.approx(4 / HIDDEN, rel=0.15)
+            assert row["chance_low"] < row["chance_mean"] < row["chance_high"]
+
+    text = (study_dir / "table.md").read_text()
+    assert "the 2 input directions of delta_w a share of 1.00 lies in the top 10% of W's" in text
+    assert "lora (r=4, q+v)" in text
+    table = pd.read_csv(study_dir / "table.csv")
+    whole = table[(table["r"] == 2) & (table["i"] == 2) & (table["j"] == 2)]
+    assert (whole["above"] == whole["n"]).all() and (whole["below"] == 0).all()
+
+
+def test_every_place_has_its_figures(train: Train, study_dir: Path, runs_dir: Path) -> None:
+    for task in ("rotten_tomatoes", "glue/sst2"):
+        train(task=task)
+    outputs = {path.name for path in w_vs_delta.build(study_dir, runs_dir)}
+    assert {f"fig8{version}_{task}.png" for version in VERSIONS for task in ("rotten_tomatoes", "glue_sst2")} < outputs
+
+
+def test_only_lora_has_a_and_b(train: Train, study_dir: Path, runs_dir: Path) -> None:
+    run_id = train(full=True)
+    with pytest.raises(InputError, match=rf"run {run_id} is full, whose update has no A and B"):
+        w_vs_delta.build(study_dir, runs_dir)
+
+
+def test_an_update_that_is_zero(train: Train, study_dir: Path, runs_dir: Path) -> None:
+    run_id = train(of_w=0.0)
+    with pytest.raises(InputError, match=rf"run {run_id}: .*query, q: the update is zero"):
+        w_vs_delta.build(study_dir, runs_dir)
