@@ -219,10 +219,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
         source, count, name = _layers_source(options)
         with threadpool_limits(options.threads):  # numpy's
+            last = layers(source, count, options.rank, name)  # before dense SVDs, whose memory may not all come back
             rows = [row for size in options.compare for row in compare(size, options.rank, options.spectrum)]
-            rows.append(layers(source, count, options.rank, name))
         note = NOTE.format(threads=options.threads, r=options.rank, small=min(SMALL, options.rank))
-        write("section7", table(rows), note, options.out)
+        write("section7", table([*rows, last]), note, options.out)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -133,8 +133,7 @@ CLAIMS = [
         judge=_larger_base,
         high=0,
         scale=SIGNED,
-        command="make ablate-rank PRESET={preset} "
-        "ARGS='model=roberta_base,roberta_large task=rotten_tomatoes method.weight_types=q+v seed=0,1,2'",
+        command="make ablate-rank PRESET={preset} ARGS='model=minilm,roberta_base'",
     ),
     Claim(
         key="more_data",
