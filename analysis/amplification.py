@@ -108,8 +108,9 @@ def top_singular(W: Matrix, r: int, tol: float = 1e-4, dense: int = DENSE, seed:
 def _within(W: Matrix, directions: Array) -> SVD:
     """The singular triplets of W with U in the span of `directions` (d, r)."""
     Q = np.linalg.qr(directions.astype(np.float64))[0]
-    V, S, Rh = np.linalg.svd((W.T @ Q.astype(W.dtype)).astype(np.float64), full_matrices=False)
-    return SVD(Q @ Rh.T, S, V.T)
+    P, R = np.linalg.qr((W.T @ Q.astype(W.dtype)).astype(np.float64))
+    v, S, uh = np.linalg.svd(R)
+    return SVD(Q @ uh.T, S, (P @ v).T)
 
 
 def _whole(W: Matrix, r: int) -> SVD:

@@ -1,6 +1,6 @@
 """Section 7 at the size of GPT-3, without ever forming delta_w, against dense SVDs.
 
-    python -m bench.section7 [--compare 1024 12288] [--size 12288] [--rank 64] [--layers 96] [--checkpoint MODEL]
+    python -m bench.section7 [--compare 2048 12288] [--size 12288] [--rank 64] [--layers 96] [--checkpoint MODEL]
 
 All of Section 7 for one projection W: the SVDs of two updates of a large rank, and of one of rank 8, from their
 factors; the top singular triplets of W; ||U^T W V||_F with U, V of each update, and with random ones; norms and
@@ -197,7 +197,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--compare", type=whole, nargs="*", help="sizes at which dense SVDs run too (1024 and --size)")
+    parser.add_argument("--compare", type=whole, nargs="*", help="sizes at which dense SVDs run too (2048 and --size)")
     parser.add_argument("--size", type=whole, default=12288, help="of the square projections of all layers")
     parser.add_argument("--rank", type=whole, default=64)
     parser.add_argument("--layers", type=whole, default=96, help="of which q and v are analysed")
@@ -206,7 +206,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=whole, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
     options = parser.parse_args(arguments)
-    options.compare = [1024, options.size] if options.compare is None else options.compare
+    options.compare = [2048, options.size] if options.compare is None else options.compare
     if options.rank > (least := min([*options.compare, options.size])):
         raise InputError(f"--rank {options.rank} is more than a projection of {least} x {least} has; make it smaller")
     return options
