@@ -112,10 +112,10 @@ def layer_axis(axis: Axes, layers: Sequence[str]) -> None:
     axis.set_xlabel("layer")
 
 
-def plain_log(axis: Axis) -> None:
-    """Labels a log axis with plain numbers: 1, 2 and 5 times powers of ten, or powers alone where it is long."""
+def plain_log(axis: Axis, small: bool = False) -> None:
+    """Labels a log axis with plain numbers: 1, 2, 5 times powers of ten, or powers alone if it is long or `small`."""
     low, high = axis.get_view_interval()
-    steps = (1, 2, 5) if np.log10(high / low) < 3 else (1,)
+    steps = (1, 2, 5) if np.log10(high / low) < 3 and not small else (1,)
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())

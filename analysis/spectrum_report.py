@@ -11,7 +11,7 @@ from analysis.update_runs import PLACE
 READING = f"""\
 delta_w is (alpha / r) B A, or for full fine-tuning the trained weight less the one it started from. Stable rank:
 ||delta_w||_F^2 / ||delta_w||_2^2. Effective rank: exp of the entropy of the singular values as shares. k for 90% of the
-energy: so many directions have 90% of the squared norm. Intruder dimensions (arXiv 2410.21228): {TOP} top singular
+energy: so many directions have 90% of the squared norm. Intruder dimensions (arXiv 2410.21228): the {TOP} top singular
 vectors of W + delta_w are looked at, left and right; one whose |cosine| with every singular vector of W is below 0.4,
 0.5 or 0.6 is an intruder; random directions: the same singular values as delta_w's in random directions. phi(k, k):
 the share of the top-k directions of the run that lies in the top-k of full fine-tuning with another seed (where there
@@ -133,6 +133,7 @@ def _truncation_lines(truncation: pd.DataFrame | None) -> list[str]:
         for method, of in cells.groupby("method", sort=False):
             ks = of["k"].dropna()
             found = f"k = {ks.median():.0f} (seeds: {', '.join(f'{k:.0f}' for k in ks)})" if len(ks) else "no effect"
+            found += f" and no effect in {len(of) - len(ks)} of {len(of)} seeds" if 0 < len(ks) < len(of) else ""
             texts.append(f"{method} {found}")
         metric = cells["metric"].iloc[0]
         lines.append(

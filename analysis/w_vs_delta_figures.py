@@ -74,7 +74,7 @@ def draw_curves(curves: Sequence[Curve], path: Path) -> Path:
                     _line(axis, mine, colour, f"r = {r}")
             axis.axhline(1, color="0.4", linewidth=0.7, zorder=0)
             axis.set(xscale="log", yscale="log", xlabel="i")
-            figures.plain_log(axis.xaxis)
+            figures.plain_log(axis.xaxis, small=True)
             end = "outputs" if side == "delta_w_left" else "inputs"
             axis.set_title(f"{figures.weight_name(weight_type)}, {end}")
         line[0].set_ylabel(f"{place.task} ({place.model})\n" + r"$\phi(i, r)$, times chance")
