@@ -244,7 +244,8 @@ def provenance(runs_dir: Path, run_ids: Sequence[str]) -> dict[str, Any]:
         if record not in trainings:
             trainings.append(record)
     return {
-        "command": shlex.join(sys.orig_argv),
+        # Relative: results are published, and where a checkout lies is nobody's business.
+        "command": shlex.join(os.path.relpath(part) if os.path.isabs(part) else part for part in sys.orig_argv),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "versions": {"python": platform.python_version()}

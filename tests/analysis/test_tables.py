@@ -151,9 +151,11 @@ def test_interval_is_student_t_and_one_value_has_none() -> None:
 
 
 def test_provenance_has_versions_and_the_machines_of_the_trainings(
-    make_run: Callable[..., str], runs_dir: Path
+    make_run: Callable[..., str], runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sys.orig_argv", [str(Path("bin/python").absolute()), "-m", "analysis.study", "results/desk"])
     record = tables.provenance(runs_dir, [make_run(seed=seed) for seed in range(2)])
+    assert record["command"] == "bin/python -m analysis.study results/desk"
     assert {"torch", "transformers"} <= record["versions"].keys()
     assert record["trainings"] == [{"machine": {"cpus": 2}, "versions": {"torch": "2"}, "precision": "fp32"}]
     json.dumps(record)

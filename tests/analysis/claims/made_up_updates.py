@@ -90,14 +90,20 @@ def amplified(column: str, over: str) -> Maker:
     return make
 
 
-def small_rank_amplifies(folder: Path, values: Values) -> None:
-    about = {"model": MODEL, "task": TASK, "weight_type": "q", "layer": 0, "projection_w": 9, "projection_random": 1}
-    rows = [
-        about | {"run_id": f"run{seed}{r}", "seed": seed, "r": r, "norm_delta_w": factor, "projection_delta_w": 2}
-        for seed, value in enumerate(values)
-        for r, factor in ((4, 10 * value), (8, 99), (64, 10))
-    ]
-    write(folder, "amplification/amplification.csv", rows)
+def small_rank_amplifies(column: str) -> Maker:
+    """One column is so many times larger at the smallest rank than at the largest; another rank must not be read."""
+
+    def make(folder: Path, values: Values) -> None:
+        about = {"model": MODEL, "task": TASK, "weight_type": "q", "layer": 0}
+        numbers = {"norm_delta_w": 3, "projection_delta_w": 2, "projection_w": 9, "projection_random": 1}
+        rows = [
+            about | numbers | {"run_id": f"run{seed}{r}", "seed": seed, "r": r, column: factor}
+            for seed, value in enumerate(values)
+            for r, factor in ((4, 10 * value), (8, 99), (64, 10))
+        ]
+        write(folder, "amplification/amplification.csv", rows)
+
+    return make
 
 
 def not_top_of_w(folder: Path, values: Values) -> None:
