@@ -1,9 +1,7 @@
 from pathlib import Path
 
 import pytest
-from pages import draw, make_study, run
-
-HOSTILE = '<script>alert("1")</script>'
+from pages import HOSTILE, draw, make_study, run
 
 
 @pytest.fixture

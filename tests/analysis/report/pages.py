@@ -35,6 +35,8 @@ PROVENANCE: dict[str, Any] = {
     "fingerprint": "f", "outputs": ["runs.csv", "table.md"],
 }  # fmt: skip
 
+HOSTILE = '<script>alert("1")</script>'
+
 
 class Page(HTMLParser):
     """A page, parsed: its elements as (tag, attributes), and its text without style."""

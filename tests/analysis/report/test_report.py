@@ -8,10 +8,9 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pytest
-from conftest import HOSTILE
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from pages import TABLE, Page, make_study, run
+from pages import HOSTILE, TABLE, Page, make_study, run
 
 import analysis.studies
 from analysis.report import entries, pictures
