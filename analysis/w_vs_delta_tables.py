@@ -10,11 +10,10 @@ ENDS = {"delta_w_right": "input", "delta_w_left": "output"}
 
 
 def by_rank(rows: pd.DataFrame) -> pd.DataFrame:
-    """For each of KEYS, of delta_w's own directions (sides delta_w_…): mean phi, its range over the layers' means, the
-    mean by chance, and in how many of the n updates (layers times seeds) it is above or below chance."""
+    """For each of KEYS: mean phi, its range over the layers' means, the mean by chance, and in how many of the n updates
+    (layers times seeds) it is above or below chance."""
     table = []
-    own = rows[rows["side"].isin(list(ENDS))]
-    for key, cells in own.groupby(KEYS, sort=False):
+    for key, cells in rows.groupby(KEYS, sort=False):
         layers = cells.groupby("layer", sort=False)["phi"].mean()
         table.append(
             dict(zip(KEYS, key, strict=True))
@@ -47,7 +46,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 def verdict(rows: pd.DataFrame) -> list[str]:
     """What the numbers say, as markdown list items."""
-    own = rows[rows["side"].isin(list(ENDS)) & (rows["j"] == rows["r"])]
+    own = rows[rows["j"] == rows["r"]]
     lines = []
     for side, end in ENDS.items():
         mine = own[own["side"] == side]

@@ -13,7 +13,7 @@ from analysis.subspace import Baseline, phi, random_baseline
 from analysis.svd import Array
 from analysis.update_runs import Trained
 from analysis.w_vs_delta_figures import Curve, draw_curves, draw_maps
-from analysis.w_vs_delta_tables import by_rank, shown, verdict
+from analysis.w_vs_delta_tables import ENDS, by_rank, shown, verdict
 from lora.config import InputError
 
 BASE = True  # reads the pretrained weights
@@ -40,7 +40,7 @@ class Grid(NamedTuple):
 
 
 def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
-    """Writes runs.csv, phi.csv (some i and j of every run, site and side), table.csv, table.md, and the figures: fig8…
+    """Writes runs.csv, phi.csv (some i and j of delta_w's directions, of every run and site), table.csv, table.md, and the figures: fig8…
     for each place, in four versions, and curves.png. Returns their paths.
 
     base: as of `analysis.update_runs.load`. Raises InputError as that does, if an update is zero or not of LoRA, and if
@@ -51,7 +51,7 @@ def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path
     outputs = {name: study_dir / name for name in ("runs.csv", "phi.csv", "table.csv", "table.md")}
     runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
     grids = [grid for group in groups for grid in measure(group)]
-    rows = pd.DataFrame([row for grid in grids for row in entries(grid)])
+    rows = pd.DataFrame([row for grid in grids if grid.side in ENDS for row in entries(grid)])
     rows.to_csv(outputs["phi.csv"], index=False, float_format="%.4f")
     table = by_rank(rows)
     table.to_csv(outputs["table.csv"], index=False, float_format="%.4f")
@@ -95,15 +95,14 @@ def _chance(r_w: int, r: int, dim: int) -> Baseline:
 
 
 def entries(grid: Grid) -> list[dict[str, Any]]:
-    """phi of a grid at i = 1, r and the top tenth of W's directions, for j = 1 and r, beside chance. Of A and B, whose
-    directions at j = r are delta_w's, j = 1 alone."""
+    """phi of a grid at i = 1, r and the top tenth of W's directions, for j = 1 and r, beside chance."""
     many, r = grid.values.shape
     about = {name: grid.about[name] for name in ("model", "task", "run_id", "seed")}
     about |= {"r": r, "layer": grid.site.layer, "weight_type": grid.site.weight_type, "side": grid.side}
     top = max(1, grid.chance.dim // TOP)
     rows = []
     for i in dict.fromkeys((1, min(r, many), min(top, many))):
-        for j in dict.fromkeys((1, r) if grid.side.startswith("delta_w") else (1,)):
+        for j in dict.fromkeys((1, r)):
             at = i - 1, j - 1
             found = {"i": i, "j": j, "top": i == min(top, many), "phi": grid.values[at]}
             bounds = zip(("mean", "low", "high"), grid.chance[1:4], strict=True)

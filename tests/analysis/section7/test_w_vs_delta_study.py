@@ -30,9 +30,8 @@ def test_directions_of_w_and_others_are_told_apart(train: Train, study_dir: Path
 
     rows = pd.read_csv(study_dir / "phi.csv")
     top = HIDDEN // 10
-    assert len(rows) == 2 * LAYERS * 2 * 2 * sum(
-        len({1, r, top}) * 2 + len({1, r, top}) for r in (2, 4)
-    )  # ranks, each on 2 sides: delta_w's with j = 1 and r, A or B with j = 1
+    # seeds, layers, weight types, sides, and for each rank its i with j = 1 and r
+    assert len(rows) == 2 * LAYERS * 2 * 2 * sum(len({1, r, top}) * 2 for r in (2, 4))
     known = rows[(rows["r"] == 2) & rows["side"].str.startswith("delta_w")]
     np.testing.assert_allclose(known.loc[known["i"] >= known["j"], "phi"], 1, atol=1e-3)
     others = rows[(rows["run_id"] == random) & (rows["j"] == 4) & rows["top"]]
