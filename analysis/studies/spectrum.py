@@ -9,6 +9,7 @@ from analysis.spectrum_tables import named, ranks_summary, short_names
 
 BASE = True  # reads the pretrained weights
 MEASURED = (truncation_tables.FILE,)
+BY_RUN = ["settings", "r", "other_run_id", "chance_low"]  # what overlap.csv leaves to runs.csv, or to nobody
 
 
 def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
@@ -25,10 +26,11 @@ def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path
         ranks=named(found.ranks, names), angles=named(found.angles, names), overlap=named(found.overlap, names)
     )
     outputs = [study_dir / f"{name}.csv" for name in ("runs", "spectra", "ranks", "angles", "overlap", "table")]
-    frames = (spectra_table(found.spectra), found.ranks, found.angles, found.overlap, ranks_summary(found.ranks))
+    overlap = found.overlap.drop(columns=BY_RUN, errors="ignore")
+    frames = (spectra_table(found.spectra), found.ranks, found.angles, overlap, ranks_summary(found.ranks))
     runs[tables.RUNS_COLUMNS].to_csv(outputs[0], index=False)
     for frame, path in zip(frames, outputs[1:], strict=True):
-        frame.to_csv(path, index=False, float_format="%.5g")
+        frame.to_csv(path, index=False, float_format="%.4g")
     truncation = None
     if (study_dir / truncation_tables.FILE).exists():
         cut = runs[runs["label"].isin(["full", "lora"])]
