@@ -10,8 +10,8 @@ ENDS = {"delta_w_right": "input", "delta_w_left": "output"}
 
 
 def by_rank(rows: pd.DataFrame) -> pd.DataFrame:
-    """For each of KEYS: mean phi, its range over the layers' means, the mean by chance, and in how many of the n updates
-    (layers times seeds) it is above or below chance."""
+    """For each of KEYS: mean phi, its range over the layers' means, the mean by chance, and in how many of the n
+    updates (layers times seeds) it is above or below chance."""
     table = []
     for key, cells in rows.groupby(KEYS, sort=False):
         layers = cells.groupby("layer", sort=False)["phi"].mean()

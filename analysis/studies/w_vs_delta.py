@@ -40,8 +40,8 @@ class Grid(NamedTuple):
 
 
 def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
-    """Writes runs.csv, phi.csv (some i and j of delta_w's directions, of every run and site), table.csv, table.md, and the figures: fig8…
-    for each place, in four versions, and curves.png. Returns their paths.
+    """Writes runs.csv, phi.csv (some i and j of delta_w's directions, of every run and site), table.csv, table.md, and
+    the figures: fig8… for each place, in four versions, and curves.png. Returns their paths.
 
     base: as of `analysis.update_runs.load`. Raises InputError as that does, if an update is zero or not of LoRA, and if
     runs of one rank and seed differ in other settings.
