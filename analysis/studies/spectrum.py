@@ -9,7 +9,7 @@ from analysis.spectrum_tables import named, ranks_summary, short_names
 
 BASE = True  # reads the pretrained weights
 MEASURED = (truncation_tables.FILE,)
-BY_RUN = ["settings", "r", "other_run_id", "chance_low"]  # what overlap.csv leaves to runs.csv, or to nobody
+LEFT_OUT = ["settings", "r", "other_run_id", "chance_low"]  # of overlap.csv, which is large
 
 
 def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
@@ -26,7 +26,7 @@ def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path
         ranks=named(found.ranks, names), angles=named(found.angles, names), overlap=named(found.overlap, names)
     )
     outputs = [study_dir / f"{name}.csv" for name in ("runs", "spectra", "ranks", "angles", "overlap", "table")]
-    overlap = found.overlap.drop(columns=BY_RUN, errors="ignore")
+    overlap = found.overlap[[name for name in found.overlap if name not in LEFT_OUT]]
     frames = (spectra_table(found.spectra), found.ranks, found.angles, overlap, ranks_summary(found.ranks))
     runs[tables.RUNS_COLUMNS].to_csv(outputs[0], index=False)
     for frame, path in zip(frames, outputs[1:], strict=True):
