@@ -38,7 +38,7 @@ define measured
 endef
 
 .PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study weight-types \
-	amplification w-vs-delta spectrum forgetting table2 table3 table4 table13 table14 table15 low-data few-shot \
+	amplification w-vs-delta spectrum forgetting memory qlora memory-methods table2 table3 table4 table13 table14 table15 low-data few-shot \
 	rank-generation rank-data latency gradient-check claims report compare lint test bench clean
 .DEFAULT_GOAL := help
 
@@ -55,7 +55,7 @@ setup: $(READY) ## create .venv and install the pinned packages
 $(READY): requirements.lock pyproject.toml
 	@python3 -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	python3 -m venv .venv
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	DISABLE_CUDA=1 $(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
@@ -127,6 +127,19 @@ latency: $(READY) ## Table 1, Figure 5: one forward pass, merged and unmerged Lo
 
 gradient-check: $(READY) ## LoRA's gradients against autograd, the first step, FLOPs
 	$(call measured,gradients)
+
+memory: $(READY) ## what training costs in memory: planned, measured, and what fits on a card
+	$(if $(TASK),$(error $@ is about a model, not a task: leave TASK out))
+	@for part in steps options tables; do \
+	  $(PYTHON) -m experiments.memory.$$part --preset $(PRESET) --out $(RESULTS)/$(PRESET)/memory $(if $(MODEL),--model $(MODEL)) $(ARGS) || exit $$?; \
+	done
+	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/memory
+
+qlora: $(READY) ## QLoRA: base weights in 16, 8, 4 and 2 bits
+	$(call study,qlora,quantized_base,$(if $(TEXT),--text $(TEXT)) $(if $(filter smoke,$(PRESET)),--windows 4))
+
+memory-methods: $(READY) ## GaLore, BAdam and Freeze beside full fine-tuning and LoRA: quality, memory, rank of the update
+	$(call study,memory_methods)
 
 claims: $(READY) ## the scoreboard: what the studies of PRESET say of the claims of the paper and of guides
 	@$(PYTHON) -m analysis.claims $(RESULTS)/$(PRESET)

@@ -6,12 +6,14 @@ from typing import Any
 import pandas as pd
 
 FAMILIES = {
-    "full and partial": ("full", "ft_top2", "bitfit", "norm_only", "head_only", "frozen"),
+    "full and partial": (
+        "full", "galore", "badam", "freeze", "ft_top2", "bitfit", "norm_only", "head_only", "frozen",
+    ),
     "adapters": ("adapter_h", "adapter_l", "adapter_p", "adapter_d"),
     "prefixes": ("prefix_embed", "prefix_layer", "lora+prefix_embed", "lora+prefix_layer"),
     "LoRA: update rule": ("lora", "rslora", "dora", "lora_plus"),
     "LoRA: start": (
-        "kaiming", "orthogonal", "pissa", "lora_ga", "gaussian_b", "both_gaussian", "both_zero",
+        "kaiming", "orthogonal", "pissa", "lora_ga", "loftq", "gaussian_b", "both_gaussian", "both_zero",
     ),
     "others": (),
 }  # fmt: skip
@@ -24,12 +26,13 @@ _FIRST = ("r", "alpha", "weight_types", "modules", "lr_ratio", "l_p", "l_i", "bo
 
 
 def label(method: Mapping[str, Any]) -> str:
-    """The name of a method; LoRA's variants, which are fields of the method `lora`, have names of their own.
+    """The name of a method; LoRA's variants, which are fields of the method `lora`, have names of their own, and full
+    fine-tuning by another optimizer than AdamW has that of the optimizer.
 
     A run with several of them has several names: `dora+lora_plus`.
     """
     if method["name"] != "lora":
-        return str(method["name"])
+        return str(method.get("optimizer") or method["name"])
     ratio = method.get("lr_ratio") or _PLAIN["lr_ratio"]
     init, scaling = (str(method.get(field) or _PLAIN[field]) for field in ("init", "scaling"))
     parts = [
@@ -46,7 +49,7 @@ def settings(method: Mapping[str, Any]) -> str:
 
     Two methods that differ, differ in label or settings.
     """
-    hidden = _IN_LABEL if method["name"] == "lora" else ("name",)
+    hidden = _IN_LABEL if method["name"] == "lora" else ("name", "optimizer")
     fields = [field for field in _FIRST if field in method] + sorted(set(method) - set(_FIRST))
     parts = []
     for field in fields:

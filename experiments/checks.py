@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lora.config import InputError
+from lora.config import QUANTIZATIONS, InputError
 
 # Those of transformers.SchedulerType that need no settings of their own.
 SCHEDULES = (
@@ -18,11 +18,13 @@ SCHEDULES = (
     "constant_with_warmup",
     "inverse_sqrt",
 )
+WEIGHTS = ("full", "ft_top2", "freeze", "bitfit")  # methods that train what model.quantization freezes
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raises InputError, naming the field, for training, seed and tuning settings that cannot work."""
+    """Raises InputError, naming the field, for settings of training, tuning, runtime, quantization that cannot work."""
     training, tuning = config["training"], config["tuning"]
+    check_quantization(config["model"].get("quantization"), config["method"])
     if training["lr"] != "tuned":
         _number("training.lr", training["lr"], or_else=", or tuned")
     if training["head_lr"] is not None:
@@ -41,12 +43,29 @@ def check(config: Mapping[str, Any]) -> None:
         raise InputError(f"training.label_smoothing = {smoothing!r}: it must be a number from 0 to below 1, or null")
     if training["schedule"] not in SCHEDULES:
         raise InputError(f"training.schedule = {training['schedule']!r}: choose from {', '.join(SCHEDULES)}")
+    checkpointing = config["runtime"]["checkpointing"]
+    if not isinstance(checkpointing, bool):
+        raise InputError(f"runtime.checkpointing = {checkpointing!r}: it must be true or false")
     _whole("seed", config["seed"], 0)
     if not isinstance(tuning["lr_grid"], list) or not tuning["lr_grid"]:
         raise InputError(f"tuning.lr_grid = {tuning['lr_grid']!r}: it must be a list of numbers, e.g. [1e-3,3e-3]")
     for lr in tuning["lr_grid"]:
         _number("tuning.lr_grid", lr)
     _whole("tuning.extend", tuning["extend"], 0)
+
+
+def check_quantization(kind: object, method: Mapping[str, Any]) -> None:
+    """Raises InputError if `kind` is no model.quantization, or freezes what `method` trains."""
+    if kind is None:
+        return
+    if kind not in QUANTIZATIONS:
+        raise InputError(f"model.quantization = {kind}: choose from {', '.join(QUANTIZATIONS)}, or null")
+    training = set(str(method["name"]).split("+")).intersection(WEIGHTS)
+    if training:
+        raise InputError(
+            f"model.quantization = {kind} freezes the linear layers, which method {training.pop()} trains, weights or "
+            "biases: choose a method that adds parameters, such as lora"
+        )
 
 
 def _is_number(value: object) -> bool:

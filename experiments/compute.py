@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
-from experiments import methods, tasks
+from experiments import methods, quantization, tasks
 from experiments import problem as problems
 from experiments.models import choose_runtime
 from experiments.training import train
 from lora import io
+from lora.config import InputError
 from lora.inject import trainable_parameters
 
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
@@ -31,27 +33,49 @@ COLUMNS = ("step", "epoch", "split", "loss", "lr", "tokens", "metric")
 
 
 class PeakMemory:
-    """Peak memory in bytes since it was made: allocated memory on CUDA, the process's resident size elsewhere."""
+    """Peak memory in bytes since it was made: allocated memory on CUDA, the process's resident size elsewhere.
+
+    `before` is what was held when it was made, 0 where the system does not say.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device, self.before = device, 0
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+            self.before = torch.cuda.memory_allocated(device)
         elif sys.platform == "linux":
             gc.collect()
             with contextlib.suppress(OSError, AttributeError):  # other C libraries than glibc have no malloc_trim
                 ctypes.CDLL(None).malloc_trim(0)  # what an earlier run in this process has freed is not this one's
             with contextlib.suppress(OSError):  # some containers mount /proc read-only
                 Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc(5)
+            self.before = _status("VmRSS")
 
     def read(self) -> int:
         """Bytes. Where the system cannot reset it (macOS, a read-only /proc) it is the peak of the whole process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         if sys.platform == "linux":
-            line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-            return int(line.split()[1]) * 1024
+            return _status("VmHWM")
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _status(field: str) -> int:
+    """A size of this process in bytes, of /proc/self/status."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Let the layers of `model` compute their activations again in the backward pass, with the same random numbers,
+    while it trains; evaluation and generation stay as they are. Raises InputError for a model that cannot."""
+    try:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"runtime.checkpointing = true is not possible: {reason}; set it to false") from error
+    # transformers asks for gradients of the embeddings too, for reentrant checkpoints: frozen layers would need them.
+    model.disable_input_require_grads()
 
 
 def compute(config: Mapping[str, Any], folder: Path) -> None:
@@ -74,10 +98,12 @@ def compute(config: Mapping[str, Any], folder: Path) -> None:
         problem.backward(problem.rows["train"][:CALIBRATION], training["batch_size"])
 
     methods.apply(model, method, heads, backward)
+    if run["checkpointing"]:
+        checkpoint_activations(model)
     groups = methods.parameter_groups(model, method, heads, training["lr"], training["head_lr"])
     history: list[dict[str, Any]] = []
     try:
-        trained = train(problem, groups, training, config["seed"], history)
+        trained = train(problem, groups, training, config["seed"], history, method=method, memory=peak.read)
     finally:
         with (folder / "history.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
@@ -91,11 +117,12 @@ def compute(config: Mapping[str, Any], folder: Path) -> None:
     io.save(model, folder / "adapter")
     results = {
         "trainable_params": sum(parameter.numel() for parameter in trainable_parameters(model).values()),
-        "total_params": sum(parameter.numel() for parameter in model.parameters()),
+        "total_params": quantization.size(model).numbers,
         "train_examples": len(problem.rows["train"]),
         "train_seconds": trained.seconds,
         "tokens_per_second": trained.tokens / trained.seconds if groups else None,
         "peak_memory_bytes": peak.read(),
+        "training_memory_bytes": None if trained.memory is None else trained.memory - peak.before,
         "main_metric": problem.metric,
         "validation_metric": problem.validation_metric,
         "metrics": [

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tqdm.auto import tqdm
 
 from experiments import measured
-from experiments.arguments import whole
+from experiments.arguments import Parser, whole
 from experiments.measured import Results, Run
 from experiments.progress import report
 from lora.config import InputError
@@ -159,13 +159,19 @@ def _measure(run: Run, left: Sequence[Text], results: Results, base: dict[str, R
         results.add([run.names | row], "run_id", "text")
 
 
+def parser(name: str, description: str) -> Parser:
+    """The command line of a measurement that reads held-out text: `measured.parser`, and which text."""
+    made = measured.parser(name, description)
+    made.add_argument("--text", type=Path, help="a file of your own, plain text in UTF-8, beside the corpora")
+    made.add_argument("--windows", type=whole, default=64, help="of each text, at most (default: 64)")
+    made.add_argument("--tokens", type=whole, default=256, help="of a window (default: 256)")
+    return made
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry: see `measured.finish`."""
-    parser = measured.parser("forgetting", __doc__.splitlines()[0])
-    parser.add_argument("--text", type=Path, help="a file of your own, plain text in UTF-8, beside the corpora")
-    parser.add_argument("--windows", type=whole, default=64, help="of each text, at most (default: 64)")
-    parser.add_argument("--tokens", type=whole, default=256, help="of a window (default: 256)")
-    return measured.finish(lambda: measure(parser.parse_intermixed_args(arguments)))
+    options = parser("forgetting", __doc__.splitlines()[0])
+    return measured.finish(lambda: measure(options.parse_intermixed_args(arguments)))
 
 
 if __name__ == "__main__":

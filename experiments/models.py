@@ -1,4 +1,4 @@
-"""Load a pretrained model and its tokenizer in the precision that is fast here."""
+"""Load a pretrained model and its tokenizer, in the precision that is fast here or quantised."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 
-from experiments import assets
+from experiments import assets, quantization
 from experiments.tasks import TaskData
 from lora.config import InputError
 
@@ -98,7 +98,8 @@ def load_classifier(
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """A pretrained model with a new classification (or one-output regression) head, drawn from torch's current seed.
 
-    The body is in `runtime.dtype`, the head in fp32. Raises InputError if the model cannot be found or read.
+    The body is in `runtime.dtype`, or quantised where the model's config says so, the head in fp32. Raises InputError
+    if the model cannot be found, read or quantised.
     """
     options = {
         "num_labels": len(data.label_names) or 1,
@@ -113,11 +114,21 @@ def load_classifier(
 def load_language_model(
     model: Mapping[str, Any], runtime: Runtime
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
-    """A pretrained causal language model in `runtime.dtype`. Raises InputError if it is none, or cannot be read."""
+    """A pretrained causal language model in `runtime.dtype`, or quantised where its config says so.
+
+    Raises InputError if it is none, or cannot be read or quantised.
+    """
     network, tokenizer = _load(transformers.AutoModelForCausalLM, model, runtime, {})
     if hasattr(network.base_model, "encoder"):
         raise InputError(f"model {model['path']} is a {network.config.model_type} model, which does not write text")
     return network, tokenizer
+
+
+def load_body(
+    model: Mapping[str, Any], runtime: Runtime
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    """A pretrained body without any head, as `load_language_model` loads one with. Raises InputError as that."""
+    return _load(transformers.AutoModel, model, runtime, {})
 
 
 def _load(
@@ -144,4 +155,6 @@ def _load(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     network.config.pad_token_id = tokenizer.pad_token_id
+    if model.get("quantization") is not None:
+        quantization.quantize(network, model["quantization"], runtime.device)
     return network.to(runtime.device), tokenizer

@@ -57,8 +57,9 @@ def _summary(defined: Mapping[str, Any], store: Store, identifier: str) -> str:
     validation, test = abs(store.validation_score(identifier)), store.main_scores(identifier)["test"]
     watched = metrics.get("validation_metric", metrics["main_metric"])
     what = " ".join(f"{key}={value}" for key, value in method.items() if key != "name" and value)
+    model = " ".join(filter(None, (defined["model"]["name"], defined["model"].get("quantization"))))
     return (
-        f"{identifier}  {defined['model']['name']} {defined['task']['name']} {method['name']} {what}"
+        f"{identifier}  {model} {defined['task']['name']} {method['name']} {what}"
         f" lr={defined['training']['lr']:g} seed={defined['seed']}: "
         f"validation {watched} {validation:.4f}, test {metrics['main_metric']} {test:.4f}; "
         f"{metrics['train_seconds']:.0f} s"

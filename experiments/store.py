@@ -24,20 +24,22 @@ DEFINING = ("model", "task", "method", "training", "seed")
 
 def definition(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a resolved config that defines a run's result. The user's own files count by content, not place, and
-    a training field that is null does not count.
+    a training field or a model's quantization that is null does not count.
 
     Raises InputError for a data file or folder that is not there.
     """
     defined = {key: config[key] for key in DEFINING} | {"recipe": RECIPE}
     defined["training"] = {key: value for key, value in config["training"].items() if value is not None}
+    model = {key: value for key, value in config["model"].items() if key != "quantization" or value is not None}
+    defined["model"] = model
     task = tasks.resolve(config["task"])
     defined["task"] = {
         key: value for key, value in task.items() if "data_sha256" not in task or key not in tasks.PATH_FIELDS
     }
-    folder = Path(config["model"]["path"]).expanduser()
+    folder = Path(model["path"]).expanduser()
     if folder.is_dir():
-        name = folder.name if config["model"]["name"] == config["model"]["path"] else config["model"]["name"]
-        defined["model"] = {**config["model"], "name": name, "path": f"fingerprint:{fingerprint(folder)}"}
+        name = folder.name if model["name"] == model["path"] else model["name"]
+        defined["model"] = {**model, "name": name, "path": f"fingerprint:{fingerprint(folder)}"}
     return defined
 
 

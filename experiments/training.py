@@ -1,10 +1,10 @@
-"""The training loop: AdamW, a schedule, batches of similar length, and a history of what happened."""
+"""The training loop: an optimizer, a schedule, batches of similar length, and a history of what happened."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -13,16 +13,19 @@ from tqdm.auto import tqdm
 from transformers import get_scheduler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from experiments import optimizers
 from experiments.problem import Problem, Rows
 from experiments.store import DivergedError
 
 
 class Trained(NamedTuple):
-    """Seconds of training steps alone, real tokens trained on (no padding), validation scores of the last epoch."""
+    """Seconds of training steps alone, real tokens trained on (no padding), validation scores of the last epoch, and
+    what `memory` said after the steps of the first, before anything was evaluated."""
 
     seconds: float
     tokens: int
     validation: dict[str, float]
+    memory: int | None = None
 
 
 def train(
@@ -32,14 +35,18 @@ def train(
     seed: int,
     history: list[dict[str, Any]],
     progress: bool = True,
+    method: Mapping[str, Any] | None = None,
+    memory: Callable[[], int] | None = None,
 ) -> Trained:
-    """Train the model of `problem`; `groups` are the optimizer's: its parameters and their learning rates.
+    """Train the model of `problem`; `groups` are the optimizer's: its parameters and their learning rates. The
+    optimizer is AdamW, unless `method` asks for another.
 
     A batch is `training.batch_size` rows, computed in `training.accumulate` parts; its gradient is that of the mean
     loss over all of it. Appends to `history` a row a step, and a row an epoch for validation. Without groups nothing is
     trained, and validation data are scored once.
 
-    Raises DivergedError when the loss is not finite, after the row that says at which step.
+    Raises DivergedError when the loss is not finite, after the row that says at which step, and InputError as
+    `experiments.optimizers.make`.
     """
     if not groups:
         return Trained(0.0, 0, problem.evaluate("validation").scores)
@@ -49,12 +56,13 @@ def train(
     data = cast("Dataset[dict[str, Any]]", rows)  # a list has all that a DataLoader asks of a Dataset
     loader = DataLoader(data, batch_size, sampler=sampler, collate_fn=list)
     parameters = [parameter for group in groups for parameter in group["params"]]
-    optimizer = torch.optim.AdamW(groups, weight_decay=training["weight_decay"], fused=True)
     steps = len(loader) * training["epochs"]
+    optimizer = optimizers.make(problem.model, groups, method or {}, training, seed, steps)
     warmup = training.get("warmup_steps") or math.ceil(steps * training["warmup_ratio"])
     scheduler = get_scheduler(training["schedule"], optimizer, warmup, steps)
     seconds, tokens, step = 0.0, 0, 0
     scores: dict[str, float] = {}
+    taken: int | None = None
     with tqdm(total=steps, desc="run", unit="step", leave=False, disable=None if progress else True) as bar:
         for epoch in range(1, training["epochs"] + 1):
             problem.model.train()
@@ -75,6 +83,8 @@ def train(
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             seconds += time.perf_counter() - started
+            if epoch == 1 and memory:
+                taken = memory()
             scores = problem.evaluate("validation").scores
             if not math.isfinite(scores["loss"]):
                 at = f"step {step} of {steps}"
@@ -82,7 +92,9 @@ def train(
             history.append(
                 {**row, "split": "validation", "loss": scores["loss"], "metric": scores[problem.validation_metric]}
             )
-    return Trained(seconds, tokens, scores)
+    for parameter in parameters:  # BAdam leaves its last block alone with gradients, but has trained all
+        parameter.requires_grad_(True)
+    return Trained(seconds, tokens, scores, taken)
 
 
 def _backward(problem: Problem, batch: Rows, training: Mapping[str, Any]) -> float:

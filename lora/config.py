@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 
 WEIGHT_TYPES = ("q", "k", "v", "o", "up", "gate", "down")
 INITS = ("gaussian", "kaiming", "gaussian_b", "both_gaussian", "both_zero", "orthogonal", "pissa", "lora_ga")
+QUANTIZED_INITS = ("loftq",)  # for quantised base weights alone
 RESIDUAL_INITS = ("pissa", "lora_ga")  # B A starts elsewhere than at 0: its start is taken out of the base weight
 SCALINGS = ("standard", "rslora")
+QUANTIZATIONS = ("nf4", "int8", "int2")  # of base weights: see `lora.quantized`
 
 
 class InputError(ValueError):
@@ -26,7 +28,8 @@ class LoRAConfig:
     weight_types which of q k v o up gate down get an adapter; the architecture says which modules these are.
     modules      glob patterns of further modules by name, e.g. "*.lm_head"; the whole module gets one adapter.
     layers       indices of the layers that get adapters; None means all.
-    init         `gaussian`: A ~ N(0, 1/k), B = 0 (the paper); the others: see `lora.init.start`.
+    init         `gaussian`: A ~ N(0, 1/k), B = 0 (the paper); the others: see `lora.init.start` and, for quantised
+                 base weights, `lora.loftq`.
     scaling      see alpha.
     dora         the update is DoRA's: its direction is LoRA's, and each row has a trained magnitude (`lora.dora`).
 
@@ -73,12 +76,12 @@ class LoRAConfig:
         for layer in self.layers or ():
             if isinstance(layer, bool) or not isinstance(layer, int):
                 raise InputError(f"layer {layer!r}: layers are given as whole numbers, counted from 0")
-        for field, choices in (("init", INITS), ("scaling", SCALINGS)):
+        for field, choices in (("init", (*INITS, *QUANTIZED_INITS)), ("scaling", SCALINGS)):
             if getattr(self, field) not in choices:
                 raise InputError(f"unknown {field} {getattr(self, field)!r}: choose from {', '.join(choices)}")
         if not isinstance(self.dora, bool):
             raise InputError(f"dora = {self.dora!r}: it must be true or false")
-        if self.init in RESIDUAL_INITS and self.dora:
+        if self.init in (*RESIDUAL_INITS, *QUANTIZED_INITS) and self.dora:
             raise InputError(f"init {self.init} is not for DoRA, which starts at the pretrained directions: choose one")
         if self.init in RESIDUAL_INITS and self.dropout:
             raise InputError(f"init {self.init} needs dropout = 0, not {self.dropout}: A and B start with a part of W0")

@@ -20,7 +20,8 @@ def start(init: str, w0: Tensor, r: int, scaling: float, gradient: Tensor | None
     `both_gaussian`: A and B as each of these draws it, so that B A is noise on top of W0.
     `both_zero`: A = B = 0, a saddle: dL/dA = s B^T G and dL/dB = s G A^T are zero, and stay so.
     `orthogonal`: A has orthonormal rows; B = 0.
-    `pissa`, `lora_ga`: see these modules; the base weight is to become W0 - scaling * B A.
+    `pissa`, `lora_ga`: see these modules; the base weight is to become W0 - scaling * B A. Not here: `lora.loftq`,
+        which finds A and B together with a quantised base weight.
 
     Drawn on the CPU, so that a seed gives the same start on every device. Raises InputError as `lora_ga.start`.
     """

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from torch import Tensor, nn
 
-from lora import lora_ga
+from lora import lora_ga, quantized
 from lora.config import InputError, LoRAConfig
 from lora.layer import LoRALayer, Part
 from lora.targets import Place, find_places
+
+Weights = Callable[[], Mapping[str, Tensor]]  # module -> its weight (d, k) before quantisation
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALayer]]:
@@ -24,8 +26,9 @@ def attach(
     dropout: float = 0.0,
     init: str = "gaussian",
     gradients: Mapping[str, Tensor] | None = None,
+    pretrained: Weights | None = None,
 ) -> None:
-    """Wrap the modules of `places`, in place. `gradients` by module are for the init lora_ga.
+    """Wrap the modules of `places`, in place. `gradients` by module are for the init lora_ga, `pretrained` for loftq.
 
     Raises InputError if the model has adapters already or lacks a module, or for the reasons of `LoRALayer`.
     """
@@ -38,10 +41,13 @@ def attach(
     for name in parts:
         if name not in modules:
             raise InputError(f"the model has no module {name}")
+    gradients = gradients or {}
+    weights = pretrained() if init == "loftq" and pretrained is not None else {}
     layers: dict[str, LoRALayer] = {}
     try:
         for name, group in parts.items():
-            layers[name] = LoRALayer(modules[name], tuple(group), dropout, init, (gradients or {}).get(name))
+            own = gradients.get(name), weights.get(name)
+            layers[name] = LoRALayer(modules[name], tuple(group), dropout, init, *own)
     except BaseException:
         for layer in layers.values():
             layer.original()
@@ -51,24 +57,33 @@ def attach(
         model.set_submodule(name, layer)
 
 
-def inject(model: nn.Module, config: LoRAConfig, backward: Callable[[], None] | None = None) -> None:
+def inject(
+    model: nn.Module,
+    config: LoRAConfig,
+    backward: Callable[[], None] | None = None,
+    pretrained: Weights | None = None,
+) -> None:
     """Put the adapters of `config` into `model`. Its outputs do not change, to rounding, unless both A and B start
-    Gaussian (`both_gaussian`). This freezes nothing: see `freeze`.
+    Gaussian (`both_gaussian`), or, with loftq, near the model before quantisation. This freezes nothing: see `freeze`.
 
     `backward` is for the init lora_ga and unused by the others: it runs the model forward and the training loss
     backward, on one or more batches for calibration. It need not see to which parameters need gradients, nor clear any.
+    `pretrained` is for the init loftq, and called by no other: it gives the weights from before quantisation.
 
     Raises InputError for the reasons of `find_places`, `attach` and `lora_ga`; the model is then as it was.
     """
     places = find_places(model, config)
+    for place in places:
+        quantized.check_start(model.get_submodule(place.module), config.init)
     gradients = None
     if config.init == "lora_ga" and backward is not None:
         gradients = lora_ga.gradients(model, [place.module for place in places], backward)
-    attach(model, places, config.dropout, config.init, gradients)
+    attach(model, places, config.dropout, config.init, gradients, pretrained)
 
 
 def eject(model: nn.Module) -> None:
-    """Put the original modules back: the model is bit-identical to the one before `inject`."""
+    """Put the original modules back: the model is bit-identical to the one before `inject`, but for the init loftq,
+    whose quantised weights stay."""
     for name, layer in list(lora_layers(model)):
         model.set_submodule(name, layer.original())
 
@@ -102,7 +117,7 @@ def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 def freeze(model: nn.Module, trained: Iterable[str] = ()) -> None:
     """Train A, B and m of every adapter and the modules or parameters named in `trained` (heads); freeze the rest.
 
-    Raises InputError if a name in `trained` is no module or parameter of the model.
+    Raises InputError if a name in `trained` is no module or parameter of the model, or is quantised.
     """
     base = base_parameters(model)
     chosen = {name: [key for key in base if key == name or key.startswith(f"{name}.")] for name in trained}
@@ -113,6 +128,8 @@ def freeze(model: nn.Module, trained: Iterable[str] = ()) -> None:
     for parameter in itertools.chain(base.values(), kept):
         parameter.requires_grad_(False)
     for key in itertools.chain(*chosen.values()):
+        if not base[key].is_floating_point():
+            raise InputError(f"{key} is to be trained, but it is quantised: its codes have no gradient")
         base[key].requires_grad_(True)
     for _, layer in lora_layers(model):
         for side in (layer.lora_A, layer.lora_B, layer.lora_m):

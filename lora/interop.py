@@ -24,7 +24,7 @@ from lora.foreign import (
 )
 from lora.inject import base_parameters, lora_layers
 from lora.io import Target, fill
-from lora.layer import Part, turned
+from lora.layer import Part, shape
 from lora.targets import find_places, weight_type_of
 from lora.tensor_files import open_tensors
 
@@ -52,7 +52,7 @@ def save_peft(model: nn.Module, folder: Path | str, base_model: str = "") -> Non
         first = layer.parts[0].scaling
         matrices = [layer.matrices(part.name) for part in layer.parts]
         A = torch.cat([A for A, _ in matrices])
-        B = A.new_zeros(len(turned(layer.base, layer.weight)), len(A))
+        B = A.new_zeros(shape(layer.base)[0], len(A))
         columns = torch.split(B, [len(A) for A, _ in matrices], dim=1)  # views: what is written here is written in B
         for part, (_, own), column in zip(layer.parts, matrices, columns, strict=True):
             column[part.rows] = own * (part.scaling / first)

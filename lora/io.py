@@ -7,6 +7,11 @@ adapter.safetensors   `<module>.<weight_type>.lora_A` (r, k), `….lora_B` (d, r
 Adapters that started from pissa or lora_ga are stored as what they are to the pretrained W0: ordinary LoRA of rank 2r,
 or of rank min(d, k) should that be smaller (`LoRALayer.matrices`). Loading gives this LoRA: the same outputs from more
 parameters.
+
+Adapters of a quantised model are stored as all others, and W0 is what its codes stand for: they can be loaded onto the
+model before quantisation, or quantised in another way, where the norms of W0 agree to 1 %. (They do with nf4 and int8,
+but with int2 they do not.) Those that started from loftq belong to the weights that it has quantised, which loading
+makes again.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lora.config import InputError
-from lora.inject import attach, base_parameters, eject, lora_layers
+from lora.inject import Weights, attach, base_parameters, eject, lora_layers
 from lora.targets import layer_of, make_place
 from lora.tensor_files import open_tensors
 
@@ -69,6 +74,7 @@ class Adapter(NamedTuple):
     folder: Path
     targets: list[Target]
     trained_parameters: list[str]
+    init: str = "gaussian"  # or loftq
 
     def tensors(self, target: Target) -> tuple[Tensor, ...]:
         """A (r, k), B (d, r) and, with DoRA, m (d,), fp32. Raises InputError if the file is damaged."""
@@ -134,7 +140,9 @@ def save(model: nn.Module, folder: Path | str) -> None:
     for entry in entries:
         if not entry["dora"]:  # written only where it holds: plain adapters stay readable for versions without DoRA
             del entry["dora"]
-    content = {"format": FORMAT, "targets": entries, "trained_parameters": sorted(others)}
+    content: dict[str, Any] = {"format": FORMAT, "targets": entries, "trained_parameters": sorted(others)}
+    if any(layer.loftq for _, layer in lora_layers(model)):
+        content["init"] = "loftq"
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(content, indent=1))
@@ -148,16 +156,22 @@ def read(folder: Path | str) -> Adapter:
         raise InputError(f"{folder / CONFIG} is damaged or of another version (its format is not {FORMAT})")
     try:
         targets = [Target(**{**entry, "shape": tuple(entry["shape"])}) for entry in content["targets"]]
-        return Adapter(folder, targets, list(content["trained_parameters"]))
+        return Adapter(folder, targets, list(content["trained_parameters"]), content.get("init", "gaussian"))
     except (KeyError, TypeError) as error:
         raise InputError(f"{folder / CONFIG} is damaged ({error})") from error
 
 
 @torch.no_grad()
 def fill(
-    model: nn.Module, adapters: Mapping[Target, tuple[Tensor, ...]], parameters: Mapping[str, Tensor], source: str
+    model: nn.Module,
+    adapters: Mapping[Target, tuple[Tensor, ...]],
+    parameters: Mapping[str, Tensor],
+    source: str,
+    init: str = "gaussian",
+    pretrained: Weights | None = None,
 ) -> None:
-    """Attach `adapters` (A, B and, with DoRA, m) to `model` and copy `parameters` into it.
+    """Attach `adapters` (A, B and, with DoRA, m) to `model` and copy `parameters` into it. `init` and `pretrained` are
+    of `attach`: loftq quantises the weights anew.
 
     Raises InputError, naming `source`, if a module or parameter does not exist, a shape differs, or W0 is not the one
     trained on; the model is then as it was.
@@ -172,7 +186,8 @@ def fill(
     for target, tensors in adapters.items():
         target.check(tensors, source)
     try:
-        attach(model, [make_place(model, t.module, t.weight_type, t.r, t.scaling, t.dora) for t in adapters])
+        places = [make_place(model, t.module, t.weight_type, t.r, t.scaling, t.dora) for t in adapters]
+        attach(model, places, init=init, pretrained=pretrained)
     except InputError as error:
         raise InputError(f"{source} does not fit this model: {error}") from error
     here = {target.key: (target, ours) for target, ours in _targets(model).items()}
@@ -192,11 +207,13 @@ def fill(
         own[name].copy_(tensor)
 
 
-def load(model: nn.Module, folder: Path | str) -> None:
-    """Attach the adapter of `folder` to `model`, with every other parameter that was trained (heads).
+def load(model: nn.Module, folder: Path | str, pretrained: Weights | None = None) -> None:
+    """Attach the adapter of `folder` to `model`, with every other parameter that was trained (heads). `pretrained` is
+    as of `lora.inject.inject`.
 
     Raises InputError if the adapter is damaged or is for another model; the model is then as it was.
     """
     adapter = read(folder)
     adapters = {target: adapter.tensors(target) for target in adapter.targets}
-    fill(model, adapters, read_tensors(adapter.folder / WEIGHTS, adapter.trained_parameters), str(folder))
+    parameters = read_tensors(adapter.folder / WEIGHTS, adapter.trained_parameters)
+    fill(model, adapters, parameters, str(folder), adapter.init, pretrained)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +11,20 @@ from torch.nn import functional
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
-from lora import dora
+from lora import dora, loftq, quantized
 from lora.config import RESIDUAL_INITS, InputError
 from lora.init import start
 
 
 def adaptable(module: nn.Module) -> bool:
-    """Linear, Conv1D or Embedding in floating point, as long as h = W0 x + bias is what it computes.
+    """Linear, Conv1D or Embedding in floating point, or a quantised linear layer (`lora.quantized`), as long as
+    h = W0 x + bias is what it computes.
 
     Embedding's subclasses compute something else (Gemma's scales its output), and the output projection of
     nn.MultiheadAttention is never called: only its weight is read.
     """
+    if quantized.is_quantized(module):
+        return True
     linear = isinstance(module, nn.Linear | Conv1D) and not isinstance(module, NonDynamicallyQuantizableLinear)
     return (linear or type(module) is nn.Embedding) and cast(Tensor, module.weight).is_floating_point()
 
@@ -47,6 +50,14 @@ def turned(base: nn.Module, weight: Tensor) -> Tensor:
     return weight if isinstance(base, nn.Linear) else weight.T
 
 
+def shape(base: Any) -> tuple[int, int]:
+    """(d, k) of the weight of an adaptable module, which may be on the meta device."""
+    if quantized.is_quantized(base):
+        return base.out_features, base.in_features
+    d, k = turned(base, base.weight).shape
+    return d, k
+
+
 class LoRALayer(nn.Module):
     """h = W0 x + bias + sum over parts of scaling * B A x on the part's rows (Hu et al. 2021, eq. 3).
 
@@ -59,6 +70,10 @@ class LoRALayer(nn.Module):
     A0 and B0 are the starts of A and B, so that the layer starts at W0. `gradient` is what lora_ga starts from: dL/dW0,
     of the weight's own shape.
 
+    The base may be quantised: W0 is then what its codes stand for (QLoRA). `merge` puts a floating-point Linear in its
+    place, `unmerge` itself. With the start loftq it is quantised anew, for good, and that is W0 from then on;
+    `pretrained` (d, k) is the weight before any quantisation, which it starts from.
+
     Raises InputError if a rank is above min(d, k), if the base module is of a kind that cannot be adapted, and for the
     reasons of the variants.
     """
@@ -70,14 +85,19 @@ class LoRALayer(nn.Module):
         dropout: float = 0.0,
         init: str = "gaussian",
         gradient: Tensor | None = None,
+        pretrained: Tensor | None = None,
     ) -> None:
         super().__init__()
         if not adaptable(base):
-            raise InputError(f"cannot adapt a {type(base).__name__}: only Linear, Conv1D, Embedding in floating point")
+            raise InputError(
+                f"cannot adapt a {type(base).__name__}: only Linear, Conv1D, Embedding in floating point, and linear "
+                f"layers that are quantised as {', '.join(quantized.KINDS)}"
+            )
+        quantized.check_start(base, init)
         if isinstance(base, nn.Embedding) and (init in RESIDUAL_INITS or any(part.dora for part in parts)):
             variant = f"init {init}" if init in RESIDUAL_INITS else "DoRA"
             raise InputError(f"{variant} is for Linear and Conv1D, not for an Embedding: adapt that without it")
-        self.base = base
+        self.base = quantized.check(base) if quantized.is_quantized(base) else base
         self.parts = parts
         self.dropout = nn.Dropout(dropout)
         self.lora_A = nn.ParameterDict()
@@ -85,20 +105,32 @@ class LoRALayer(nn.Module):
         self.lora_m = nn.ParameterDict()
         self.merged = False  # True between `merge` and `unmerge`
         self.residual = init in RESIDUAL_INITS
+        self.loftq = init == "loftq"
         # Weights that another has replaced in the base, W0 first; the tuple keeps them out of this module's parameters
         self.kept: tuple[nn.Parameter, ...] = ()
+        self.kept_base: tuple[nn.Module, ...] = ()  # the quantised base, between `merge` and `unmerge`
         for part in parts:
             if isinstance(part.rows, Tensor):
                 self.register_buffer(f"rows_{part.name}", part.rows, persistent=False)
-            w0 = self.w0(part)
-            d, k = w0.shape
+        whole = self._whole().detach()
+        for part in parts:
+            d, k = whole[self._rows(part)].shape
             if not 1 <= part.r <= min(d, k):
                 raise InputError(f"rank r = {part.r} for {part.name}: it must be between 1 and min(d, k) = {min(d, k)}")
-            own_gradient = None if gradient is None else turned(base, gradient)[self._rows(part)]
-            A, B = start(init, w0, part.r, part.scaling, own_gradient)
+        if self.loftq:
+            blocks = [loftq.Block(self._rows(part), part.r, part.scaling) for part in parts]
+            self.base, starts = loftq.start(base, pretrained, blocks)
+            whole = self._whole()
+        else:
+            gradients = [None if gradient is None else turned(base, gradient)[self._rows(part)] for part in parts]
+            starts = [
+                start(init, whole[self._rows(part)], part.r, part.scaling, own)
+                for part, own in zip(parts, gradients, strict=True)
+            ]
+        for part, (A, B) in zip(parts, starts, strict=True):
             self.lora_A[part.name], self.lora_B[part.name] = nn.Parameter(A), nn.Parameter(B)
             if part.dora:
-                self.lora_m[part.name] = nn.Parameter(dora.start(w0))
+                self.lora_m[part.name] = nn.Parameter(dora.start(whole[self._rows(part)]))
         if self.residual:
             residual = self.weight.detach().to(torch.float32, copy=True)
             for part in parts:
@@ -115,7 +147,14 @@ class LoRALayer(nn.Module):
 
     def w0(self, part: Part) -> Tensor:
         """The pretrained weight (d, k) under one part, whatever the base module holds."""
-        return turned(self.base, (*self.kept, self.weight)[0].detach())[self._rows(part)]
+        return self._whole().detach()[self._rows(part)]
+
+    def _whole(self) -> Tensor:
+        """W0 (d, k), of all rows, with its gradient if it has one."""
+        base = (*self.kept_base, self.base)[0]
+        if quantized.is_quantized(base):
+            return quantized.dequantize(base)
+        return turned(base, (*self.kept, self.weight)[0])
 
     def _rows(self, part: Part) -> slice | Tensor:
         return getattr(self, f"rows_{part.name}") if isinstance(part.rows, Tensor) else part.rows
@@ -137,15 +176,17 @@ class LoRALayer(nn.Module):
                 update = (g - 1).to(h.dtype) * self._without_bias(dropped, h, part) + g.to(h.dtype) * update
             if update.shape == h.shape:
                 h = h + update
-            else:
-                h[..., self._rows(part)] += update
+                continue
+            if quantized.is_quantized(self.base):
+                h = h.clone()  # what a library's own function returns must not be written into
+            h[..., self._rows(part)] += update
         return h
 
     def _without_bias(self, x: Tensor, h: Tensor, part: Part) -> Tensor:
         """W0 x on the part's rows: x after dropout, as V is one matrix in DoRA; without dropout h has it already."""
         rows = self._rows(part)
         if self.training and self.dropout.p > 0:
-            return functional.linear(x, turned(self.base, self.weight)[rows].to(x.dtype))
+            return functional.linear(x, self._whole()[rows].to(x.dtype))
         bias = cast("Tensor | None", self.base.bias)
         return h[..., rows] - (0.0 if bias is None else bias[rows].to(h.dtype))
 
@@ -183,33 +224,48 @@ class LoRALayer(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Put W0 + delta_w, summed in fp32, in W0's place (paper, section 4.1: no extra latency). Idempotent."""
+        """Put W0 + delta_w, summed in fp32, in W0's place (paper, section 4.1: no extra latency). Idempotent.
+
+        In place of a quantised base there is a Linear then, in the precision in which it computes, and more memory.
+        """
         if self.merged:
             return
-        total = (*self.kept, self.weight)[0].to(torch.float32, copy=True)
+        w0 = self._whole()
+        total = w0.to(torch.float32, copy=True)
         for part in self.parts:
-            turned(self.base, total)[self._rows(part)] += self.delta_w(part.name)
-        self._replace(total)
+            total[self._rows(part)] += self.delta_w(part.name)
+        if quantized.is_quantized(self.base):
+            self.kept_base = (self.base,)
+            self.base = quantized.linear(total.to(w0.dtype), cast("Tensor | None", self.base.bias))
+        else:
+            self._replace(turned(self.base, total))
         self.merged = True
 
     def unmerge(self) -> None:
-        """Put the weight from before `merge` itself back. Idempotent."""
-        if self.merged:
+        """Put the weight from before `merge` itself back, or the quantised base. Idempotent."""
+        if not self.merged:
+            return
+        if self.kept_base:
+            self.base, self.kept_base = self.kept_base[0].train(self.training), ()
+        else:
             *kept, self.base.weight = self.kept
-            self.kept, self.merged = tuple(kept), False
+            self.kept = tuple(kept)
+        self.merged = False
 
     def original(self) -> nn.Module:
         """The base module with W0 itself in it, as it was before it was adapted."""
+        self.unmerge()
         if self.kept:
-            self.base.weight, *_ = self.kept
-            self.kept, self.merged = (), False
+            (self.base.weight,), self.kept = self.kept, ()
         return self.base
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LoRALayer:
-        """What `to`, `half` and the like do to parameters, done to the weights that are kept."""
+        """What `to`, `half` and the like do to parameters, done to what is kept."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for weight in self.kept:
             weight.data = fn(weight.data)
+        for base in self.kept_base:
+            base._apply(fn)  # type: ignore[no-untyped-call]
         return self
 
     def extra_repr(self) -> str:  # noqa: D102 (as in nn.Module)

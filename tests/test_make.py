@@ -72,6 +72,7 @@ def test_the_two_commands(results: Path) -> None:
         ("init-study", "init", ["init"]),
         ("rank-data", "rank_data", ["rank_data"]),
         ("weight-types", "weight_types", ["weight_types"]),
+        ("memory-methods", "memory_methods", ["memory", "ranks"]),
         ("amplification", "amplification", ["amplification", "projections"]),
         ("w-vs-delta", "w_vs_delta", ["fig8", "fig8_delta_w", "fig8_B", "fig8_delta_w_left", "curves"]),
         ("spectrum", "spectrum", ["spectra", "ranks", "intruders", "overlap", "truncation"]),

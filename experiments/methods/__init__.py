@@ -7,6 +7,7 @@ the fields of both.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from experiments import quantization
 from experiments.methods._layers import positions
 from lora import io, plus
 from lora.config import InputError
@@ -76,7 +78,7 @@ def load(model: nn.Module, method: Mapping[str, Any], heads: Sequence[str], fold
         if name != "lora":  # the stored adapter says itself where its A and B are
             part.apply(model, method, None)
     _finish(model, heads)
-    io.load(model, folder)
+    io.load(model, folder, functools.partial(quantization.pretrained, model))
 
 
 def _finish(model: nn.Module, heads: Sequence[str]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
+from experiments import quantization
 from experiments.methods import Backward
 from lora.config import LoRAConfig
 from lora.inject import inject
@@ -27,5 +29,5 @@ def config(method: Mapping[str, Any]) -> LoRAConfig:
 
 
 def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
-    """Inject the adapters; a start from gradients takes them from `backward`."""
-    inject(model, config(method), backward)
+    """Inject the adapters; a start from gradients takes them from `backward`, loftq the weights from the pretrained."""
+    inject(model, config(method), backward, functools.partial(quantization.pretrained, model))

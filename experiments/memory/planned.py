@@ -1,0 +1,84 @@
+"""Plans, stored by what they are plans of: a setup that was planned once is read from setups.csv."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from analysis import naming
+from experiments.measured import Results
+from experiments.memory.setup import Plan, Setup
+from experiments.memory.units import KINDS
+
+_SETUP = {
+    "setup": str, "model": str, "method": str, "settings": str, "quantization": str, "precision": str, "batch": int,
+    "length": int, "targets": str, "checkpointing": str, "state_precision": str, "device": str,
+}  # fmt: skip
+_NUMBERS = ("total_params", "trainable_params", "checkpoint_bytes", *KINDS, "peak")
+COLUMNS = {**_SETUP, **dict.fromkeys(_NUMBERS, int), "notes": str}
+_JOIN = " | "
+
+
+def identity(setup: Setup) -> str:
+    """First 12 hex digits of the SHA-256 of the setup's canonical JSON. A model folder counts by its config.json."""
+    content = dataclasses.asdict(setup)
+    config = Path(str(setup.model["path"])).expanduser() / "config.json"
+    if config.is_file():
+        content["model"] = {**setup.model, "path": hashlib.sha256(config.read_bytes()).hexdigest()}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def row(setup: Setup, plan: Plan) -> dict[str, Any]:
+    """A row of setups.csv, with the columns COLUMNS; what is None in the setup is empty."""
+    method = dict(setup.method)
+    return {
+        "setup": identity(setup),
+        "model": setup.model["name"],
+        "method": naming.label(method),
+        "settings": naming.settings(method),
+        "quantization": setup.model.get("quantization") or "",
+        "precision": setup.precision,
+        "batch": setup.batch,
+        "length": setup.length,
+        "targets": "" if setup.targets is None else str(setup.targets),
+        "checkpointing": str(setup.checkpointing),
+        "state_precision": setup.state_precision or "",
+        "device": setup.device,
+        **{name: getattr(plan, name) for name in _NUMBERS},
+        "notes": _JOIN.join(plan.notes),
+    }
+
+
+class Plans:
+    """Plans of setups, computed when they are not in `folder`/setups.csv, and stored there.
+
+    Raises InputError if the file is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.results = Results(folder / "setups.csv", COLUMNS)
+        self._made = tqdm(unit="plan", disable=None)
+        self._known = {str(entry["setup"]): _plan(entry) for entry in self.results.rows.to_dict("records")}
+
+    def __call__(self, setup: Setup) -> Plan:
+        """The plan of a setup. Raises InputError as `experiments.memory.plan.plan`."""
+        key = identity(setup)
+        if key not in self._known:
+            from experiments.memory.plan import plan  # torch: seconds that stored plans do not need
+
+            self._known[key] = plan(setup)
+            self.results.add([row(setup, self._known[key])], "setup")
+            self._made.update()
+        return self._known[key]
+
+
+def _plan(entry: dict[Any, Any]) -> Plan:
+    notes = tuple(note for note in str(entry["notes"]).split(_JOIN) if note)
+    return Plan(**{name: int(entry[name]) for name in _NUMBERS}, notes=notes)
