@@ -38,8 +38,8 @@ define measured
 endef
 
 .PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study weight-types \
-	amplification w-vs-delta spectrum forgetting memory qlora memory-methods table2 table3 table4 table13 table14 table15 low-data few-shot \
-	rank-generation rank-data latency gradient-check claims report compare lint test bench clean
+	amplification w-vs-delta spectrum truncation forgetting memory qlora memory-methods table2 table3 table4 \
+	table13 table14 table15 low-data few-shot rank-generation rank-data latency gradient-check claims report compare lint test bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -71,8 +71,11 @@ amplification: $(READY) ## Table 7, Section H.4: how much delta_w amplifies what
 w-vs-delta: $(READY) ## Figure 8: are delta_w's directions among the top ones of W?
 	$(call study,w_vs_delta)
 
-spectrum: $(READY) ## spectra and ranks of the update, full fine-tuning's and LoRA's, intruders, truncation
-	$(call study,spectrum,truncation)
+spectrum: $(READY) ## spectra and ranks of the update, full fine-tuning's and LoRA's, intruders
+	$(call study,spectrum)
+
+truncation: $(READY) ## how much of an update's effect its own truncation to rank k keeps
+	$(call study,truncation,truncation)
 
 compare-methods: $(READY) ## Table 2: every method, each with its own tuned learning rate
 	$(call study,compare_methods)

@@ -58,7 +58,7 @@ def draw_spectra(spectra: Mapping[tuple[Any, ...], Array], names: Mapping[tuple[
             figures.plain_log(axis.xaxis)
         line[0].set_ylabel("share of the largest")
         figures.plain_log(line[0].yaxis)
-    _legend(figure, axes, list(names.values()))
+    legend(figure, axes, list(names.values()))
     figure.supxlabel("lines: medians over layers and seeds", fontsize=7)
     return figures.save(figure, path)
 
@@ -80,7 +80,7 @@ def draw_ranks(ranks: pd.DataFrame, path: Path) -> Path:
             axis.set_title(title)
         _methods(line, methods)
         line[0].set_ylabel(place_name(key))
-    _legend(figure, axes, [figures.weight_name(weight_type) for weight_type in types])
+    legend(figure, axes, [figures.weight_name(weight_type) for weight_type in types])
     figure.supxlabel(SEEDS, fontsize=7)
     return figures.save(figure, path)
 
@@ -102,7 +102,7 @@ def draw_intruders(ranks: pd.DataFrame, path: Path) -> Path:
         _methods(line, methods)
         line[0].set_ylabel(f"{place_name(key)}\nintruders of {TOP}")
         line[0].set_ylim(-0.05, max(1, line[0].get_ylim()[1]))
-    _legend(figure, axes, list(labels.values()))
+    legend(figure, axes, list(labels.values()))
     figure.supxlabel(SEEDS, fontsize=7)
     return figures.save(figure, path)
 
@@ -129,37 +129,8 @@ def draw_overlap(overlap: pd.DataFrame, path: Path) -> Path:
             axis.set_title(f"{figures.weight_name(weight_type)}, {ENDS[side]}s")
         _methods(line, ["full, other seed" if method == "full" else method for method in methods])
         line[0].set_ylabel(f"{place_name(key)}\nshared with full")
-    _legend(figure, axes, [rf"$\phi({k}, {k})$" for k in (1, FEW)])
+    legend(figure, axes, [rf"$\phi({k}, {k})$" for k in (1, FEW)])
     figure.supxlabel(f"{SEEDS}; boxes: 95% of random subspaces", fontsize=7)
-    return figures.save(figure, path)
-
-
-def draw_truncation(table: pd.DataFrame, path: Path) -> Path:
-    """Quality on test data with the update cut to rank k, and the share of its squared norm that is kept."""
-    places = list(table.groupby([*PLACE, "metric"], sort=False))
-    figure, axes = figures.panels(len(places), 2, figures.PAGE_WIDTH, 0.9 + 2.4 * len(places))
-    methods = sorted(dict.fromkeys(table["method"]), key=lambda method: method == "full")
-    of = colours(methods)
-    for line, (key, cells) in zip(axes, places, strict=True):
-        metric, steps = key[2], sorted(cells["k"][~cells["whole"]].unique())
-        for axis, column, scale in ((line[0], "value", 1 if metric == "loss" else 100), (line[1], "energy", 100)):
-            for method, mine in cells.groupby("method", sort=False):
-                means = mine.groupby("k")[column].mean() * scale
-                dashes = "--" if "types" in str(method) else "-"
-                # The whole update of full fine-tuning has as many directions as W: it is drawn one step after the last.
-                x = [steps.index(k) if k in steps else len(steps) for k in means.index]
-                axis.plot(
-                    x, means, dashes, marker="o", markersize=2.5, linewidth=1.1, color=of[str(method)], label=method
-                )
-            axis.set_xticks(range(len(steps) + 1), [*map(str, steps), "all"])
-            axis.set_xlabel("k: directions of the update that are kept")
-            axis.grid(axis="y", linewidth=0.4)
-        line[0].set_ylabel(f"test {metric}" + ("" if metric == "loss" else " (%)"))
-        line[0].set_title(place_name(key))
-        line[1].set_ylabel("squared norm kept (%)")
-        line[1].set_title(place_name(key))
-    _legend(figure, axes, methods)
-    figure.supxlabel("means over seeds; all else as it was trained, so that k = 0 has the trained head", fontsize=7)
     return figures.save(figure, path)
 
 
@@ -188,7 +159,7 @@ def _methods(line: Sequence[Axes], methods: Sequence[str]) -> None:
         axis.grid(axis="y", linewidth=0.4)
 
 
-def _legend(figure: Figure, axes: Any, order: Sequence[str]) -> None:
+def legend(figure: Figure, axes: Any, order: Sequence[str]) -> None:
     """One legend above all panels, each label once, in the order given."""
     found = {name: handle for axis in axes.flat for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
     names = [name for name in order if name in found]

@@ -5,7 +5,6 @@ import pandas as pd
 from analysis import spectrum_tables, statistics, tables
 from analysis.spectrum_measures import FEW, TOP, Measures
 from analysis.spectrum_tables import EPSILON, PAIR, place_name
-from analysis.truncation_tables import KEPT, needed, needed_table
 from analysis.update_runs import PLACE
 
 READING = f"""\
@@ -16,27 +15,21 @@ vectors of W + delta_w are looked at, left and right; one whose |cosine| with ev
 0.5 or 0.6 is an intruder; random directions: the same singular values as delta_w's in random directions. phi(k, k):
 the share of the top-k directions of the run that lies in the top-k of full fine-tuning with another seed (where there
 is but one, of that). Principal angles: between the top directions of two seeds, {FEW} of them or all there are. By
-chance: between random subspaces, and the end of the interval that holds 95% of draws. Truncation: each update is
-replaced by its k largest terms; what is kept is the share of the way from no update of these weights (all else as it
-was trained) to the whole one, on test data. ±: 95% Student-t interval over (n) seeds of means over layers. Tests are
-paired over seeds, and corrected for their number by Holm's method."""
+chance: between random subspaces, and the end of the interval that holds 95% of draws. ±: 95% Student-t interval over
+(n) seeds of means over layers. Tests are paired over seeds, and corrected for their number by Holm's method."""
 
 
-def report(
-    measures: Measures, truncation: pd.DataFrame | None, quality: pd.DataFrame, precision: str, failed: list[str]
-) -> str:
-    """The frames of measures have `method`, as of `analysis.spectrum_tables.named`; truncation is of
-    `analysis.truncation_tables.effects`, None if it was not measured."""
+def report(measures: Measures, quality: pd.DataFrame, precision: str, failed: list[str]) -> str:
+    """The frames of measures have `method`, as of `analysis.spectrum_tables.named`."""
     counts = spectrum_tables.intruder_counts(measures.ranks)
     lines = ["# Spectra and ranks of the update", "", READING, precision, "", "## What the runs say", ""]
     lines += [*_rank_lines(measures.ranks), *_intruder_lines(counts), *_overlap_lines(measures.overlap)]
-    lines += [*_angle_lines(measures.angles), *_truncation_lines(truncation)]
+    lines += _angle_lines(measures.angles)
     sections = {
         "Ranks": spectrum_tables.ranks_table(spectrum_tables.ranks_summary(measures.ranks)),
         f"Intruder dimensions: how many of {TOP}": spectrum_tables.intruders_table(counts),
         "Directions shared with full fine-tuning": spectrum_tables.overlap_table(measures.overlap),
         "Two seeds": spectrum_tables.angles_table(measures.angles),
-        "Truncation": pd.DataFrame() if truncation is None else needed_table(needed(truncation)),
         "Runs": quality,
     }
     for title, table in sections.items():
@@ -120,24 +113,5 @@ def _angle_lines(angles: pd.DataFrame) -> list[str]:
         lines.append(
             f"- Two seeds, on {place_name(key)}: the smallest angle between their top directions is below chance in "
             f"{below} of {len(cells)} cases (2.5% by chance)."
-        )
-    return lines
-
-
-def _truncation_lines(truncation: pd.DataFrame | None) -> list[str]:
-    if truncation is None:
-        return []
-    lines = []
-    for key, cells in needed(truncation).groupby(PLACE, sort=False):
-        texts = []
-        for method, of in cells.groupby("method", sort=False):
-            ks = of["k"].dropna()
-            found = f"k = {ks.median():.0f} (seeds: {', '.join(f'{k:.0f}' for k in ks)})" if len(ks) else "no effect"
-            found += f" and no effect in {len(of) - len(ks)} of {len(of)} seeds" if 0 < len(ks) < len(of) else ""
-            texts.append(f"{method} {found}")
-        metric = cells["metric"].iloc[0]
-        lines.append(
-            f"- {100 * KEPT:.0f}% of what the update does to test {metric} on {place_name(key)} is kept from: "
-            f"{'; '.join(texts)}."
         )
     return lines

@@ -34,6 +34,7 @@ MAKE_TARGETS = {
     "rank_data": "rank-data",
     "weight_types": "weight-types",
     "forgetting": "forgetting", "amplification": "amplification", "w_vs_delta": "w-vs-delta", "spectrum": "spectrum",
+    "truncation": "truncation",
     "memory": "memory", "qlora": "qlora", "memory_methods": "memory-methods",
 }  # fmt: skip
 PACKAGES = (

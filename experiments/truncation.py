@@ -1,6 +1,6 @@
 """How much of an update's effect its own truncation to rank k keeps: the intrinsic rank of the update, measured.
 
-    python -m experiments.truncation results/desk/spectrum
+    python -m experiments.truncation results/desk/truncation
 
 For every run of full fine-tuning and of LoRA in the study, each weight of the types q k v o up gate down is replaced by
 W0 + the k largest terms of the SVD of W - W0, or of its delta_w, and the model is evaluated on validation and test

@@ -47,7 +47,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("model", "task", "run_id", "label", "method", "layer", "side"),
         ("seed", "k", "phi", "chance_high"),
     ),
-    "spectrum/truncation.csv": (
+    "truncation/truncation.csv": (
         ("model", "task", "run_id", "method", "split", "metric"),
         ("seed", "k", "value"),
     ),

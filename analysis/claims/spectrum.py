@@ -9,7 +9,7 @@ from analysis.spectrum_tables import EPSILON, PAIR, intruder_counts
 
 RANKS = "spectrum/ranks.csv"
 OVERLAP = "spectrum/overlap.csv"
-TRUNCATION = "spectrum/truncation.csv"
+TRUNCATION = "truncation/truncation.csv"
 OVER_SEEDS = "Means over layers; the interval is over seeds."
 K = 8
 
@@ -67,7 +67,7 @@ def _truncation(frames: Frames) -> list[Case]:
             none, whole = scores.iloc[:, 0], scores.iloc[:, -1]
             kept = ((scores[K] - none) / (whole - none))[whole > none].dropna()
             if len(kept):
-                cases.append(mean("spectrum", where, kept, "seeds", ids(used)))
+                cases.append(mean("truncation", where, kept, "seeds", ids(used)))
     return cases
 
 

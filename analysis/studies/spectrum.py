@@ -1,23 +1,21 @@
-"""Spectra and ranks of the update of full fine-tuning and of LoRA, what they share, and what truncation leaves."""
+"""Spectra and ranks of the update of full fine-tuning and of LoRA, and what they share."""
 
 from pathlib import Path
 
-from analysis import measured, spectrum_figures, tables, truncation_tables, update_runs
+from analysis import spectrum_figures, tables, update_runs
 from analysis.spectrum_measures import measure, spectra_table
 from analysis.spectrum_report import report
 from analysis.spectrum_tables import named, ranks_summary, short_names
 
 BASE = True  # reads the pretrained weights
-MEASURED = (truncation_tables.FILE,)
 LEFT_OUT = ["settings", "r", "other_run_id", "chance_low"]  # of overlap.csv, which is large
 
 
 def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
-    """Writes runs.csv, spectra.csv, ranks.csv, angles.csv, overlap.csv, table.csv, table.md and the figures; with
-    truncation.csv, which experiments.truncation leaves in the folder, truncation.png too. Returns their paths.
+    """Writes runs.csv, spectra.csv, ranks.csv, angles.csv, overlap.csv, table.csv, table.md and the figures. Returns
+    their paths.
 
-    base: as of `analysis.update_runs.load`. Raises InputError as that does, if an update is zero, and if truncation.csv
-    is damaged or lacks a run that it has to have.
+    base: as of `analysis.update_runs.load`. Raises InputError as that does, and if an update is zero.
     """
     runs, groups = update_runs.load(study_dir, runs_dir, base)
     names = short_names(runs)
@@ -31,13 +29,8 @@ def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path
     runs[tables.RUNS_COLUMNS].to_csv(outputs[0], index=False)
     for frame, path in zip(frames, outputs[1:], strict=True):
         frame.to_csv(path, index=False, float_format="%.4g")
-    truncation = None
-    if (study_dir / truncation_tables.FILE).exists():
-        cut = runs[runs["label"].isin(["full", "lora"])]
-        rows = measured.read(study_dir, truncation_tables.FILE, truncation_tables.COLUMNS, set(cut["run_id"]))
-        truncation = truncation_tables.effects(rows, named(cut, names))
     text = report(
-        found, truncation, update_runs.quality(runs), update_runs.precision_note(groups),
+        found, update_runs.quality(runs), update_runs.precision_note(groups),
         tables.failure_lines(tables.read_sweep(study_dir).failed),
     )  # fmt: skip
     (study_dir / "table.md").write_text(text, encoding="utf-8")
@@ -48,6 +41,4 @@ def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path
     ]
     if not found.overlap.empty:
         figures.append(spectrum_figures.draw_overlap(found.overlap, study_dir / "overlap.png"))
-    if truncation is not None:
-        figures.append(spectrum_figures.draw_truncation(truncation, study_dir / "truncation.png"))
     return [*outputs, study_dir / "table.md", *figures]

@@ -20,7 +20,7 @@ from lora import io
 from lora.config import InputError
 from lora.inject import lora_layers
 
-STUDY = "spectrum"
+STUDY = "truncation"
 Command = Callable[..., tuple[int, str]]
 
 

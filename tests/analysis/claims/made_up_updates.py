@@ -179,4 +179,4 @@ def truncation(folder: Path, values: Values) -> None:
         for k, score in ((384, 0.9), (0, 0.5), (8, 0.5 + 0.4 * value), (64, 0.7)):
             own = about | {"run_id": f"run{seed}", "seed": seed, "k": k, "value": score}
             rows += [own | {"value": 0.3} | other for other in others] + [own]
-    write(folder, "spectrum/truncation.csv", rows)
+    write(folder, "truncation/truncation.csv", rows)

@@ -1,4 +1,4 @@
-"""Ranks, intruders, overlaps and truncation from made-up runs."""
+"""Ranks, intruders and overlaps from made-up runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from tiny_models import LAYERS
 
-from analysis import spectrum_tables, truncation_tables
+from analysis import spectrum_tables
 from analysis.spectrum import effective_rank, stable_rank
 from analysis.studies import spectrum
 from analysis.updates import read_run
@@ -30,22 +30,9 @@ def runs(train: Train) -> dict[tuple[int, int], str]:
     return found
 
 
-def truncation(runs: dict[tuple[int, int], str]) -> pd.DataFrame:
-    """As experiments.truncation writes it: full fine-tuning needs 2 directions, LoRA has no effect."""
-    rows = []
-    for (r, _), run_id in runs.items():
-        whole = r or 32
-        for k in [k for k in (0, 1, 2, 4) if k < whole] + [whole]:
-            accuracy = 0.9 if r else (0.5 if k < 2 else 0.9)
-            scores = {("test", "accuracy"): accuracy, ("test", "loss"): 1.0, ("update", "energy"): k / whole}
-            rows += [(run_id, k, *key, value) for key, value in scores.items()]
-    return pd.DataFrame(rows, columns=truncation_tables.COLUMNS)
-
-
 def test_every_file_is_written_and_right(runs: dict[tuple[int, int], str], study_dir: Path, runs_dir: Path) -> None:
-    truncation(runs).to_csv(study_dir / "truncation.csv", index=False)
     outputs = {path.name for path in spectrum.build(study_dir, runs_dir)}
-    figures = {f"{name}.png" for name in ("spectra", "ranks", "intruders", "overlap", "truncation")}
+    figures = {f"{name}.png" for name in ("spectra", "ranks", "intruders", "overlap")}
     tables = {f"{name}.csv" for name in ("runs", "spectra", "ranks", "angles", "overlap", "table")}
     assert outputs == figures | tables | {"table.md"}
     assert all((study_dir / name).stat().st_size > 5000 for name in figures)
@@ -82,32 +69,17 @@ def test_every_file_is_written_and_right(runs: dict[tuple[int, int], str], study
     assert spectra[spectra["label"] == "full"]["index"].max() == 32
 
     text = (study_dir / "table.md").read_text()
-    assert "95% of what the update does to test accuracy on rotten_tomatoes (minilm) is kept from:" in text
-    assert "full k = 2 (seeds: 2, 2)" in text and "r=4 no effect" in text
     assert "full, of another seed, shares it above chance in 24 of 24 cases" in text
-    for section in ("Ranks", "Intruder dimensions: how many of 10", "Two seeds", "Truncation", "Runs"):
+    for section in ("Ranks", "Intruder dimensions: how many of 10", "Two seeds", "Runs"):
         assert f"## {section}" in text
 
 
-def test_without_truncation_or_full_fine_tuning(train: Train, study_dir: Path, runs_dir: Path) -> None:
+def test_without_full_fine_tuning(train: Train, study_dir: Path, runs_dir: Path) -> None:
     train(r=2)
     outputs = {path.name for path in spectrum.build(study_dir, runs_dir)}
-    assert not {"truncation.png", "overlap.png"} & outputs and "ranks.png" in outputs
+    assert "overlap.png" not in outputs and "ranks.png" in outputs
     text = (study_dir / "table.md").read_text()
-    assert "## Truncation" not in text and "## Two seeds" not in text
-
-
-@pytest.mark.parametrize("damage", ["cut", "lacks"])
-def test_a_truncation_file_that_does_not_fit(
-    damage: str, runs: dict[tuple[int, int], str], study_dir: Path, runs_dir: Path
-) -> None:
-    rows = truncation(runs)
-    path = study_dir / "truncation.csv"
-    rows[rows["run_id"] != runs[0, 0]].to_csv(path, index=False)
-    if damage == "cut":
-        path.write_text(path.read_text()[:-30])
-    with pytest.raises(InputError, match="damaged" if damage == "cut" else "lacks 1 runs of the study"):
-        spectrum.build(study_dir, runs_dir)
+    assert "## Two seeds" not in text
 
 
 def test_an_update_that_is_zero(train: Train, study_dir: Path, runs_dir: Path) -> None:
