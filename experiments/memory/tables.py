@@ -18,7 +18,7 @@ import pandas as pd
 
 from experiments.arguments import Parser
 from experiments.measured import finish, write
-from experiments.memory.contenders import CONTENDERS, Contender, setup
+from experiments.memory.contenders import CONTENDERS, Contender, setup, traits
 from experiments.memory.fits import CARDS, LENGTHS, RESERVE, Request, fits
 from experiments.memory.paper_figures import figures
 from experiments.memory.planned import Plans, row
@@ -77,7 +77,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def methods(plans: Plans, models: Sequence[str], contenders: Sequence[Contender]) -> pd.DataFrame:
-    """A row for each model, method and checkpointing, `title` its name, else as `planned.row`.
+    """A row for each model, method and checkpointing, `title` its name, else as `planned.row`; LENGTH tokens, or as many
+    as the model reads.
 
     Raises InputError as `experiments.memory.plan.plan`.
     """
@@ -85,7 +86,7 @@ def methods(plans: Plans, models: Sequence[str], contenders: Sequence[Contender]
     for model in models:
         for contender in contenders:
             for checkpointing in (False, True):
-                wanted = setup(model, contender, BATCH, LENGTH, checkpointing)
+                wanted = setup(model, contender, BATCH, min(LENGTH, traits(model).limit), checkpointing)
                 rows.append({"title": contender.title} | row(wanted, plans(wanted)))
     return pd.DataFrame(rows)
 
