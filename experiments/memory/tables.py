@@ -36,7 +36,7 @@ class Preset(NamedTuple):
 
 
 SIZES = ("7B", "13B", "30B", "70B", "8x7B", "8x22B")
-_FEW = tuple(contender for contender in CONTENDERS if contender.title in ("full, AMP", "LoRA"))
+_FEW = tuple(contender for contender in CONTENDERS if contender.title == "LoRA")
 _DESK = Preset(("llama-7b", "smollm2"), ("llama-7b", "llama-13b", "llama-70b", "smollm2"), SIZES)
 PRESETS = {
     "smoke": Preset(("minilm",), ("minilm",), ("7B",), (64,), _FEW),
@@ -77,8 +77,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def methods(plans: Plans, models: Sequence[str], contenders: Sequence[Contender]) -> pd.DataFrame:
-    """A row for each model, method and checkpointing, `title` its name, else as `planned.row`; LENGTH tokens, or as many
-    as the model reads.
+    """A row for each model, method and checkpointing, `title` its name, else as `planned.row`; LENGTH tokens, or as
+    many as the model reads.
 
     Raises InputError as `experiments.memory.plan.plan`.
     """
