@@ -42,8 +42,8 @@ CIDER = Metric("CIDEr", column="cider")
 TER = Metric("TER", digits=3, lower=True, column="ter")
 LOSS = Metric("test loss", digits=3, lower=True)
 METEOR_NOTE = """\
-Stem METEOR matches words and stems but no synonyms, which would take WordNet: it is lower than the paper's METEOR for
-the same text, and not to be compared with it."""
+Stem METEOR matches words and stems but no synonyms, which would take WordNet, and has other weights than the paper's
+METEOR 1.5: it compares methods here, and is not to be compared with the paper's numbers."""
 _OTHERS = {"loss": LOSS, "bleu": BLEU, "nist": NIST, "cider": CIDER, "ter": TER, "meteor_stem": METEOR}
 
 
