@@ -49,10 +49,11 @@ def report(
     failed: list[str],
 ) -> str:
     """table.md, of the frames of `analysis.generation`; inputs: the size of each model's and task's test split."""
-    lines = [f"# {study.title}", "", READING.format(title=paper_name(study), paper_task=study.paper_task, test=TEST)]
+    ours, paper = (table[table["source"] == source] for source in ("ours", "paper"))
+    lines = [f"# {title(study, list(ours['task'].unique()))}", ""]
+    lines += [READING.format(title=paper_name(study), paper_task=study.paper_task, test=TEST)]
     watched = " or ".join(rates["metric"].unique())
     lines += [study.note, "", UNTUNED if rates.empty else TUNING.format(metric=watched)]
-    ours, paper = (table[table["source"] == source] for source in ("ours", "paper"))
     for key, cells in ours.groupby(TASK, sort=False):
         model, task = key
         found = differences[(differences["model"] == model) & (differences["task"] == task)]
@@ -71,6 +72,13 @@ def report(
     if failed:
         lines += ["", "## Failed runs", "", *failed]
     return "\n".join(lines) + "\n"
+
+
+def title(study: Study, tasks: list[str]) -> str:
+    """The study's own title where its runs are on the paper's task; else one that says which tasks they are on."""
+    if study.paper_task in tasks:
+        return study.title
+    return f"Text generation on {', '.join(tasks)} (as in the paper's {paper_name(study)})"
 
 
 def paper_name(study: Study) -> str:

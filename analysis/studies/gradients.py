@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import tables
+from analysis import measured, tables
 from analysis.gradient_figure import SETTING, STARTS, draw
-from lora.config import InputError
 
 INPUTS = ("checks.csv", "steps.csv", "flops.csv")  # in the study folder, by `python -m experiments.gradients`
 COLUMNS = (
@@ -40,26 +39,13 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     No stored run is read. Raises InputError if a file of INPUTS is missing or damaged.
     """
     checks, steps, flops = (
-        _read(study_dir, name, list(columns)) for name, columns in zip(INPUTS, COLUMNS, strict=True)
+        measured.whole(study_dir, name, columns) for name, columns in zip(INPUTS, COLUMNS, strict=True)
     )
     costs = compare_costs(flops)
     table_csv, table_md = study_dir / "table.csv", study_dir / "table.md"
     table(checks, steps, costs).to_csv(table_csv, index=False, float_format="%.6g")
     table_md.write_text(report(checks, steps, costs), encoding="utf-8")
     return [table_csv, table_md, draw(checks, steps, costs, study_dir / "gradients.png")]
-
-
-def _read(study_dir: Path, name: str, columns: list[str]) -> pd.DataFrame:
-    path, advice = study_dir / name, f"`{tables.make_command(study_dir)}` makes it"
-    try:
-        frame = pd.read_csv(path)[columns]
-    except OSError as error:
-        raise InputError(f"{path} cannot be read; {advice}") from error
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({' '.join(str(error).split())}); delete it, {advice} again") from error
-    if frame.empty:
-        raise InputError(f"{path} has no rows; delete it, {advice} again")
-    return frame
 
 
 def worst(checks: pd.DataFrame) -> pd.DataFrame:

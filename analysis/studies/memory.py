@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import memory_figures, memory_options, memory_tables, tables
+from analysis.measured import whole
 from experiments.memory.units import KINDS
 from lora.config import InputError
 
@@ -51,7 +52,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     No stored run is read, and nothing is planned. Raises InputError if a file of INPUTS is damaged.
     """
     measured, options, plans, published, paper, fits = (
-        _read(study_dir, name, columns) for name, columns in zip(TABLES, COLUMNS, strict=True)
+        whole(study_dir, name, columns) for name, columns in zip(TABLES, COLUMNS, strict=True)
     )
     machine = _machine(study_dir)
     savings = memory_options.savings(options)
@@ -73,22 +74,6 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
 
 def _file(model: object) -> str:
     return str(model).strip("./").replace("/", "_")
-
-
-def _read(study_dir: Path, name: str, columns: list[str]) -> pd.DataFrame:
-    path, advice = study_dir / name, f"`{tables.make_command(study_dir)}` makes it"
-    try:
-        frame = pd.read_csv(path, keep_default_na=False)
-        lacking = [column for column in columns if column not in frame]
-        if lacking:
-            raise KeyError(f"no {', '.join(lacking)}")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read; {advice}") from error
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({' '.join(str(error).split())}); delete it, {advice} again") from error
-    if frame.empty:
-        raise InputError(f"{path} has no rows; delete it, {advice} again")
-    return frame
 
 
 def _machine(study_dir: Path) -> Mapping[str, Any]:
