@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis import memory_figures, memory_options, memory_tables, tables
 from analysis.measured import whole
+from experiments.memory.setup import PRECISIONS
 from experiments.memory.units import KINDS
 from lora.config import InputError
 
@@ -116,7 +117,9 @@ def report(
     fits: pd.DataFrame,
 ) -> str:
     """table.md."""
-    lines = ["# Memory of one training step", "", READING, "", "## Predicted and measured", ""]
+    used = dict.fromkeys([*measured["precision"], *plans["precision"]])
+    lines = ["# Memory of one training step", "", READING, "", "Precision:", ""]
+    lines += [*(f"- {name}: {PRECISIONS[name]}" for name in used), "", "## Predicted and measured", ""]
     lines += [memory_options.verdict(measured), "", MEASURED, "", tables.markdown(memory_options.table(measured))]
     lines += ["", "Measured on", "", *(f"- {name}: {machine.get(name)}" for name in MACHINE)]
     lines += ["", "## What saves, and what it costs", "", *memory_options.report(savings)]

@@ -121,7 +121,8 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
         "",
         "1 GB = 10^9 bytes. The peak is what is alive at one moment: not all of these are at once.",
     ]
-    notes = dict.fromkeys(note for one in rows for note in one["notes"].split(" | ") if note)
+    notes = [f"{name}: {PRECISIONS[name]}" for name in dict.fromkeys(one["precision"] for one in rows)]
+    notes += dict.fromkeys(note for one in rows for note in one["notes"].split(" | ") if note)
     return "\n".join([*lines, *(f"- {note}" for note in notes)])
 
 

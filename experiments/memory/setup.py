@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-PRECISIONS = ("fp32", "bf16", "amp", "pure16")
+PRECISIONS = {
+    "fp32": "all in fp32",
+    "bf16": "frozen weights in bf16, trained ones in fp32, computed under autocast: what this suite does",
+    "amp": "weights and gradients in 16 bits, fp32 copies and moments of trained ones: 16 bytes a trained parameter",
+    "pure16": "all in 16 bits",
+}
 LABELS = 2  # of a classifier
 
 
@@ -16,9 +21,7 @@ class Setup:
 
     `model` and `method` are as in a run's config: `model.path` is a hub id, a folder, `asset:…` or `config:llama-7b`
     (one that ships, of which there are no weights), `model.quantization` may be null.
-    `precision`: fp32: all of it; bf16: this suite's own, frozen weights in bf16, trained ones in fp32, computed under
-    autocast; amp: weights and gradients in 16 bits, with fp32 master copies and moments (16 bytes a trained parameter);
-    pure16: everything in 16 bits.
+    `precision`: one of PRECISIONS, which says what it means.
     `device`: cpu or cuda, which have other attention kernels.
     `targets`: how many tokens of a row have logits; None: a classifier, one vector of logits a row.
     """
