@@ -3,10 +3,11 @@
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike
-from scipy.linalg import eigh
+import torch
+from numpy.typing import DTypeLike, NDArray
+from scipy.linalg import cholesky, eigh, solve_triangular
 
-from analysis.svd import SVD, Array, random_directions
+from analysis.svd import SVD, Array, qr, random_directions
 
 DENSE = 1024  # min(d, k) up to which a whole SVD is fast
 BLOCK = 32  # directions that go through W at once: fewer need fewer products in all, but such products are slower
@@ -77,24 +78,26 @@ def top_singular(W: Matrix, r: int, tol: float = 1e-4, dense: int = DENSE, seed:
     if d <= max(dense, 4 * (r + BLOCK)):
         return _whole(W, r)
     rng = np.random.default_rng(seed)
-    block, R = np.linalg.qr(W @ rng.standard_normal((k, BLOCK)).astype(W.dtype))
+    block, R = qr(_times(W, rng.standard_normal((k, BLOCK)).astype(W.dtype)))
     basis = np.empty((d, 4 * r + BLOCK), block.dtype, order="F")
     gram, check = np.empty((0, 0)), 2 * r  # gram: basis^T W W^T basis, block-tridiagonal; R: the block below its last
     while (used := len(gram) + BLOCK) <= d // 2:
         if used > basis.shape[1]:
             basis = np.asfortranarray(np.hstack([basis, np.empty_like(basis)]))
         basis[:, used - BLOCK : used] = block
-        image = W.T @ block
+        image = _transposed_times(W, block)
         gram = np.pad(gram, (0, BLOCK))
         gram[-BLOCK:, -BLOCK:] = image.T @ image
         if used > BLOCK:
             gram[-BLOCK:, -2 * BLOCK : -BLOCK], gram[-2 * BLOCK : -BLOCK, -BLOCK:] = R, R.T
         # What is zero but for rounding, as for W of low rank, has no directions: it is given some.
         noise = np.finfo(block.dtype).eps * gram.max() / np.sqrt(d) * rng.standard_normal(block.shape)
-        block, R = W @ image + noise.astype(block.dtype), np.eye(BLOCK)
-        for _ in range(2):  # once leaves rounding errors that grow from step to step
-            block, factor = np.linalg.qr(block - basis[:, :used] @ (basis[:, :used].T @ block))
-            R = factor @ R
+        block = _times(W, image) + noise.astype(block.dtype)
+        block, R = qr(block - basis[:, :used] @ (basis[:, :used].T @ block))
+        # Once leaves rounding errors that grow from step to step. Nearly orthonormal as it is, Cholesky's R will do.
+        block -= basis[:, :used] @ (basis[:, :used].T @ block)
+        factor = cholesky(block.T @ block)
+        block, R = solve_triangular(factor, block.T, trans="T").T, factor @ R
         if used >= check:
             squares, y = eigh(gram, subset_by_index=[used - r, used - 1])
             S = np.sqrt(np.maximum(squares, 0))
@@ -105,10 +108,22 @@ def top_singular(W: Matrix, r: int, tol: float = 1e-4, dense: int = DENSE, seed:
     return _whole(W, r)
 
 
+def _times(W: Matrix, block: NDArray[Any]) -> NDArray[Any]:
+    """W @ block, by torch where W is an array: faster than numpy for so few columns."""
+    if isinstance(W, np.ndarray):
+        return (torch.from_numpy(W) @ torch.from_numpy(block)).numpy()
+    return np.asarray(W @ block)
+
+
+def _transposed_times(W: Matrix, block: NDArray[Any]) -> NDArray[Any]:
+    """W.T @ block, as `_times`."""
+    return _times(block.T, W).T if isinstance(W, np.ndarray) else np.asarray(W.T @ block)
+
+
 def _within(W: Matrix, directions: Array) -> SVD:
     """The singular triplets of W with U in the span of `directions` (d, r)."""
-    Q = np.linalg.qr(directions.astype(np.float64))[0]
-    P, R = np.linalg.qr((W.T @ Q.astype(W.dtype)).astype(np.float64))
+    Q = qr(directions.astype(np.float64))[0]
+    P, R = qr((W.T @ Q.astype(W.dtype)).astype(np.float64))
     v, S, uh = np.linalg.svd(R)
     return SVD(Q @ uh.T, S, (P @ v).T)
 
