@@ -73,7 +73,7 @@ class Page(HTMLParser):
         found = []
         for source in self.all("img", "src"):
             kind, _, data = source.partition(",")
-            assert kind == "data:image/webp;base64"
+            assert kind == "data:image/avif;base64"
             picture = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
             picture.load()
             found.append(picture)
