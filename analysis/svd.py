@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
@@ -19,6 +18,8 @@ class SVD(NamedTuple):
 
 def qr(matrix: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Q (d, r) and R (r, r) of a tall matrix (d, r), in its precision, by torch, which is faster at it than numpy."""
+    import torch  # seconds that tables which need no SVD should not cost
+
     Q, R = torch.linalg.qr(torch.tensor(matrix))
     return Q.numpy(), R.numpy()
 
