@@ -1,6 +1,17 @@
 """All claims, in the order of the scoreboard."""
 
-from analysis.claims import amplification, cost, data, methods, optimisation, rank, spectrum, subspace, weight_types
+from analysis.claims import (
+    amplification,
+    cost,
+    data,
+    memory,
+    methods,
+    optimisation,
+    rank,
+    spectrum,
+    subspace,
+    weight_types,
+)
 from analysis.claims.engine import Claim
 
 CLAIMS: list[Claim] = [
@@ -13,4 +24,5 @@ CLAIMS: list[Claim] = [
     *optimisation.CLAIMS,
     *data.CLAIMS,
     *cost.CLAIMS,
+    *memory.CLAIMS,
 ]

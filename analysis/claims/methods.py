@@ -18,7 +18,9 @@ EVERY_METHOD = (
 )
 
 
-def _minus(ours: str, theirs: str) -> Choose:
+def minus(ours: str, theirs: str) -> Choose:
+    """The runs of two methods, each at the settings that are best on validation data."""
+
     def choose(rows: pd.DataFrame) -> Iterator[Pair]:
         yield Pair(method(rows, ours), method(rows, theirs))
 
@@ -50,7 +52,7 @@ def _variant(label: str, statement: str, source: str, studies: Sequence[str], co
         source=source,
         statistic=f"{label} minus LoRA. {BOTH}",
         files=runs_of(*studies),
-        judge=compared(_minus(label, "lora")),
+        judge=compared(minus(label, "lora")),
         low=0,
         command=command,
     )
@@ -65,7 +67,7 @@ CLAIMS = [
         source="paper, Section 5, Tables 2 to 4",
         statistic=f"LoRA minus full fine-tuning. {BOTH}",
         files=TABLES,
-        judge=compared(_minus("lora", "full")),
+        judge=compared(minus("lora", "full")),
         low=-POINT,
     ),
     Claim(
@@ -83,7 +85,7 @@ CLAIMS = [
         source="paper, Section 5, Table 2",
         statistic=f"BitFit minus LoRA. {BOTH}",
         files=runs_of("compare_methods", "scaling"),
-        judge=compared(_minus("bitfit", "lora")),
+        judge=compared(minus("bitfit", "lora")),
         high=0,
     ),
     Claim(
@@ -102,7 +104,7 @@ CLAIMS = [
         source="paper, Section E, Table 15",
         statistic=f"lora+prefix_embed minus LoRA. {BOTH}",
         files=runs_of("compare_methods", "table15"),
-        judge=compared(_minus("lora+prefix_embed", "lora")),
+        judge=compared(minus("lora+prefix_embed", "lora")),
         low=0,
     ),
     _variant(

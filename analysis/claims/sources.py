@@ -20,6 +20,7 @@ _INTRUDERS = tuple(
 # file, as a pattern below results/<preset> -> columns of text, columns of numbers
 COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "weight_types/runs.csv": (_RUN, (*_RUN_NUMBERS, "budget")),
+    "qlora/runs.csv": ((*_RUN, "quantization"), _RUN_NUMBERS),
     "table8/runs.csv": (_RUN, (*_RUN_NUMBERS, "train_examples", "shots")),
     "rank_data/runs.csv": (_RUN, (*_RUN_NUMBERS, "train_examples")),
     "table16/runs.csv": (_RUN, (*_RUN_NUMBERS, "train_examples", "shots")),
@@ -55,6 +56,12 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("model", "task", "run_id", "label", "text"),
         ("seed", "loss_before", "loss_after"),
     ),
+    "memory/measured.csv": (
+        ("model", "method", "checkpointing", "quantization", "state_precision"),
+        ("batch", "length", "measured_peak"),
+    ),
+    "memory/plans.csv": (("model", "title", "checkpointing"), ("batch", "length", "peak")),
+    "memory/options.csv": (("model", "option"), ("round", "seconds")),
     "subspace/table.csv": (
         ("task", "comparison", "side", "weight_type", "layer"),
         ("i", "j", "phi", "gaussian_mean", "gaussian_high"),
@@ -93,7 +100,7 @@ def _read(path: Path, name: str) -> pd.DataFrame:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is damaged ({' '.join(str(error).split())}); {advice}") from error
-    return _named(frame) if texts == _RUN else frame
+    return _named(frame) if texts[: len(_RUN)] == _RUN else frame
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:

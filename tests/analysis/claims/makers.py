@@ -4,8 +4,8 @@ from made_up import (
     Maker,
     alpha_slope,
     alpha_spread,
-    beside_full,
     both_zero,
+    checkpointing,
     falling,
     few_examples,
     forgets_less,
@@ -14,7 +14,9 @@ from made_up import (
     more_data,
     prompts_below,
     q_alone,
+    quarter_faster,
     rates,
+    third_of_memory,
     two,
 )
 from made_up_updates import (
@@ -32,6 +34,7 @@ from made_up_updates import (
 )
 
 QV, Q, K = ({"weight_types": types, "budget": 100} for types in ("q+v", "q", "k"))
+EXACT, TWO_BITS, LOFTQ = {"quantization": "none"}, {"quantization": "int2"}, {"label": "loftq"}
 MAKERS: dict[str, Maker] = {
     "small_rank": two("rank_ablation", {"r": 64}, {"r": 8}, {"r": 16}, {"r": 4}, {"r": 64, "label": "dora"}),
     "rank_one": two("rank_ablation", {"r": 8}, {"r": 1}, {"r": 2}, {"r": 1, "weight_types": "q"}),
@@ -84,6 +87,12 @@ MAKERS: dict[str, Maker] = {
     "adapters_slow_down": latency("adapter_h"),
     "small_batches": falling("batch", "length"),
     "short_inputs": falling("length", "batch"),
-    "third_of_memory": beside_full("peak_memory_bytes"),
-    "quarter_faster": beside_full("tokens_per_second"),
+    "quarter_faster": quarter_faster,
+    "third_of_memory": third_of_memory,
+    "checkpointing_a_third": checkpointing,
+    "four_bits_suffice": two("qlora", {"quantization": "nf4"}, EXACT, {"quantization": "int2"}, TWO_BITS | LOFTQ),
+    "two_bits_lose": two("qlora", {"quantization": "int2"}, EXACT, {"quantization": "nf4"}, TWO_BITS | LOFTQ),
+    "loftq_better": two("qlora", TWO_BITS | LOFTQ, TWO_BITS, EXACT, EXACT | LOFTQ),
+    "galore_as_full": two("memory_methods", {"label": "galore"}, {"label": "full"}, {"label": "badam"}),
+    "badam_as_full": two("memory_methods", {"label": "badam"}, {"label": "full"}, {"label": "galore"}),
 }  # fmt: skip

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import write
 from makers import MAKERS
 
 from analysis.claims import cost, report
@@ -85,3 +86,18 @@ def test_what_is_computed_follows_the_computation(claim: Claim, monkeypatch: pyt
 @pytest.mark.parametrize(("d", "r"), [(4096, 16), (64, 1), (8, 8)])
 def test_trained_parameters_are_counted(d: int, r: int) -> None:
     assert cost.counted(d, r) == (2 * d * r, d * d)
+
+
+def test_a_planned_share_of_memory_is_exact(tmp_path: Path) -> None:
+    titles = {"full, AMP": 1000, "LoRA": 250, "BAdam": 1}
+    rows = [
+        {"model": "large", "title": title, "batch": 1, "length": 64, "checkpointing": False, "peak": peak}
+        for title, peak in titles.items()
+    ]
+    write(tmp_path, "memory/plans.csv", rows)
+    claim = next(claim for claim in CLAIMS if claim.key == "third_of_memory")
+    judged = judge(claim, read(tmp_path, claim.files))
+    assert judged.verdict == Verdict.HOLDS
+    assert [(case.where, case.value) for case in judged.cases] == [("large, planned, 1 × 64, activations kept", 0.25)]
+    write(tmp_path, "memory/plans.csv", [row for row in rows if row["title"] == "LoRA"])
+    assert judge(claim, read(tmp_path, claim.files)).verdict == Verdict.NO_RUNS
