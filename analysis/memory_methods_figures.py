@@ -70,7 +70,9 @@ def draw_ranks(ranks: pd.DataFrame, path: Path) -> Path:
                 if len(mine):
                     _dots(axis, mine, column, methods, dodge, colour, figures.weight_name(weight_type))
                     axis.plot(methods.index(RANDOM) + dodge, mine[chance].mean(), "_", color=colour, markersize=6)
-            _scale(axis, column, [*by_seed(cells, column, ["method"])["value"].dropna(), *cells[chance].dropna()])
+            shown = cells[cells["weight_type"].isin(types)]
+            means = by_seed(shown, column, ["method", "weight_type"])["value"]
+            _scale(axis, column, [*means.dropna(), *shown[chance].dropna()])
             axis.set_title(title)
             axis.set_xticks(range(len(methods)), methods, rotation=90)
             axis.set_xlim(-0.6, len(methods) - 0.4)
