@@ -120,7 +120,7 @@ rank-generation: $(READY) ## Table 18: LoRA's rank on E2E
 	$(call study,rank_generation)
 
 forgetting: $(READY) ## what a method forgets: loss on other texts before and after; TEXT=FILE.txt for one of yours
-	$(call study,forgetting,forgetting,$(if $(TEXT),--text $(TEXT)) $(if $(filter smoke,$(PRESET)),--windows 4))
+	$(call study,forgetting,forgetting,$(if $(TEXT),--text $(TEXT)) $(if $(filter smoke,$(PRESET)),--windows 4) $(if $(filter desk,$(PRESET)),--windows 12))
 
 rank-data: $(READY) ## do more training data need a larger rank?
 	$(call study,rank_data)
