@@ -61,6 +61,8 @@ def read(study_dir: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
         wanted = wanted[wanted["quantization"] != NONE]
     try:
         table = pd.read_csv(path, keep_default_na=False)
+        measure = "value" if name == BASE else "error"
+        table[measure] = pd.to_numeric(table[measure])
         found = wanted.merge(table.groupby(KEYS)["precision"].first().reset_index(), on=KEYS)
     except FileNotFoundError as error:
         raise InputError(f"{study_dir} has no {name}; `{command}` measures it") from error

@@ -87,7 +87,8 @@ def _closed(row: Mapping[Any, Any], table: pd.DataFrame) -> float:
     if row["label"] == PLAIN or plain.empty:
         return float("nan")
     mean, loss, interval = plain[["mean", "none_difference", "none_interval"]].astype(float).iloc[0]
-    return float((mean - row["mean"]) / loss) if abs(loss) > interval else float("nan")
+    worse = loss > 0 if row["metric"] == "loss" else loss < 0
+    return float((mean - row["mean"]) / loss) if worse and abs(loss) > interval else float("nan")
 
 
 def errors_by_type(weights: pd.DataFrame) -> pd.DataFrame:

@@ -43,15 +43,19 @@ def check(config: Mapping[str, Any]) -> None:
         raise InputError(f"training.label_smoothing = {smoothing!r}: it must be a number from 0 to below 1, or null")
     if training["schedule"] not in SCHEDULES:
         raise InputError(f"training.schedule = {training['schedule']!r}: choose from {', '.join(SCHEDULES)}")
-    checkpointing = config["runtime"]["checkpointing"]
-    if not isinstance(checkpointing, bool):
-        raise InputError(f"runtime.checkpointing = {checkpointing!r}: it must be true or false")
+    check_flag("runtime.checkpointing", config["runtime"]["checkpointing"])
     _whole("seed", config["seed"], 0)
     if not isinstance(tuning["lr_grid"], list) or not tuning["lr_grid"]:
         raise InputError(f"tuning.lr_grid = {tuning['lr_grid']!r}: it must be a list of numbers, e.g. [1e-3,3e-3]")
     for lr in tuning["lr_grid"]:
         _number("tuning.lr_grid", lr)
     _whole("tuning.extend", tuning["extend"], 0)
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raises InputError if a setting is neither true nor false."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} = {value!r}: it must be true or false")
 
 
 def check_quantization(kind: object, method: Mapping[str, Any]) -> None:

@@ -188,6 +188,14 @@ class Results:
         write(self.path, self.rows.to_csv(index=False, na_rep="nan"))
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder of results. Raises InputError if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be a folder ({error.strerror}): choose another") from error
+
+
 def write(path: Path, text: str) -> None:
     """The whole text, or what was there before."""
     temporary = path.with_name(f".{path.name}")

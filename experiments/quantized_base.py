@@ -85,8 +85,8 @@ def measure(options: argparse.Namespace) -> None:
     digest = ",".join(text.sha256 for text in texts)
     results.keep([row[:4] in known and row[4] == digest for row in results.keys(*KEYS, "sha256")])
     weights.keep([row in known for row in weights.keys(*KEYS)])
-    stored = set(results.keys(*KEYS))
-    todo = [variant for variant in found if variant.key not in stored]
+    stored, read = set(results.keys(*KEYS)), set(weights.keys(*KEYS))
+    todo = [each for each in found if each.key not in stored or (each.is_quantized and each.key not in read)]
     print(f"{options.study_dir / BASE}: {len(found)} models, {len(found) - len(todo)} of them stored")
     with tqdm(todo, unit="model", disable=None) as bar:
         for variant in bar:

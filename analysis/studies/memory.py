@@ -81,7 +81,7 @@ def _machine(study_dir: Path) -> Mapping[str, Any]:
     path = study_dir / "machine.json"
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{path} is damaged; delete {study_dir}, `{tables.make_command(study_dir)}` measures again"
         ) from error

@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis import naming, tables
 from experiments.arguments import Parser, whole
-from experiments.measured import finish, write
+from experiments.measured import finish, make_folder, write
 from experiments.memory import compose
 from experiments.memory.contenders import traits
 from experiments.memory.planned import row
@@ -62,9 +62,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def setups(options: argparse.Namespace) -> list[Setup]:
     """A setup for each method and precision. Raises InputError for what cannot be, naming it."""
     methods = options.method
+    if options.optimizer and methods != ["full"]:
+        raise InputError(f"--optimizer {options.optimizer} is for --method full, not for {','.join(methods)}")
     if options.optimizer in ("galore", "badam"):
-        if methods != ["full"]:
-            raise InputError(f"--optimizer {options.optimizer} is for --method full, not for {','.join(methods)}")
         methods = [options.optimizer]
     parts = compose.composed(options.model, methods, options.fields)
     from experiments.models import choose_runtime  # torch: seconds that a wrong name should not cost
@@ -73,7 +73,11 @@ def setups(options: argparse.Namespace) -> list[Setup]:
     if options.length > known.limit:
         raise InputError(f"--length {options.length}: {options.model} reads at most {known.limit} tokens")
     targets = options.targets
+    if targets and not known.writes_text:
+        raise InputError(f"--targets {targets}: {options.model} does not write text; leave it out")
     if targets is None:
+        if known.writes_text and options.length < 2:
+            raise InputError(f"--length {options.length}: the first token of a row is predicted from nothing")
         targets = options.length - 1 if known.writes_text else 0
     return [
         Setup(
@@ -134,12 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = setups(options)
         from experiments.memory.plan import plan
 
+        if options.out:
+            make_folder(options.out)
         rows = [row(setup, plan(setup)) for setup in wanted]
         print(report(rows))
         if options.out:
             from analysis.memory_figures import draw_bytes
 
-            options.out.mkdir(parents=True, exist_ok=True)
             frame = pd.DataFrame(rows)
             write(options.out / "plan.csv", frame.to_csv(index=False))
             title = f"{rows[0]['model']}, {options.batch} × {options.length} tokens"

@@ -56,7 +56,7 @@ def rows(config: Any, setup: Setup) -> Rows:
     if setup.targets is not None and setup.targets >= setup.length:
         raise InputError(f"targets = {setup.targets}: of {setup.length} tokens {setup.length - 1} can be targets")
     drawn, vocabulary = random.Random(0), range(config.get_text_config().vocab_size)
-    lengths = [setup.length, *[max(2, setup.length - 1)] * (setup.batch - 1)]
+    lengths = [setup.length, *[max(min(2, setup.length), setup.length - 1)] * (setup.batch - 1)]
     texts = [drawn.choices(vocabulary, k=length) for length in lengths]
     if setup.targets is None:
         return [_sequence(text, index % LABELS, setup.length) for index, text in enumerate(texts)]

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments import budget
+from experiments.checks import check_flag
 from lora.config import InputError
 
 # Fields of a run's config that change its memory, beside the method's. Batch and length have options of their own.
@@ -97,6 +98,7 @@ def composed(model: str, methods: Sequence[str], fields: Sequence[str] = ()) -> 
 
 
 def _parts(config: dict[str, Any]) -> Composed:
+    check_flag("runtime.checkpointing", config["runtime"]["checkpointing"])
     return Composed(
         dict(config["model"]),
         budget.resolve(config)["method"],

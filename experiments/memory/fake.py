@@ -10,7 +10,9 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 from transformers import masking_utils
 
 aten = torch.ops.aten
@@ -20,15 +22,30 @@ HOLDING = (aten.all.default, aten.all.dim, aten.eq.Scalar)
 
 
 @contextmanager
-def fake(chosen: int, padded: bool) -> Iterator[None]:
+def fake(chosen: int, padded: bool, device: str = "cpu") -> Iterator[None]:
     """Within it all tensors are fake. A mask by which is indexed chooses `chosen` entries; batches are `padded` or not.
+    They say that they are on a CPU; autocast is that of `device`, cpu or cuda.
 
     transformers looks if a batch has padding, and makes no attention mask if it has none; with fake tensors it does not
     look, and makes one.
     """
     looks = nullcontext() if padded else mock.patch.object(masking_utils, "is_tracing", return_value=False)
-    with looks, FakeTensorMode(), _Answers(chosen):
+    norms = mock.patch.object(functional, "layer_norm", _layer_norm) if device == "cuda" else nullcontext()
+    with looks, norms, FakeTensorMode(), _Answers(chosen):
         yield
+
+
+_PLAIN = functional.layer_norm
+
+
+def _layer_norm(*given: Any, **named: Any) -> Tensor:
+    """Under autocast a GPU has layer norms in fp32, a CPU in bf16: the one difference that transformers' models come
+    upon, as they ask for fp32 themselves in softmax, RMSNorm and the loss."""
+    if not torch.is_autocast_enabled("cpu"):
+        return _PLAIN(*given, **named)
+    with torch.autocast("cpu", enabled=False):
+        given, named = tree_map_only(Tensor, Tensor.float, (given, named))
+        return _PLAIN(*given, **named)
 
 
 class _Answers(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -88,7 +88,8 @@ def fits(plans: Plans, request: Request) -> pd.DataFrame:
     """A row for each model, method, checkpointing, card and length: `batch`, the largest, 0 if one row does not fit.
 
     In rows with `asked` = length it is the length that is the largest, at batch 1, in multiples of STEP. A length that
-    a model with learnt positions cannot read has no rows. Raises InputError as `experiments.memory.plan.plan`.
+    a model with learnt positions cannot read has no rows; if it can read none, its own largest takes their place.
+    Raises InputError as `experiments.memory.plan.plan`.
     """
     rows = []
     for model in request.models:
@@ -123,15 +124,16 @@ def _of_method(peaks: _Peaks, request: Request) -> list[dict[str, Any]]:
     limit = traits(peaks.model).limit
     capacities = {card: (card - request.reserve) * GIB for card in sorted(request.cards, reverse=True)}
     rows, fitting = [], set(capacities)
-    for length in sorted(length for length in request.lengths if length <= limit):
+    step = min(STEP, limit)
+    for length in sorted(length for length in request.lengths if length <= limit) or [limit]:
         known: dict[int, int] = {}
         for card, capacity in capacities.items():
             batch = largest(partial(peaks, length=length), capacity, known) if card in fitting else 0
             if not batch:
                 fitting.discard(card)  # longer rows take more
             rows.append({"card": card, "asked": "batch", "length": length, "batch": batch})
-    steps = {length // STEP: peak for (batch, length), peak in peaks.known.items() if batch == 1 and not length % STEP}
+    steps = {length // step: peak for (batch, length), peak in peaks.known.items() if batch == 1 and not length % step}
     for card, capacity in capacities.items():
-        length = STEP * largest(lambda x: peaks(1, STEP * x), capacity, steps, limit // STEP)
+        length = step * largest(lambda x: peaks(1, step * x), capacity, steps, limit // step)
         rows.append({"card": card, "asked": "length", "length": length, "batch": 1})
     return rows

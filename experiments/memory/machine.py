@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.forward_pass import machine
-from experiments.measured import write
+from experiments.measured import make_folder, write
 from experiments.models import Runtime
 from lora.config import InputError
 
@@ -28,7 +28,7 @@ def claim(out: Path, runtime: Runtime) -> None:
     if path.exists():
         try:
             record = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{path} is damaged; delete {out}, the same command measures anew") from error
         for name, value in here.items():
             if record.get(name) != value:
@@ -36,7 +36,7 @@ def claim(out: Path, runtime: Runtime) -> None:
                     f"{out} was measured with {name} {record.get(name)}, this is {value}: delete it, or choose another"
                     " folder"
                 )
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     record = here | {"platform": platform.platform(), "started": record.get("started", now), "finished": now}
     write(path, json.dumps(record, indent=1) + "\n")

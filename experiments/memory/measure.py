@@ -75,6 +75,7 @@ def measure(setup: Setup, adamw: Mapping[str, Any] | None = None) -> Measured:
     take_step = Step(setup, where, adamw)
     take_step()  # from the second one on there are the optimizer's states
     if where.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(where.device)  # loading may have taken more
         take_step()
         return Measured(peak.read(), peak.read(), peak.before)
     gc.collect()

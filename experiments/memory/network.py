@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from experiments.memory import quantized, step
 from experiments.memory.setup import LABELS, Setup
-from experiments.models import head_modules, locate
+from experiments.models import head_modules, locate, set_dropout
 from lora.config import InputError
-
-CONFIGS = Path(__file__).parent / "configs"
 
 
 def network_config(path: str) -> Any:
-    """The config of a model: of `config:<name>`, one that ships, or of a folder, an asset or a hub id.
+    """The config of a model, as `experiments.models.locate` finds it.
 
     Raises InputError if it cannot be found or read.
     """
-    name = path.removeprefix("config:")
-    if name == path:
-        place = locate(path)
-    else:
-        place = str(CONFIGS / f"{name}.json")
-        known = sorted(file.stem for file in CONFIGS.glob("*.json"))
-        if name not in known:
-            raise InputError(f"no config {name!r} ships: there are {', '.join(known)}")
+    place = locate(path)
     try:
         return transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise InputError(f"model {path} cannot be read: {' '.join(str(error).split())[:300]}") from error
 
 
 def build(setup: Setup) -> PreTrainedModel:
     """The model before its method. To be called, and used, within a FakeTensorMode."""
     config = network_config(setup.model["path"])
-    dropout = setup.model.get("dropout")
-    if dropout is not None:
-        for name in [name for name in config.to_dict() if name.endswith(("dropout", "dropout_prob", "pdrop"))]:
-            setattr(config, name, dropout)
+    set_dropout(config, setup.model)
     config._attn_implementation = "eager" if setup.device == "cpu" else "sdpa"
     kind: Any = transformers.AutoModelForCausalLM
     if setup.targets is None:

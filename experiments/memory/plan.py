@@ -20,6 +20,7 @@ from experiments.memory import batch, depth, network, quantized, step
 from experiments.memory.fake import fake
 from experiments.memory.setup import LABELS, Plan, Setup
 from experiments.memory.trace import FORWARD, GRADIENT, LOGITS, STEP, Bytes, Trace
+from experiments.methods import lora
 from experiments.methods._layers import layers
 from experiments.problem import Problem, Rows
 from lora.inject import base_parameters, lora_layers, trainable_parameters
@@ -34,7 +35,9 @@ def plan(setup: Setup) -> Plan:
     Raises InputError for a model, a method or sizes that cannot be, as the modules do that it is made of.
     """
     rows = batch.rows(network.network_config(setup.model["path"]), setup)
-    with fake(batch.chosen(rows), padded=len(rows) > 1):
+    if "lora" in str(setup.method["name"]).split("+"):
+        lora.config(setup.method)  # a start that cannot be is an error, though another one takes its place below
+    with fake(batch.chosen(rows), len(rows) > 1, setup.device):
         started = dataclasses.replace(setup, method=_without_values(setup))
         problem = step.adapt(network.build(setup), rows, started, step.runtime(setup, "cpu"))
         return _plan(problem, rows, started)
@@ -154,6 +157,8 @@ def _notes(model: PreTrainedModel, setup: Setup) -> list[str]:
         "the turn of BAdam's first block, which keeps the activations of all layers": optimizer == "badam",
         "layers of LLM.int8() keep their inputs even where activations are computed again": bits == "int8"
         and setup.checkpointing,
+        "int8 on a GPU is planned with the kernels that bitsandbytes has for CPUs": bits == "int8"
+        and setup.device == "cuda",
         "the optimizer reads 16-bit gradients: there are none in fp32": setup.precision == "amp",
         "fused attention; without the workspaces of CUDA's libraries": setup.device == "cuda",
     }

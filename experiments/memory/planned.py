@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from analysis import naming
-from experiments.measured import Results
+from experiments.measured import Results, make_folder
 from experiments.memory.setup import Plan, Setup
 from experiments.memory.units import KINDS
 
@@ -22,16 +25,25 @@ _SETUP = {
 _NUMBERS = ("total_params", "trainable_params", "checkpoint_bytes", *KINDS, "peak")
 COLUMNS = {**_SETUP, **dict.fromkeys(_NUMBERS, int), "notes": str}
 _JOIN = " | "
+PLANNER = 2  # to be raised when the same setup gets another plan
+LIBRARIES = ("torch", "transformers", "bitsandbytes", "hqq")
 
 
 def identity(setup: Setup) -> str:
-    """First 12 hex digits of the SHA-256 of the setup's canonical JSON. A model folder counts by its config.json."""
-    content = dataclasses.asdict(setup)
+    """First 12 hex digits of the SHA-256 of what a plan follows from: the setup, where a model folder counts by its
+    config.json, the planner's version and those of the libraries whose steps it traces."""
+    content = dataclasses.asdict(setup) | {"planner": PLANNER, "libraries": _libraries()}
     config = Path(str(setup.model["path"])).expanduser() / "config.json"
     if config.is_file():
         content["model"] = {**setup.model, "path": hashlib.sha256(config.read_bytes()).hexdigest()}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+@cache
+def _libraries() -> dict[str, str]:
+    found = {name: importlib.util.find_spec(name) for name in LIBRARIES}
+    return {name: version(name) for name, spec in found.items() if spec is not None}
 
 
 def row(setup: Setup, plan: Plan) -> dict[str, Any]:
@@ -62,7 +74,7 @@ class Plans:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.results = Results(folder / "setups.csv", COLUMNS)
         self._made = tqdm(unit="plan", disable=None)
         self._known = {str(entry["setup"]): _plan(entry) for entry in self.results.rows.to_dict("records")}

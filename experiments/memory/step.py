@@ -15,6 +15,7 @@ from experiments.compute import checkpoint_activations
 from experiments.memory import batch
 from experiments.memory.setup import PRECISIONS, Setup
 from experiments.models import Runtime
+from experiments.optimizers import badam
 from experiments.problem import Problem, Rows
 from lora.config import InputError
 
@@ -32,9 +33,14 @@ def runtime(setup: Setup, device: str) -> Runtime:
 
 
 def method(setup: Setup) -> dict[str, Any]:
-    """The method; BAdam's blocks take turns from the first layer, whose turn takes most, and that one goes on."""
-    badam = {"order": "ascending", "switch": 10**6} if setup.method.get("optimizer") == "badam" else {}
-    return {**setup.method, **badam}
+    """The method; BAdam's blocks take turns from the first layer, whose turn takes most, and that one goes on.
+
+    Raises InputError for settings of BAdam that are none.
+    """
+    if setup.method.get("optimizer") != "badam":
+        return dict(setup.method)
+    badam.check(setup.method)
+    return {**setup.method, "order": "ascending", "switch": 10**6}
 
 
 def adapt(model: PreTrainedModel, rows: Rows, setup: Setup, where: Runtime) -> Problem:

@@ -11,7 +11,7 @@ from torch import nn
 
 from experiments import quantization
 from experiments.methods import Backward
-from lora.config import LoRAConfig
+from lora.config import InputError, LoRAConfig
 from lora.inject import inject
 
 # lr_ratio is LoRA+'s: a matter of the optimizer, see `parameter_groups`.
@@ -22,6 +22,8 @@ def config(method: Mapping[str, Any]) -> LoRAConfig:
     """LoRAConfig of a method config, where the weight types are one word: `q+v`. Raises InputError for bad fields."""
     own = {field.name for field in dataclasses.fields(LoRAConfig)} - {"weight_types"}
     types = method.get("weight_types", "q+v")
+    if not isinstance(types, str):
+        raise InputError(f"method.weight_types = {types!r}: join them by +, as q+v")
     return LoRAConfig(
         weight_types=tuple(types.split("+")) if types else (),
         **{key: value for key, value in method.items() if key in own},

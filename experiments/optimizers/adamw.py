@@ -1,7 +1,7 @@
 """AdamW with moments in a precision of their own (Loshchilov & Hutter 2019, arXiv 1711.05101), one parameter at a time.
 
-The step itself is torch's fused kernel in fp32. torch's own AdamW holds the moments in the precision of the parameters,
-which are fp32 here.
+The step itself is torch's fused kernel in fp32, of a copy where a parameter is in 16 bits. torch's own AdamW holds the
+moments in the precision of the parameters.
 """
 
 from __future__ import annotations
@@ -47,10 +47,14 @@ class AdamW(torch.optim.Optimizer):
             state["exp_avg_sq"] = torch.zeros_like(gradient, dtype=self.state_dtype)
         first, second = state["exp_avg"].float(), state["exp_avg_sq"].float()
         beta1, beta2 = settings["betas"]
+        weight = parameter.float()
         adamw(
-            [parameter], [gradient], [first], [second], [], [state["step"]], fused=True, amsgrad=False, maximize=False,
-            beta1=beta1, beta2=beta2, lr=settings["lr"], weight_decay=settings["weight_decay"], eps=settings["eps"],
+            [weight], [gradient.float()], [first], [second], [], [state["step"]],
+            fused=True, amsgrad=False, maximize=False, beta1=beta1, beta2=beta2, lr=settings["lr"],
+            weight_decay=settings["weight_decay"], eps=settings["eps"],
         )  # fmt: skip
+        if weight.dtype != parameter.dtype:
+            parameter.copy_(weight)
         if self.state_dtype != torch.float32:
             state["exp_avg"].copy_(first)
             state["exp_avg_sq"].copy_(stochastically_rounded(second, self.generator))

@@ -24,6 +24,14 @@ FIELDS = ("switch", "order", "block")
 ORDERS = ("ascending", "descending", "random")
 
 
+def check(method: Mapping[str, Any]) -> None:
+    """Raises InputError for settings that are none."""
+    for field in ("switch", "block"):
+        size(method, field)
+    if method.get("order") not in ORDERS:
+        raise InputError(f"method.order = {method.get('order')!r}: choose from {', '.join(ORDERS)}")
+
+
 def attach(
     optimizer: torch.optim.Optimizer, model: nn.Module, method: Mapping[str, Any], steps: int, seed: int
 ) -> None:
@@ -31,10 +39,8 @@ def attach(
 
     Raises InputError for settings that are none, and if some block would never have its turn.
     """
-    switch, order = size(method, "switch"), method.get("order")
-    if order not in ORDERS:
-        raise InputError(f"method.order = {order!r}: choose from {', '.join(ORDERS)}")
-    blocks = _blocks(model, size(method, "block"))
+    check(method)
+    switch, order, blocks = method["switch"], method["order"], _blocks(model, method["block"])
     if len(blocks) * switch > steps:
         raise InputError(
             f"method.switch = {switch}: {len(blocks)} blocks take {len(blocks) * switch} steps, but the run has "

@@ -37,6 +37,7 @@ class GaLore(AdamW):
         if "r" not in settings:
             super().update(parameter, gradient, state, settings)
             return
+        gradient = gradient.float()
         W, G = (parameter.T, gradient.T) if gradient.shape[0] > gradient.shape[1] else (parameter, gradient)
         if state.get("step", 0) % settings["refresh"] == 0:
             state["P"] = directions(G, settings["r"], state.get("P"))
@@ -44,11 +45,11 @@ class GaLore(AdamW):
         R = P.T @ G
         N = torch.zeros_like(R)
         super().update(N, R, state, {**settings, "weight_decay": 0.0})  # N is now -lr Adam(R)
-        W.mul_(1 - lr * settings["weight_decay"]).add_(P @ N, alpha=settings["scale"])
+        W.mul_(1 - lr * settings["weight_decay"]).add_((P @ N).to(W.dtype), alpha=settings["scale"])
 
 
 def directions(G: Tensor, r: int, before: Tensor | None = None) -> Tensor:
-    """The top r left singular vectors (m, r) of G (m, n), m <= n, all m if r is larger; fp32. Each has the sign that
+    """The top r left singular vectors (m, r) of G (m, n), m <= n, in fp32, all m if r is larger. Each has the sign that
     is nearer to the same column of `before`.
 
     They are the eigenvectors of G G^T, a fifth of the time of an SVD: directions whose singular values are below about

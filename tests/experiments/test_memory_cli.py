@@ -1,5 +1,6 @@
 """python -m experiments.memory as a user types it: real plans of MiniLM and of a small Llama."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +129,15 @@ def test_a_name_an_asset_and_a_shipped_config(command: Callable[..., tuple[int, 
         (("--length", "1024"), "--length 1024: minilm reads at most 512 tokens"),
         (("--precision", "fp8"), "argument --precision: 'fp8' is none of fp32, bf16, amp, pure16"),
         (("--optimizer", "galore"), "--optimizer galore is for --method full, not for lora"),
+        (("--optimizer", "adamw", "--method", "galore"), "--optimizer adamw is for --method full, not for galore"),
+        (("--model", "llama-7b", "--length", "1"), "--length 1: the first token of a row is predicted from nothing"),
+        (("--targets", "5"), "--targets 5: minilm does not write text"),
+        (("runtime.checkpointing=no",), "runtime.checkpointing = 'no': it must be true or false"),
+        (("model.dropout=1",), "model.dropout = 1: it must be a number from 0 to below 1"),
+        (("method.weight_types=[q,v]",), "method.weight_types = ['q', 'v']: join them by +, as q+v"),
+        (("--method", "badam", "method.order=foo"), "method.order = 'foo': choose from ascending"),
+        (("--method", "badam", "method.switch=0"), "method.switch = 0"),
+        (("--out", __file__), "cannot be a folder"),
         (("--method", "frozen", "--model", "llama-7b"), "train"),
         (("--model", "llama-7b", "--length", "8", "--targets", "8"), "targets"),
     ],
@@ -138,6 +148,22 @@ def test_bad_input_is_one_line(
     code, out, err = command(*arguments)
     assert (code, out) == (2, "")
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
+
+
+def test_a_config_that_transformers_refuses_is_one_line(
+    command: Callable[..., tuple[int, str, str]], tiny: str, tmp_path: Path
+) -> None:
+    config = json.loads((Path(tiny) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_size": "wide"}))
+    code, out, err = command("--model", str(tmp_path))
+    assert (code, out) == (2, "")
+    assert f"model {tmp_path} cannot be read" in err and err.count("\n") == 1
+
+
+def test_rows_of_one_token_and_a_budget_for_a_config_that_ships(command: Callable[..., tuple[int, str, str]]) -> None:
+    assert command("--length", "1", "--batch", "3")[0] == 0
+    code, out, _ = command("--model", "llama-7b", "--batch", "1", "--length", "8", "method.budget=4194304")
+    assert code == 0 and "lora (r=8, q+v), bf16" in out and "4,194,304" in out
 
 
 def test_a_folder_without_config_is_named(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

@@ -104,6 +104,16 @@ SHORTENED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.parametrize(("device", "dtype"), [("cpu", torch.bfloat16), ("cuda", torch.float32)])
+def test_a_gpu_has_layer_norms_under_autocast_in_fp32(device: str, dtype: torch.dtype) -> None:
+    with fake(0, padded=True, device=device):
+        norm, x = nn.LayerNorm(8, dtype=torch.bfloat16), torch.empty(2, 8, dtype=torch.bfloat16)
+        assert norm(x).dtype == torch.bfloat16
+        with torch.autocast("cpu", torch.bfloat16):
+            assert norm(x).dtype == dtype
+            assert nn.Linear(8, 8)(norm(x)).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize(("kind", "method", "fields"), SHORTENED)
 def test_few_layers_say_exactly_what_all_of_them_say(
     setup: Callable[..., Setup], monkeypatch: pytest.MonkeyPatch, kind: str, method: dict[str, Any], fields: Any

@@ -214,6 +214,8 @@ def test_a_row_that_does_not_fit_is_not_tried_at_greater_lengths(
 def test_lengths_end_where_learnt_positions_do(tmp_path: Path, counted: list[Setup]) -> None:
     table = fits.fits(Plans(tmp_path), fits.Request(("minilm",), CONTENDERS[:1], lengths=(512, 2048), cards=(1e6,)))
     assert set(table["length"]) == {512}
+    long = fits.fits(Plans(tmp_path), fits.Request(("minilm",), CONTENDERS[:1], lengths=(2048,), cards=(1e6,)))
+    assert set(long["length"]) == {512} and set(long["asked"]) == {"batch", "length"}
 
 
 def test_figures_of_the_paper(tmp_path: Path, counted: list[Setup]) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from experiments import methods, optimizers
 from experiments.optimizers.adamw import AdamW, stochastically_rounded
+from experiments.optimizers.galore import GaLore
 from experiments.store import Store
 from lora import io
 from lora.config import InputError
@@ -50,6 +51,17 @@ def test_one_parameter_at_a_time_is_torchs_adamw() -> None:
     stepped(AdamW([{"params": [one], "lr": 1e-2}], 0.1), one, found)
     stepped(torch.optim.AdamW([other], lr=1e-2, weight_decay=0.1, fused=True), other, found)
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("projected", [{}, {"r": 2, "refresh": 2, "scale": 1.0}])
+def test_a_parameter_in_16_bits_takes_the_steps_of_one_in_32_rounded(projected: dict[str, Any]) -> None:
+    """One step from the same start: the parameter in 16 bits is the other one, rounded."""
+    exact, rounded = nn.Parameter(torch.ones(5, 7)), nn.Parameter(torch.ones(5, 7, dtype=torch.bfloat16))
+    found = [gradients(1, 5, 7)[0].bfloat16()]
+    stepped(GaLore([{"params": [exact], "lr": 1e-1, **projected}], 0.1), exact, [found[0].float()])
+    stepped(GaLore([{"params": [rounded], "lr": 1e-1, **projected}], 0.1), rounded, found)
+    torch.testing.assert_close(rounded.detach(), exact.detach().bfloat16(), rtol=1e-2, atol=0)
+    assert not torch.equal(rounded, torch.ones_like(rounded))
 
 
 def test_rounding_to_bf16_is_right_on_average() -> None:
