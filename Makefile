@@ -21,6 +21,9 @@ places = $(filter model.path=% task.path=% task.validation_path=% task.test_path
 # The user's own model, of which runs store the content alone, for studies that read the pretrained weights.
 base = $(patsubst model.path=%,--base %,$(filter model.path=%,$(model) $(ARGS)))
 
+# How much of a held-out text is read, where that is less than the commands' own 64 windows.
+windows = $(if $(filter smoke,$(PRESET)),--windows 4) $(if $(filter desk,$(PRESET)),--windows $(if $(filter qlora,$@),32,12))
+
 # Trains what is missing, measures the trained runs where $(2) names a measurement (with the options $(3)), then derives
 # tables and figures from the stored runs, also of a study in which some runs failed.
 define study
@@ -120,7 +123,7 @@ rank-generation: $(READY) ## Table 18: LoRA's rank on E2E
 	$(call study,rank_generation)
 
 forgetting: $(READY) ## what a method forgets: loss on other texts before and after; TEXT=FILE.txt for one of yours
-	$(call study,forgetting,forgetting,$(if $(TEXT),--text $(TEXT)) $(if $(filter smoke,$(PRESET)),--windows 4) $(if $(filter desk,$(PRESET)),--windows 12))
+	$(call study,forgetting,forgetting,$(if $(TEXT),--text $(TEXT)) $(windows))
 
 rank-data: $(READY) ## do more training data need a larger rank?
 	$(call study,rank_data)
@@ -139,7 +142,7 @@ memory: $(READY) ## what training costs in memory: planned, measured, and what f
 	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/memory
 
 qlora: $(READY) ## QLoRA: base weights in 16, 8, 4 and 2 bits
-	$(call study,qlora,quantized_base,$(if $(TEXT),--text $(TEXT)) $(if $(filter smoke,$(PRESET)),--windows 4))
+	$(call study,qlora,quantized_base,$(if $(TEXT),--text $(TEXT)) $(windows))
 
 memory-methods: $(READY) ## GaLore, BAdam and Freeze beside full fine-tuning and LoRA: quality, memory, rank of the update
 	$(call study,memory_methods)
