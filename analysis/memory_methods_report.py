@@ -17,9 +17,10 @@ interval (number of seeds). Differences to full fine-tuning with AdamW are paire
 interval; p is of the paired t-test, by Holm's method corrected for all methods compared on that task, and `*` marks
 p < 0.05. Memory is what training took: the peak up to the end of the first epoch's steps, above what the process held
 before the model was loaded (allocated memory on a GPU, resident memory on a CPU): weights, gradients, moments,
-activations and what a loaded library needs. The peak of the whole run, in the second table of a task, has evaluation,
-and of a language model generation, in it, which can need more than training. Times are those of the runs as they were
-made, not a benchmark.
+activations and what a loaded library needs. Resident memory depends on what the same process has trained before, by a
+factor of two between seeds: `make memory` measures each method in a process of its own, as torch's allocator has it.
+The peak of the whole run, in the second table of a task, has evaluation, and of a language model generation, in it,
+which can need more than training. Times are those of the runs as they were made, not a benchmark.
 
 delta_w is the trained weight less the one it started from, LoRA's (alpha / r) B A. Stable rank:
 ||delta_w||_F^2 / ||delta_w||_2^2. Effective rank: exp of the entropy of the singular values as shares. Share of the top
