@@ -76,7 +76,8 @@ def findings(cells: pd.DataFrame) -> list[str]:
             difference = statistics.difference_text(
                 row["plain_difference"], row["plain_interval"], row["plain_p_holm"], scale, digits
             )
-            share = "" if pd.isna(row["plain_closed"]) else f", {row['plain_closed']:.0%} of the gap of the means"
+            closed = round(row["plain_closed"], 2) + 0.0  # no -0.0
+            share = "" if pd.isna(closed) else f", {closed:.0%} of the gap of the means"
             start = f"LoftQ's start in place of the plain one, r = {row['r']:g}"
             lines.append(f"- {metric}, {start}: {difference}{share}.")
     return lines
