@@ -17,7 +17,7 @@ CONNECT = 20  # seconds for the head of a cluster to take a connection
 
 def make(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], grid: int) -> Ray:
     """The engine of a sweep's config. Raises InputError as `Ray`."""
-    return Ray(config["engine"])
+    return Ray(configs[0]["engine"])
 
 
 class Ray(Engine):

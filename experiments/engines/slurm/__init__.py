@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
+import re
 import shutil
 import signal
 import sys
@@ -31,7 +32,7 @@ BUSY = ("Socket timed out", "Unable to contact slurm controller", "temporarily u
 
 def make(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], grid: int) -> Slurm:
     """The engine of a sweep's config. Raises InputError as `Slurm`."""
-    return Slurm(config["engine"], Path(config["results_dir"]))
+    return Slurm(configs[0]["engine"], Path(config["results_dir"]))
 
 
 class Slurm(Engine):
@@ -177,4 +178,6 @@ def compute(config: Mapping[str, Any]) -> Outcome:
 
 
 def _last_line(text: str) -> str:
-    return " ".join(text.strip().rpartition("\n")[2].split())[:300]
+    line = text.strip().rpartition("\n")[2]
+    ended = re.match(r".*: line \d+: +\d+ (.+?)  ", line)  # bash on what a signal has ended: "file: line 9: pid Killed   …"
+    return ended[1] if ended else " ".join(line.split())[:300]
