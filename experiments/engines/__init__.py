@@ -6,11 +6,16 @@ what is printed is the parent's matter (`experiments.sweep`), the same for all e
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
+
+from lora.config import InputError
 
 
 class Status(StrEnum):
@@ -36,6 +41,13 @@ class Engine(ABC):
     """Computes runs by `experiments.worker.work`, somewhere. A context manager: leaving it ends what still runs."""
 
     slots: int  # runs that may be under way at once; the parent submits no more
+    threads: int | None = None  # of a run whose settings give none
+
+    def prepared(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The config as the engine computes it: with its threads, and a results folder that holds anywhere."""
+        runtime = dict(config["runtime"])
+        runtime["threads"] = runtime["threads"] or self.threads
+        return {**config, "runtime": runtime, "results_dir": str(Path(config["results_dir"]).absolute())}
 
     @abstractmethod
     def submit(self, ticket: int, config: Mapping[str, Any]) -> None:
@@ -54,3 +66,16 @@ class Engine(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def make(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], grid: int) -> Engine:
+    """The engine that `engine` of a config asks for, for these resolved configs, of a grid of so many runs.
+
+    Raises InputError if there is no such engine, it is not installed, or its settings cannot work.
+    """
+    engine = config["engine"]
+    known = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("inline", "sizing"))
+    if engine["name"] not in known:
+        raise InputError(f"unknown engine {engine['name']!r}; there are: {', '.join(known)}")
+    made: Engine = importlib.import_module(f"{__name__}.{engine['name']}").make(config, configs, grid)
+    return made
