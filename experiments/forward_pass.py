@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel
 
 from experiments import methods
-from experiments.models import Runtime, locate
+from experiments.hub import locate
+from experiments.models import Runtime
 from lora.config import InputError, LoRAConfig
 from lora.inject import inject, merge
 

@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import budget, progress
+from experiments import budget, progress, suggest
 from experiments.checks import check
 from experiments.store import DivergedError, Store, definition, run_id
 from lora.config import InputError
@@ -154,10 +154,7 @@ def command() -> int:
     try:
         main()
     except (HydraException, OmegaConfBaseException) as error:
-        # A wrong name gets a list of what there is; names that begin with _ are parts of others, paths are Hydra's.
-        lines = str(error).partition("Config search path")[0].splitlines()
-        message = " ".join(line for line in lines if not line.strip().startswith("_"))
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {suggest.in_one_line(error, sys.argv[1:])}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: what was finished is stored, the same command continues", file=sys.stderr)
