@@ -25,10 +25,14 @@ base = $(patsubst model.path=%,--base %,$(filter model.path=%,$(model) $(ARGS)))
 windows = $(if $(filter smoke,$(PRESET)),--windows 4) $(if $(filter desk,$(PRESET)),--windows $(if $(filter qlora,$@),32,12))
 
 # Trains what is missing, measures the trained runs where $(2) names a measurement (with the options $(3)), then derives
-# tables and figures from the stored runs, also of a study in which some runs failed.
+# tables and figures from the stored runs, also of a study in which some runs failed: exit code 2, and a list of runs
+# that is newer than this command. A command that could not begin leaves the list, and so the tables, as they were.
 define study
-	@$(PYTHON) -m experiments.run study=$(1) preset=$(PRESET) results_dir=$(RESULTS) $(model) $(task) $(ARGS); status=$$?; \
-	[ $$status -eq 0 ] || [ -s $(RESULTS)/$(PRESET)/$(1)/sweep.jsonl ] || exit $$status; \
+	@mkdir -p $(RESULTS) && began=$$(mktemp $(RESULTS)/.began.XXXXXX) || exit 2; trap 'rm -f "$$began"' EXIT INT TERM; \
+	$(PYTHON) -m experiments.run study=$(1) preset=$(PRESET) results_dir=$(RESULTS) $(model) $(task) $(ARGS); status=$$?; \
+	[ $$status -eq 0 ] || { \
+	[ $$status -eq 2 ] && [ -n "$$(find $(RESULTS)/$(PRESET)/$(1)/sweep.jsonl -newer "$$began" -size +0 2>/dev/null)" ]; \
+	} || exit $$status; \
 	$(if $(2),$(PYTHON) -m experiments.$(2) $(RESULTS)/$(PRESET)/$(1) $(3) $(places) && )\
 	$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/$(1) $(base) && exit $$status
 endef

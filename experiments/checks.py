@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
+from experiments.kinds import check_kind
+from experiments.store import definition
 from lora.config import QUANTIZATIONS, InputError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 # Those of transformers.SchedulerType that need no settings of their own.
 SCHEDULES = (
@@ -22,8 +27,10 @@ WEIGHTS = ("full", "ft_top2", "freeze", "bitfit")  # methods that train what mod
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raises InputError, naming the field, for settings of training, tuning, runtime, quantization that cannot work."""
+    """Raises InputError, naming the field, for settings of training, tuning, runtime, quantization that cannot work,
+    and for a task that is not of its study's kind."""
     training, tuning = config["training"], config["tuning"]
+    check_kind(config.get("study", {}), config["task"])
     check_quantization(config["model"].get("quantization"), config["method"])
     if training["lr"] != "tuned":
         _number("training.lr", training["lr"], or_else=", or tuned")
@@ -50,6 +57,52 @@ def check(config: Mapping[str, Any]) -> None:
     for lr in tuning["lr_grid"]:
         _number("tuning.lr_grid", lr)
     _whole("tuning.extend", tuning["extend"], 0)
+
+
+def of_each(jobs: Iterable[Job], prepare: Callable[[Job], Result]) -> list[Result | InputError]:
+    """What `prepare` makes of every job of a sweep, or the InputError that it raises for it.
+
+    Raises the error if it is the same for all jobs: then it is not a job that is wrong, but the command.
+    """
+    found: list[Result | InputError] = []
+    for job in jobs:
+        try:
+            found.append(prepare(job))
+        except InputError as error:
+            found.append(error)
+    errors = [result for result in found if isinstance(result, InputError)]
+    if errors and len(errors) == len(found) and len({str(error) for error in errors}) == 1:
+        raise errors[0]
+    return found
+
+
+def check_all(configs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any] | InputError]:
+    """What defines the run of each resolved config of a sweep, or what is wrong with its settings or its files.
+
+    Nothing is loaded or trained. Raises InputError if one thing is wrong with all, as `of_each`.
+    """
+
+    def prepare(config: Mapping[str, Any]) -> dict[str, Any]:
+        check(config)
+        return definition(config)
+
+    return of_each(configs, prepare)
+
+
+def check_models(configs: Iterable[Mapping[str, Any]]) -> None:
+    """Raises InputError if the model of one of the runs that are to be computed is neither here nor on the hub: see
+    `hub.require`. Assets are not fetched yet."""
+    from experiments import hub  # half a second that stored runs do not need
+
+    for path in dict.fromkeys(config["model"]["path"] for config in configs):
+        if not path.startswith(("asset:", "config:")):
+            hub.locate(path)
+
+
+def short_names(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """What tells each job of a sweep from the others, from the overrides of each: `method.r=8 seed=1`."""
+    shared = set(jobs[0]).intersection(*jobs[1:]) if jobs else set()
+    return [" ".join(override for override in job if override not in shared) for job in jobs]
 
 
 def check_flag(name: str, value: object) -> None:

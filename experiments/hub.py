@@ -73,7 +73,10 @@ def _go_offline() -> None:
 
 def is_cached(identifier: str, kind: Kind = "model") -> bool:
     """True if the hub's cache has some version of a repository, whole or in part."""
-    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=identifier, repo_type=kind)
+    try:
+        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=identifier, repo_type=kind)
+    except HFValidationError:
+        return False
     return any(folder.glob("snapshots/*/*"))
 
 
