@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import analysis.studies
+from analysis import table_md
 from analysis.tables import make_command, provenance, read_sweep
 from lora.config import InputError
 
@@ -101,6 +102,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{args.study_dir}: {', '.join(path.name for path in outputs)}")
+    for answer in table_md.read_answers(study_dir / "table.md") if study_dir / "table.md" in outputs else ():
+        print(answer)
     return 0
 
 
