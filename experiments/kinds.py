@@ -12,6 +12,7 @@ from typing import Any, Literal
 from lora.config import InputError
 
 Kind = Literal["labels", "pairs"]
+LABELS = ("bbc_news", "glue", "rotten_tomatoes", "tab_corpus")  # families whose `load` gives a TaskData
 WORDS = {"labels": "texts with labels", "pairs": "prompts with completions"}
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -25,7 +26,7 @@ def holds_pairs(columns: Collection[str], task: Mapping[str, Any]) -> bool:
 def kind_of(task: Mapping[str, Any]) -> Kind | None:
     """The kind of a task; None where that of the user's own file cannot be told, which its reading says more of."""
     if task["family"] != "local":
-        return "pairs" if "generation" in task else "labels"
+        return "labels" if task["family"] in LABELS else "pairs"
     columns = _columns(Path(task["path"]).expanduser()) if task["path"] is not None else None
     if not columns:
         return None

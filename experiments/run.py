@@ -7,7 +7,6 @@ python -m experiments.run study=rank_ablation preset=desk
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import budget, progress, suggest
+from experiments import budget, choice, progress, suggest
 from experiments.checks import check
 from experiments.store import DivergedError, Store, definition, run_id
 from lora.config import InputError
@@ -77,9 +76,6 @@ def tune(config: DictConfig, record: Record) -> float:
     middle = grid[len(grid) // 2]
     scores: dict[float, float] = {}
 
-    def rank(lr: float) -> tuple[float, float]:
-        return scores[lr], -abs(math.log(lr / middle))
-
     waiting, tried = list(grid), list[float]()
     while waiting:
         lr = waiting.pop(0)
@@ -89,10 +85,12 @@ def tune(config: DictConfig, record: Record) -> float:
         except DivergedError as error:
             progress.report(f"lr={lr:g} is out: {error}")
         if not waiting and scores and len(tried) < len(grid) + config.tuning.extend:
-            waiting = _beyond(tried, max(scores, key=rank))
+            waiting = _beyond(tried, choice.best_rate(scores, middle))
     if not scores:
         raise InputError(f"no learning rate of tuning.lr_grid = {grid} trains: give smaller ones")
-    return max(scores, key=rank)
+    best = choice.best_rate(scores, middle)
+    progress.report(choice.reason(scores, best))
+    return best
 
 
 def _tuning_score(config: DictConfig, lr: float, record: Record) -> float:
