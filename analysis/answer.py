@@ -208,6 +208,7 @@ def _answers(
     """A sentence for each model, task and value of `also` with several options, and one for each task whose test split
     is small."""
     found, small = [], []
+    runs = runs[runs["main"] | (runs["metric"] == "loss")]
     for (model, task, *key), rows in per_run(runs).groupby(["model", "task", *also], sort=False):
         if rows[option].nunique() > 1:
             place = ", ".join([f"{task} ({model})", *map(about, key)])

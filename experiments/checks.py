@@ -99,6 +99,19 @@ def check_models(configs: Iterable[Mapping[str, Any]]) -> None:
             hub.locate(path)
 
 
+def in_lines(errors: Sequence[tuple[str, str]]) -> list[str]:
+    """A line for every different error of a sweep, from the name of each job that failed and what was wrong: the jobs
+    that it stopped, the first three by name, and the error."""
+    jobs: dict[str, list[str]] = {}
+    for name, error in errors:
+        jobs.setdefault(error, []).append(name)
+    lines = []
+    for error, names in jobs.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        lines.append(": ".join(filter(None, [", ".join(names[:3]) + more, error])))
+    return lines
+
+
 def short_names(jobs: Sequence[Sequence[str]]) -> list[str]:
     """What tells each job of a sweep from the others, from the overrides of each: `method.r=8 seed=1`."""
     shared = set(jobs[0]).intersection(*jobs[1:]) if jobs else set()

@@ -82,7 +82,7 @@ def build(name: str, runtime: Runtime) -> PreTrainedModel:
             kind, sizes = SHAPES[name]
             config = kind(**sizes)
         else:
-            config = AutoConfig.from_pretrained(locate(name))
+            config = AutoConfig.from_pretrained(locate(name, also=list(SHAPES)))
         with runtime.device:
             model = AutoModelForCausalLM.from_config(config, dtype=runtime.dtype)
     except (OSError, ValueError) as error:

@@ -50,9 +50,9 @@ def check_kind(study: Mapping[str, Any], task: Mapping[str, Any]) -> None:
 
     study: its `name`; `data`, a Kind, if it is of one alone; `other`, the make target of the study of the other kind.
     """
-    wanted = study.get("data")
-    found = kind_of(task) if wanted else None
-    if found is None or found == wanted:
+    wanted: Kind | None = study.get("data")
+    found = None if wanted is None else kind_of(task)
+    if wanted is None or found is None or found == wanted:
         return
     name = task["name"] or Path(task["path"]).name
     other = study.get("other")

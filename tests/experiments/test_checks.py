@@ -148,6 +148,15 @@ def test_jobs_are_named_by_what_differs() -> None:
     assert checks.short_names([*jobs, ["method=full", "seed=0"]])[0] == "method=lora method.r=1 seed=0"
 
 
+def test_errors_that_are_the_same_are_one_line() -> None:
+    errors = [(f"method.r={r}", "too large") for r in (1, 2, 3, 4, 5)] + [("seed=1", "gone"), ("", "alone")]
+    assert checks.in_lines(errors) == [
+        "method.r=1, method.r=2, method.r=3 and 2 more: too large",
+        "seed=1: gone",
+        "alone",
+    ]
+
+
 @pytest.mark.parametrize(
     ("scores", "best", "words"),
     [
