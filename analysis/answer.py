@@ -213,7 +213,7 @@ def _answers(
         if rows[option].nunique() > 1:
             place = ", ".join([f"{task} ({model})", *map(about, key)])
             found.append(f"{place}: {sentence(rows)}")
-            small += [_small(task, int(count)) for count in rows["test_rows"].dropna().unique()]
+            small += [_small(str(task), int(count)) for count in rows["test_rows"].dropna().unique()]
     return [*found, *filter(None, dict.fromkeys(small))]
 
 

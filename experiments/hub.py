@@ -19,7 +19,7 @@ import yaml
 from huggingface_hub import HfApi, constants, is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils._validators import validate_repo_id
 
 from experiments import assets, names
 from lora.config import InputError
@@ -100,7 +100,7 @@ def require(identifier: str, what: str = "model", also: Sequence[str] = ()) -> N
 @functools.cache
 def own_models() -> dict[str, str]:
     """The models that have a config, by name and by path, and how each is given."""
-    found = {}
+    found: dict[str, str] = {}
     for name in names.options("model"):
         path = yaml.safe_load((names.CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8"))["path"]
         if path != "???":

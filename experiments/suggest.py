@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -53,9 +54,9 @@ def _no_setting(key: str, text: str, overrides: Sequence[str]) -> str:
 
 def fields(method: str) -> set[str]:
     """The settings `method.…` of a method's config, with those of the configs that it builds on."""
-    config = OmegaConf.load(CONF / "method" / f"{method}.yaml")
+    config = yaml.safe_load((CONF / "method" / f"{method}.yaml").read_text(encoding="utf-8"))
     bases = [base for base in config.get("defaults", []) if base != "_self_"]
-    return set(config.method).union(*map(fields, bases))
+    return set(config["method"]).union(*map(fields, bases))
 
 
 def _settings(overrides: Sequence[str]) -> dict[str, Any]:

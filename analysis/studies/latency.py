@@ -152,7 +152,7 @@ def table_1(cells: pd.DataFrame) -> pd.DataFrame:
     ours = cells.groupby("model", sort=False)
     blocks = [(f"ours, {model}", own, ["base", *LORA, *reversed(ADAPTERS)]) for model, own in ours]
     blocks.append((PAPER, paper, list(paper["contender"].unique())))
-    rows = [
+    rows: list[dict[str, str | None]] = [
         {"source": source, "method": name}
         | {title: _milliseconds(_nearest(block, name, *key), source != PAPER) for title, key in titles.items()}
         for source, block, names in blocks
