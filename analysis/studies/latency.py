@@ -152,12 +152,13 @@ def table_1(cells: pd.DataFrame) -> pd.DataFrame:
     ours = cells.groupby("model", sort=False)
     blocks = [(f"ours, {model}", own, ["base", *LORA, *reversed(ADAPTERS)]) for model, own in ours]
     blocks.append((PAPER, paper, list(paper["contender"].unique())))
-    rows: list[dict[str, str | None]] = [
-        {"source": source, "method": name}
-        | {title: _milliseconds(_nearest(block, name, *key), source != PAPER) for title, key in titles.items()}
-        for source, block, names in blocks
-        for name in names
-    ]
+    rows = []
+    for source, block, names in blocks:
+        for name in names:
+            row: dict[str, str | None] = {"source": source, "method": name}
+            for title, key in titles.items():
+                row[title] = _milliseconds(_nearest(block, name, *key), source != PAPER)
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
