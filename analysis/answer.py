@@ -9,12 +9,12 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from analysis import naming, statistics, weight_sets
+from analysis import naming, statistics
 from analysis.claims.engine import ENOUGH
 from analysis.claims.measures import best, by_seed, per_run
 from experiments import sample_size
@@ -173,12 +173,12 @@ def ranks(runs: pd.DataFrame) -> list[str]:
     return _answers(runs, "r", ["weight_types"], sentence, "LoRA on {}".format)
 
 
-def weight_types(runs: pd.DataFrame) -> list[str]:
-    """For every model, task and budget: the set of weight types to spend it on. runs has `budget`, of
-    `analysis.weight_sets.with_budgets`."""
+def weight_types(runs: pd.DataFrame, order: Callable[[str], Any]) -> list[str]:
+    """For every model, task and budget: the set of weight types to spend it on; order: the sort key of a set. runs has
+    `budget`, of `analysis.weight_sets.with_budgets`."""
 
     def sentence(rows: pd.DataFrame) -> str:
-        ordered = rows.sort_values("weight_types", key=lambda names: names.map(weight_sets.order), kind="stable")
+        ordered = rows.sort_values("weight_types", key=lambda names: names.map(order), kind="stable")
         return among(compare(ordered, ["weight_types"], lambda run: str(run["weight_types"])), "set of weights")
 
     return _answers(runs, "weight_types", ["budget"], sentence, "LoRA with {:,} parameters".format)

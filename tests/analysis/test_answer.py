@@ -1,6 +1,6 @@
 """The answer of a study, on made-up runs of which it is known."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import answer, statistics, table_md
+from analysis import answer, statistics, table_md, weight_sets
 
 NOISE = np.array([0.004, -0.004, 0.001, -0.001, 0.0])  # of a seed, other for every option: the mean is 0
 
 
-def runs_of(scores: dict[Any, Sequence[float]], **fields: Any) -> pd.DataFrame:
+def runs_of(scores: Mapping[Any, Sequence[float]], **fields: Any) -> pd.DataFrame:
     """The runs of some options, a score a seed, as `tables.load_runs` gives them: an option is a rank, or (label,
     settings, parameters). Validation scores are the test scores, unless `validation` says other means."""
     validation = fields.pop("validation", {})
@@ -139,7 +139,7 @@ def test_weight_types_of_one_budget() -> None:
         parts.append(runs_of({4: noisy(mean, shift)}, weight_types=name, settings=f"r=4, {name}"))
     wild = [0.99, 0.70, 0.95, 0.80, 0.85]
     parts.append(runs_of({4: wild}, weight_types="o", settings="r=4, o"))
-    (line,) = answer.weight_types(pd.concat(parts, ignore_index=True))
+    (line,) = answer.weight_types(pd.concat(parts, ignore_index=True), weight_sets.order)
     assert line == (
         "reviews (minilm), LoRA with 1,000 parameters: the best set of weights on validation data is q+v (n = 1,000 "
         "test rows, 5 seeds); worse on test data: q; at most a point below it: v; undecided: o: "
