@@ -21,6 +21,7 @@ windows = $(if $(filter smoke,$(PRESET)),--windows 4) $(if $(filter desk,$(PRESE
 
 # Trains what is missing, measures the trained runs where $(2) names a measurement (with the options $(3)), then derives
 # tables and figures from the stored runs, also of a study in which some runs failed.
+# A command that could not begin leaves the list of runs, and so the tables, as they were.
 define study
 	@$(PYTHON) -m analysis.lab $(1) $(if $(2),--measure $(2) $(3) --) preset=$(PRESET) results_dir=$(RESULTS) engine.jobs=$(JOBS) $(model) $(task) $(ARGS)
 endef

@@ -128,8 +128,8 @@ def _comparison(test: Mapping[Any, Any]) -> str:
 
 
 def layout(rows: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
-    """Table 7 for reading: the paper's rows, then for each place, weight type and rank the middle layer, means over
-    seeds."""
+    """Table 7 for reading: for each place, weight type and rank the middle layer, means over seeds; then the paper's
+    rows."""
     names = {
         "projection_delta_w": "U, V of delta_w", "projection_w": "of W", "projection_random": "random",
         "norm_w": "norm of W", "norm_delta_w": "norm of delta_w",
@@ -137,8 +137,8 @@ def layout(rows: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     theirs = paper.rename(
         columns={f"projection_norm_{name}": f"projection_{name}" for name in ("delta_w", "w", "random")}
     )
-    parts = [theirs.assign(source=PAPER, task=None, weights="q", layer="48", factor=None)]
-    parts[0]["factor"] = (theirs["norm_delta_w"] / theirs["projection_delta_w"]).map("{:.3g}".format)
+    factors = (theirs["norm_delta_w"] / theirs["projection_delta_w"]).map("{:.3g}".format)
+    parts = []
     for (model, task, weight_type), group in rows.groupby(GROUP, sort=False):
         layer = middle(list(dict.fromkeys(group["layer"])))
         chosen = group[group["layer"] == layer]
@@ -146,6 +146,7 @@ def layout(rows: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
         cells = tables.summarise(chosen.assign(value=logs(chosen, "factor")), ["r"]).sort_values("r")
         means["factor"] = [_factor_text(*row) for row in cells[["mean", "interval", "n"]].itertuples(index=False)]
         parts.append(means.assign(source=f"ours, {model}", task=str(task), weights=str(weight_type), layer=layer))
+    parts.append(theirs.assign(source=PAPER, task=None, weights="q", layer="48", factor=factors))
     table = pd.concat(parts, ignore_index=True)
     for name in names:
         table[name] = table[name].map("{:.3g}".format)

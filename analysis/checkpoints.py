@@ -10,7 +10,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 from torch import Tensor
 
-from experiments.models import locate
+from experiments.hub import locate
 from lora.config import InputError
 from lora.io import read_json
 from lora.tensor_files import TensorFile, open_tensors

@@ -26,6 +26,7 @@ from analysis.compare_page import Pair, coverage, page
 from analysis.compare_tables import cosine_cells, phi_cells, summarise, summary_cells, verdict
 from analysis.updates import Updates, read
 from analysis.weights import Weights
+from experiments import hub
 from experiments.arguments import Parser, whole
 from lora.config import WEIGHT_TYPES, InputError
 from lora.targets import WHOLE
@@ -63,6 +64,8 @@ def read_all(options: argparse.Namespace, base: Weights | None) -> list[Updates]
         is_run = re.fullmatch("[0-9a-f]{12}", source) and not Path(source).exists()
         if is_run and not (options.runs / source).is_dir():
             raise InputError(f"run {source} is not in {options.runs}: --runs says where runs are")
+        if not is_run and not Path(source).expanduser().exists():
+            hub.locate(source, "run, adapter or model", [folder.name for folder in options.runs.glob("*")])
         found.append(read(options.runs / source if is_run else source, base, options.alpha, options.slices))
     for updates, name in zip(found, distinct([updates.name for updates in found]), strict=True):
         updates.name = name

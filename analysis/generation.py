@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import generation_figures, generation_report, method_figures, naming, samples, statistics, tables, tuning
+from analysis import (
+    generation_figures,
+    generation_report,
+    method_figures,
+    naming,
+    samples,
+    statistics,
+    table_md,
+    tables,
+    tuning,
+)
 from analysis.generation_metrics import VALIDATION_LOSS, Metric, Study, chosen
 from analysis.method_tables import METHOD, REFERENCES, reference
 from experiments import places
@@ -51,7 +61,7 @@ def store(
     frames = frames if rates.empty else {**frames, "learning_rates": rates}
     outputs = [study_dir / "runs.csv", study_dir / "table.md", *(study_dir / f"{name}.csv" for name in frames)]
     runs[tables.RUNS_COLUMNS].to_csv(outputs[0], index=False)
-    outputs[1].write_text(text, encoding="utf-8")
+    table_md.write(outputs[1], text, runs)
     for path, frame in zip(outputs[2:], frames.values(), strict=True):
         frame.to_csv(path, index=False, float_format="%.6g")
     return outputs if rates.empty else [*outputs, method_figures.draw_rates(rates, study_dir / "learning_rates.png")]

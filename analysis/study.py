@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import analysis.studies
-from analysis import stamp
+from analysis import stamp, table_md
 from experiments import places
 from lora.config import InputError
 
@@ -75,6 +75,8 @@ def show(study_dir: Path, runs_dir: Path | None = None, base: str | None = None)
         print(f"error: {error.filename or place}: {error.strerror or error}", file=sys.stderr)
         return 2
     print(f"{study_dir}: {', '.join(path.name for path in outputs)}")
+    for answer in table_md.read_answers(place / "table.md") if place / "table.md" in outputs else ():
+        print(answer)
     return 0
 
 

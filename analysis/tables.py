@@ -101,10 +101,12 @@ def read_sweep(study_dir: Path) -> Sweep:
 
 
 def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
-    """One row a (run, split, metric) with the columns RUNS_COLUMNS and `main`, true for the task's main metric.
+    """One row a (run, split, metric) with the columns RUNS_COLUMNS, `main`, true for the task's main metric, and
+    `test_rows`.
 
-    Metrics are fractions as stored. role: study, tuning (of the learning-rate grid), or study+tuning. method is the
-    config's name for it, label and settings tell apart what it leaves together, as `analysis.naming` says.
+    Metrics are fractions as stored. test_rows: how many the run's test split had, None where it does not say. role:
+    study, tuning (of the learning-rate grid), or study+tuning. method is the config's name for it, label and settings
+    tell apart what it leaves together, as `analysis.naming` says.
     Raises InputError as `read_sweep`, and if a listed run is not in `runs_dir` or is damaged.
     """
     rows: list[dict[str, Any]] = []
@@ -123,7 +125,7 @@ def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
                 f"run folder {folder} is damaged ({type(error).__name__}: {' '.join(str(error).split())}); "
                 f"delete it, `{make_command(study_dir)}` trains it again"
             ) from error
-    return pd.DataFrame(rows, columns=[*RUNS_COLUMNS, "main"])
+    return pd.DataFrame(rows, columns=[*RUNS_COLUMNS, "main", "test_rows"])
 
 
 def _read_run(folder: Path) -> list[dict[str, Any]]:
@@ -140,7 +142,7 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
     return [
         run
         | {name: entry[name] for name in ("split", "metric", "value")}
-        | {"main": entry["metric"] == metrics["main_metric"]}
+        | {"main": entry["metric"] == metrics["main_metric"], "test_rows": metrics.get("test_examples")}
         for entry in metrics["metrics"]
     ]
 

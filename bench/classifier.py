@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from bench.workload import Workload
-from experiments.models import locate
+from experiments.hub import locate
 from experiments.problem import Problem, Rows
 
 

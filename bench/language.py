@@ -8,8 +8,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, DataCollator, DataCollatorForSeq2Seq, PreTrainedModel
 
 from bench.workload import Workload
+from experiments.hub import locate
 from experiments.language import IGNORED
-from experiments.models import locate
 from experiments.problem import Problem, Rows
 
 

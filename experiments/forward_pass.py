@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel
 
 from experiments import methods
-from experiments.models import Runtime, locate
+from experiments.hub import locate
+from experiments.models import Runtime
 from lora.config import InputError, LoRAConfig
 from lora.inject import inject, merge
 
@@ -81,7 +82,7 @@ def build(name: str, runtime: Runtime) -> PreTrainedModel:
             kind, sizes = SHAPES[name]
             config = kind(**sizes)
         else:
-            config = AutoConfig.from_pretrained(locate(name))
+            config = AutoConfig.from_pretrained(locate(name, also=list(SHAPES)))
         with runtime.device:
             model = AutoModelForCausalLM.from_config(config, dtype=runtime.dtype)
     except (OSError, ValueError) as error:

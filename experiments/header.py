@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from experiments import tasks
+from experiments import sample_size, tasks
 from experiments.progress import report, span
 
 if TYPE_CHECKING:
@@ -78,7 +78,11 @@ class Data:
             facts = _facts(config)
             if facts:
                 del self.configs[place]
-                report(line(tasks.resolve(config["task"])["name"], facts))
+                name = tasks.resolve(config["task"])["name"]
+                report(line(name, facts))
+                few = sample_size.warning(facts["test"], name)
+                if few:
+                    report(few)
 
 
 def line(name: str, facts: Mapping[str, Any]) -> str:

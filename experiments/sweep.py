@@ -18,7 +18,7 @@ from typing import NamedTuple
 from omegaconf import DictConfig
 
 from experiments import engines, header
-from experiments.checks import check
+from experiments.checks import check, check_models, in_lines
 from experiments.engines import Engine, Outcome, Status
 from experiments.jobs import DONE, Job, Wanted, job, resolve, summary
 from experiments.listing import RunList
@@ -105,7 +105,10 @@ class Sweep:
             except InputError as error:
                 errors[number] = str(error)
         if len(errors) == len(self.entries):
-            raise InputError("; ".join(dict.fromkeys(errors.values())))
+            causes = list(dict.fromkeys(errors.values()))
+            named = in_lines([(self.entries[number].name, error) for number, error in errors.items()])
+            raise InputError(causes[0] if len(causes) == 1 else "; ".join(named))
+        check_models([run.wanted.config for run in self.pending])
         return errors
 
     def _want(self, number: int, wanted: Iterable[Wanted]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 
+from experiments import choice
 from lora.config import InputError
 
 Search = Generator[list[float], Mapping[float, float], float]
@@ -21,26 +21,17 @@ def search(grid: Sequence[float], extend: int, say: Callable[[str], None]) -> Se
     grid = sorted(grid)
     middle = grid[len(grid) // 2]
     scores: dict[float, float] = {}
-
-    def rank(lr: float) -> tuple[float, float]:
-        return scores[lr], -abs(math.log(lr / middle))
-
     waiting, tried = list(grid), list[float]()
     while waiting:
         scores |= yield waiting
         tried = sorted([*tried, *waiting])
         waiting = []
         if scores and len(tried) < len(grid) + extend:
-            waiting = _beyond(tried, max(scores, key=rank), say)
+            waiting = _beyond(tried, choice.best_rate(scores, middle), say)
     if not scores:
         raise InputError(f"no learning rate of tuning.lr_grid = {grid} trains: give smaller ones")
-    best = max(scores, key=rank)
-    equals = [f"{lr:g}" for lr in sorted(scores) if scores[lr] == scores[best] and lr != best]
-    if equals:
-        say(
-            f"lr={best:g} is taken: {', '.join(equals)} {'is' if len(equals) == 1 else 'are'} as good on validation "
-            f"data, and it is the nearest to the grid's middle, {middle:g}"
-        )
+    best = choice.best_rate(scores, middle)
+    say(choice.reason(scores, best))
     return best
 
 

@@ -25,11 +25,11 @@ class SweepLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Do the jobs of a batch; their failures are in the sweep's list and exit code, not here."""
-        from experiments import places, sweep  # later: Hydra imports its plugins before it is set up
+        from experiments import checks, places, sweep  # later: Hydra imports its plugins before it is set up
 
         configs = [self._composed(list(overrides)) for overrides in job_overrides]
         places.set_study_dir(configs, list(self.config.hydra.overrides.task))
-        names = _differences(job_overrides)
+        names = checks.short_names(job_overrides)
         sweep.do([sweep.Entry(name, config) for name, config in zip(names, configs, strict=True)])
         made = [JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED) for overrides in job_overrides]
         for job in made:
@@ -53,11 +53,3 @@ class SweepLauncher(Launcher):
     def _is_group(self, name: str) -> bool:
         repository = self.loader.repository  # type: ignore[attr-defined]
         return bool(repository.group_exists(name.partition("@")[0]))
-
-
-def _differences(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """What tells a job from the others: its overrides without those that all have."""
-    if len(jobs) == 1:
-        return [""]
-    common = set(jobs[0]).intersection(*jobs[1:])
-    return [" ".join(part for part in job if part not in common) for job in jobs]

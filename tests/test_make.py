@@ -50,7 +50,8 @@ def test_the_two_commands(results: Path) -> None:
     ablation = run("make", "ablate-rank", "PRESET=smoke", f"RESULTS={results}")
     assert ablation.returncode == 0, ablation.stderr
     study = results / "smoke" / "rank_ablation"
-    assert str(study) in ablation.stdout.splitlines()[-1]
+    assert any(line.startswith(f"{study}: runs.csv, ") for line in ablation.stdout.splitlines())
+    assert "one seed tells no rank from another" in ablation.stdout.splitlines()[-1]
     assert (study / "rank_ablation.png").stat().st_size > 10_000
     runs = pd.read_csv(study / "runs.csv")
     assert sorted(runs["r"].unique()) == [1, 2]
@@ -74,6 +75,34 @@ def test_the_two_commands(results: Path) -> None:
     assert again.stdout.count("(stored)") == 2
     after = {path: path.stat().st_mtime for path in before}
     assert {path.name for path in before if before[path] != after[path]} <= {"sweep.jsonl"}
+
+    wrong = run("make", "ablate-rank", "PRESET=smoke", f"RESULTS={results}", "ARGS=method.rr=3")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    errors = [line for line in wrong.stderr.splitlines() if not line.startswith("make")]
+    assert errors == ["error: unknown setting method.rr; did you mean method.r?"]
+    assert not list(results.glob(".began*"))
+
+
+@pytest.mark.parametrize(
+    ("status", "writes", "tables"), [(0, False, True), (2, True, True), (2, False, False), (130, True, False)]
+)
+def test_tables_are_made_of_a_sweep_that_began(status: int, writes: bool, tables: bool, tmp_path: Path) -> None:
+    """Not of the list that an earlier one has left, where the settings of this one are wrong. The runner is made up."""
+    study = tmp_path / "results" / "quick" / "rank_ablation"
+    study.mkdir(parents=True)
+    (study / "sweep.jsonl").write_text("earlier")
+    python = tmp_path / "python"
+    write = f"echo later > {study}/sweep.jsonl;" if writes else ""
+    python.write_text(
+        f'#!/bin/sh\necho "$2" >> {tmp_path}/log\n[ "$2" != experiments.run ] || {{ {write} exit {status}; }}\n'
+    )
+    python.chmod(0o755)
+    place = f"RESULTS={tmp_path}/results"
+    made = run("make", "-o", ".venv/.ready", "ablate-rank", f"PYTHON={python}", place)
+    assert made.returncode == (2 if status else 0), made.stderr
+    called = ["experiments.run", "analysis.study"] if tables else ["experiments.run"]
+    assert (tmp_path / "log").read_text().split() == called
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["quick"]
 
 
 @pytest.mark.skipif(not (ROOT / ".venv").is_dir(), reason="make uses the environment that make setup creates")
@@ -103,7 +132,7 @@ def test_every_other_study(target: str, study: str, pictures: list[str], tiny_de
     made = run("make", target, "PRESET=smoke", f"RESULTS={results}", *model)
     assert made.returncode == 0, made.stderr
     folder = results / "smoke" / (f"{study}@tiny" if model else study)
-    assert str(folder) in made.stdout.splitlines()[-1]
+    assert any(line.startswith(f"{folder}: ") for line in made.stdout.splitlines())
     assert len(pd.read_csv(folder / "table.csv")) >= 2
     assert (folder / "table.md").read_text().startswith("# ")
     for picture in pictures:
@@ -133,7 +162,7 @@ def test_every_table(
     made = run("make", target, "PRESET=smoke", f"RESULTS={results}", *arguments)
     assert made.returncode == 0, made.stderr
     folder = results / "smoke" / (study if real else f"{study}@tiny")
-    assert str(folder) in made.stdout.splitlines()[-1]
+    assert any(line.startswith(f"{folder}: ") for line in made.stdout.splitlines())
     assert len(pd.read_csv(folder / "table.csv")) >= 1
     assert (folder / "table.md").read_text().startswith("# ")
     assert all(picture.stat().st_size > 10_000 for picture in folder.glob("*.png"))
@@ -145,7 +174,7 @@ def test_the_scoreboard_judges_the_studies_that_are_there(results: Path) -> None
     made = run("make", "claims", "PRESET=smoke", f"RESULTS={results}")
     assert made.returncode == 0, made.stderr
     folder = results / "smoke"
-    assert str(folder) in made.stdout.splitlines()[-1]
+    assert any(line.startswith(f"{folder}: ") for line in made.stdout.splitlines())
     judged = pd.read_csv(folder / "claims.csv")
     assert set(judged["study"].dropna()) <= {path.name for path in folder.iterdir()}
     assert (folder / "claims.md").read_text().count("<a id=") == judged["number"].max() >= 20

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import figures, tables
+from analysis import figures, table_md, tables
 from analysis.alpha_rates import CELL, GROUP, KINDS, best_rates, claims, sort_out
 from analysis.statistics import mean_text
 from lora.config import InputError
@@ -47,7 +47,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     summary.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
     claim.to_csv(outputs["claim.csv"], index=False, float_format="%.6g")
     failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
-    outputs["table.md"].write_text(report(summary, best, claim, tables.head_rate(runs), failed), encoding="utf-8")
+    table_md.write(outputs["table.md"], report(summary, best, claim, tables.head_rate(runs), failed), runs)
     return [*outputs.values(), draw(test, summary, best, study_dir / "alpha.png")]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import amplification, tables, update_runs
+from analysis import amplification, table_md, tables, update_runs
 from analysis.amplification_figures import draw_factors, draw_projections
 from analysis.amplification_tables import GROUP, by_rank, compare_ranks, layout, over_layers, verdict
 from analysis.update_runs import Trained, trained_svd
@@ -50,7 +50,7 @@ def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path
     table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
     failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
     text = report(rows, table, update_runs.quality(runs), update_runs.precision_note(groups), failed)
-    outputs["table.md"].write_text(text, encoding="utf-8")
+    table_md.write(outputs["table.md"], text, runs)
     figures = [
         draw_factors(rows, study_dir / "amplification.png"), draw_projections(rows, study_dir / "projections.png"),
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import method_figures, naming, statistics, tables, tuning
+from analysis import answer, method_figures, naming, statistics, table_md, tables, tuning
 from analysis.method_tables import METHOD, PAPER, REFERENCES, TASK, reference, report
 from analysis.tuning import CELL
 
@@ -31,7 +31,8 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
     table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
     failures = tables.failure_lines(tables.read_sweep(study_dir).failed, failed)
-    outputs["table.md"].write_text(report(table, rates, tables.head_rate(runs), failures), encoding="utf-8")
+    text = report(table, rates, tables.head_rate(runs), failures)
+    table_md.write(outputs["table.md"], text, runs, answer.methods(runs))
     method_figures.draw_methods(test, table, outputs["compare_methods.png"])
     if not rates.empty:
         outputs |= {name: study_dir / name for name in ("learning_rates.csv", "learning_rates.png")}

@@ -4,7 +4,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import forgetting_figure, language_runs, measured, naming, statistics, tables, task_tables, tuning
+from analysis import (
+    forgetting_figure,
+    language_runs,
+    measured,
+    naming,
+    statistics,
+    table_md,
+    tables,
+    task_tables,
+    tuning,
+)
 from analysis.forgetting_report import FORGETTING, report
 from analysis.method_tables import TASK
 
@@ -33,7 +43,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
     table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
     ranks.to_csv(outputs["ranks.csv"], index=False, float_format="%.6g")
-    outputs["table.md"].write_text(report(table, ranks, losses, scores, failures), encoding="utf-8")
+    table_md.write(outputs["table.md"], report(table, ranks, losses, scores, failures), runs)
     forgetting_figure.draw(table, scores, outputs["forgetting.png"])
     return list(outputs.values())
 

@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from analysis import figures, tables
+from analysis import figures, table_md, tables
 from analysis.statistics import against, difference_text, mean_text
 from lora import io
 from lora.config import InputError
@@ -63,7 +63,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
     curves.to_csv(outputs["loss_curves.csv"], index=False, float_format="%.5g")
     failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
-    outputs["table.md"].write_text(report(table, tables.head_rate(runs), failed), encoding="utf-8")
+    table_md.write(outputs["table.md"], report(table, tables.head_rate(runs), failed), runs)
     return [*outputs.values(), draw(final, table, curves, study_dir / "init.png")]
 
 

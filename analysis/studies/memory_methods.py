@@ -11,6 +11,7 @@ from analysis import (
     memory_methods_ranks,
     memory_methods_report,
     naming,
+    table_md,
     tables,
     task_tables,
     tuning,
@@ -49,7 +50,7 @@ def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path
     ranks.to_csv(outputs["ranks.csv"], index=False, float_format="%.5g")
     failures = language_runs.failures(study_dir, failed)
     text = memory_methods_report.report(table, ranks, rates, tables.head_rate(test), failures)
-    outputs["table.md"].write_text(text, encoding="utf-8")
+    table_md.write(outputs["table.md"], text, runs)
     if not rates.empty:
         outputs["learning_rates.csv"] = study_dir / "learning_rates.csv"
         rates.to_csv(outputs["learning_rates.csv"], index=False, float_format="%.6g")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from analysis import language_runs, qlora_figure, qlora_report, qlora_runs, qlora_tables, tables, tuning
+from analysis import language_runs, qlora_figure, qlora_report, qlora_runs, qlora_tables, table_md, tables, tuning
 
 MEASURED = (qlora_runs.BASE, qlora_runs.WEIGHTS)  # in the study folder, by `python -m experiments.quantized_base`
 
@@ -30,7 +30,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     base.to_csv(outputs["bases.csv"], index=False, float_format="%.6g")
     failures = language_runs.failures(study_dir, failed)
     text = qlora_report.report(table, base, qlora_tables.errors_by_type(weights), not rates.empty, failures)
-    outputs["table.md"].write_text(text, encoding="utf-8")
+    table_md.write(outputs["table.md"], text, runs)
     qlora_figure.draw(table, test, base, outputs["qlora.png"])
     if not rates.empty:
         outputs["learning_rates.csv"] = study_dir / "learning_rates.csv"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import figures, tables
+from analysis import answer, figures, table_md, tables, tuning
 from lora.config import InputError
 
 CELL = ["model", "task", "metric", "weight_types", "r"]
@@ -39,7 +39,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
         outputs["learning_rates.csv"] = study_dir / "learning_rates.csv"
         rates.to_csv(outputs["learning_rates.csv"], index=False, float_format="%.6g")
     failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
-    outputs["table.md"].write_text(report(summary, rates, failed), encoding="utf-8")
+    table_md.write(outputs["table.md"], report(summary, rates, failed), runs, answer.ranks(runs))
     return [*outputs.values(), draw(test, summary, study_dir / "rank_ablation.png")]
 
 
@@ -128,9 +128,13 @@ def _choice(grid: pd.DataFrame) -> str:
     if not chosen:
         return line + "the ablation has no run at these rates yet."
     line += f"**{', '.join(f'{lr:g}' for lr in chosen)}** is used."
-    best = max(rates, key=lambda rate: rate["value"])
-    if not best["chosen"]:
-        line += f" {best['lr']:g} is better for this task alone."
+    highest = max(rate["value"] for rate in rates)
+    best = [rate for rate in rates if rate["value"] >= highest - tuning.ROUNDING]
+    others = " and ".join(f"{rate['lr']:g}" for rate in best if not rate["chosen"])
+    if others and len(best) > others.count(" and ") + 1:
+        line += f" {others} scored the same: of equals the one nearest to the middle of the grid is taken."
+    elif others:
+        line += f" {others} is better for this task alone."
     if {rates[0]["lr"], rates[-1]["lr"]} & set(chosen):
         line += " It is at the edge of the grid: a rate outside may be better."
     return line

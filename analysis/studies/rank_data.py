@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import figures, language_runs, statistics, tables
+from analysis import figures, language_runs, statistics, table_md, tables
 from lora.config import InputError
 
 TASK = ["model", "task", "metric"]
@@ -43,7 +43,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     epochs = final.groupby("train_examples")["epochs"].max()
     failures = tables.failure_lines(tables.read_sweep(study_dir).failed, tables.load_failed(study_dir, runs_dir))
     text = report(summary, found, epochs, tables.head_rate(runs), failures)
-    outputs["table.md"].write_text(text, encoding="utf-8")
+    table_md.write(outputs["table.md"], text, runs)
     return [*outputs.values(), draw(test, summary, study_dir / "rank_data.png")]
 
 

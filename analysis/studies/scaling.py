@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import naming, scaling_figure, statistics, tables, tuning
+from analysis import naming, scaling_figure, statistics, table_md, tables, tuning
 from analysis.tuning import CELL
 
 LINE = ["model", "task", "metric", "line"]
@@ -52,7 +52,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     failed = tables.load_failed(study_dir, runs_dir)
     failures = tables.failure_lines(tables.read_sweep(study_dir).failed, failed)
     rates = tuning.rates(runs, failed)
-    outputs[3].write_text(report(both, fallen, rates, tables.head_rate(runs), failures), encoding="utf-8")
+    table_md.write(outputs[3], report(both, fallen, rates, tables.head_rate(runs), failures), runs)
     scaling_figure.draw(points, test, paper, outputs[4])
     if not rates.empty:
         outputs.append(study_dir / "learning_rates.csv")

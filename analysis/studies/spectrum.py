@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from analysis import spectrum_figures, tables, update_runs
+from analysis import spectrum_figures, table_md, tables, update_runs
 from analysis.spectrum_measures import measure, spectra_table
 from analysis.spectrum_report import report
 from analysis.spectrum_tables import named, ranks_summary, short_names
@@ -33,7 +33,7 @@ def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path
         found, update_runs.quality(runs), update_runs.precision_note(groups),
         tables.failure_lines(tables.read_sweep(study_dir).failed),
     )  # fmt: skip
-    (study_dir / "table.md").write_text(text, encoding="utf-8")
+    table_md.write(study_dir / "table.md", text, runs)
     figures = [
         spectrum_figures.draw_spectra(found.spectra, names, study_dir / "spectra.png"),
         spectrum_figures.draw_ranks(found.ranks, study_dir / "ranks.png"),

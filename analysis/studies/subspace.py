@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from analysis import tables
+from analysis import table_md, tables
 from analysis.comparison import Comparison, Place, compare, directions
 from analysis.phi_figures import DEEP, draw_ranks, draw_seeds
 from analysis.phi_tables import by_side, by_site, tabulate, verdict, write_grids
@@ -56,7 +56,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     table = pd.concat(entries, ignore_index=True)
     table.to_csv(outputs["table.csv"], index=False, float_format="%.4f")
     failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
-    outputs["table.md"].write_text(report(choices, table, failed), encoding="utf-8")
+    table_md.write(outputs["table.md"], report(choices, table, failed), runs)
     return [*outputs.values(), *write_grids(compared, study_dir), *figures]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import language_runs, samples, statistics, tables, task_figures, task_tables, tuning
+from analysis import language_runs, samples, statistics, table_md, tables, task_figures, task_tables, tuning
 from analysis.studies import scaling
 
 READING = f"""\
@@ -52,7 +52,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     data = language_runs.tested(test, runs_dir, study_dir)
     warning = language_runs.caution(points["n"], list(data.values()))
     failures = language_runs.failures(study_dir, failed)
-    outputs["table.md"].write_text(report(points, paper, falls, rates, warning, failures), encoding="utf-8")
+    table_md.write(outputs["table.md"], report(points, paper, falls, rates, warning, failures), runs)
     task_figures.draw_tradeoff(points, test.assign(size=test["trainable_params"]), paper, outputs["table15.png"])
     if not rates.empty:
         outputs["learning_rates.csv"] = study_dir / "learning_rates.csv"

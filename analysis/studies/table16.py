@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import language_runs, naming, samples, statistics, tables, task_figures, task_tables, tuning
+from analysis import language_runs, naming, samples, statistics, table_md, tables, task_figures, task_tables, tuning
 from analysis.language_runs import DETAILS
 from analysis.method_tables import METHOD, REFERENCES, TASK, reference
 
@@ -45,7 +45,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     text = language_runs.report(
         READING, table, data, failures, section, f", beside the paper's {PAPER_TASK}: another task"
     )
-    outputs["table.md"].write_text(text, encoding="utf-8")
+    table_md.write(outputs["table.md"], text, runs)
     floors = {key: data[key[0], key[1]].majority for key in language_runs.choices(table)}
     named = test.assign(line=language_runs.line_names(test))
     task_figures.draw_examples(table, named, paper_points(), floors, outputs["table16.png"])

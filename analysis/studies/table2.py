@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import naming, tables
+from analysis import naming, table_md, tables
 from analysis.statistics import mean_text
 from lora.config import InputError
 
@@ -34,7 +34,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
     table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
     failures = tables.failure_lines(tables.read_sweep(study_dir).failed, tables.load_failed(study_dir, runs_dir))
-    outputs["table.md"].write_text(report(table, tables.head_rate(runs), failures), encoding="utf-8")
+    table_md.write(outputs["table.md"], report(table, tables.head_rate(runs), failures), runs)
     return list(outputs.values())
 
 

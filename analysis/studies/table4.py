@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import language_runs, method_figures, naming, samples, tables, task_tables, tuning
+from analysis import language_runs, method_figures, naming, samples, table_md, tables, task_tables, tuning
 from analysis.method_tables import METHOD, TASK, effort, findings
 from analysis.tuning import CELL
 
@@ -57,7 +57,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     data = language_runs.tested(main, runs_dir, study_dir)
     warning = language_runs.caution(table["n"], list(data.values()))
     failures = language_runs.failures(study_dir, failed)
-    outputs["table.md"].write_text(report(table, rates, warning, failures), encoding="utf-8")
+    table_md.write(outputs["table.md"], report(table, rates, warning, failures), runs)
     method_figures.draw_methods(main, table[table["main"]], outputs["table4.png"])
     if not rates.empty:
         outputs |= {name: study_dir / name for name in ("learning_rates.csv", "learning_rates.png")}

@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import few_shot, language_runs, naming, samples, statistics, tables, task_figures, task_tables, tuning
+from analysis import (
+    few_shot,
+    language_runs,
+    naming,
+    samples,
+    statistics,
+    table_md,
+    tables,
+    task_figures,
+    task_tables,
+    tuning,
+)
 from analysis.language_runs import DETAILS
 from analysis.method_tables import METHOD
 
@@ -50,7 +61,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
     failures = language_runs.failures(study_dir, tables.load_failed(study_dir, runs_dir))
     text = language_runs.report(READING, table, data, failures, section)
-    outputs["table.md"].write_text(text, encoding="utf-8")
+    table_md.write(outputs["table.md"], text, runs)
     floors = {key: part.majority for key, part in data.items() if key in language_runs.choices(table)}
     named, runs_named = (frame.assign(line=language_runs.line_names(frame)) for frame in (table, test))
     task_figures.draw_shots(named, runs_named, floors, outputs["table8.png"])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from analysis import measured, naming, tables, truncation_tables, update_runs
+from analysis import measured, naming, table_md, tables, truncation_tables, update_runs
 from analysis.spectrum_tables import named, short_names
 from analysis.truncation_figure import draw_truncation
 from analysis.truncation_report import report
@@ -27,5 +27,5 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     runs[tables.RUNS_COLUMNS].to_csv(outputs[0], index=False)
     effects.to_csv(outputs[1], index=False, float_format="%.6g")
     failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
-    outputs[2].write_text(report(effects, update_runs.quality(runs), failed), encoding="utf-8")
+    table_md.write(outputs[2], report(effects, update_runs.quality(runs), failed), runs)
     return [*outputs, draw_truncation(effects, study_dir / "truncation.png")]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis import amplification, comparison, tables, update_runs
+from analysis import amplification, comparison, table_md, tables, update_runs
 from analysis.delta_w import LowRank, Update
 from analysis.subspace import Baseline, phi, random_baseline
 from analysis.svd import Array
@@ -57,7 +57,7 @@ def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path
     table.to_csv(outputs["table.csv"], index=False, float_format="%.4f")
     failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
     text = report(rows, table, update_runs.quality(runs), update_runs.precision_note(groups), failed)
-    outputs["table.md"].write_text(text, encoding="utf-8")
+    table_md.write(outputs["table.md"], text, runs)
     curves = averaged(grids)
     return [*outputs.values(), *draw_maps(curves, study_dir), draw_curves(curves, study_dir / "curves.png")]
 

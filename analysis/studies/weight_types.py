@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import naming, tables, tuning, weight_figure, weight_report, weight_sets
+from analysis import answer, naming, table_md, tables, tuning, weight_figure, weight_report, weight_sets
 from analysis.method_tables import METHOD
 from analysis.weight_sets import CELL
 
@@ -41,7 +41,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     differences.to_csv(outputs["differences.csv"], index=False, float_format="%.6g")
     failures = tables.failure_lines(tables.read_sweep(study_dir).failed, failed)
     text = weight_report.report(table, differences, paper, rates, heads(test), failures)
-    outputs["table.md"].write_text(text, encoding="utf-8")
+    table_md.write(outputs["table.md"], text, runs, answer.weight_types(runs, weight_sets.order))
     weight_figure.draw(table, test, outputs["weight_types.png"])
     if not rates.empty:
         outputs["learning_rates.csv"] = study_dir / "learning_rates.csv"

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import budget
+from experiments import budget, names, suggest
 from experiments.checks import check_flag
 from lora.config import InputError
 
@@ -56,7 +56,10 @@ def _model(model: str) -> list[str]:
     if Path(model).expanduser().is_dir() or ("/" in model and ":" not in model):
         quoted = model.replace("\\", "\\\\").replace("'", "\\'")
         return ["model=hub", f"model.path='{quoted}'"]
-    raise InputError(f"unknown model {model!r}: give a folder, a hub id, or one of {', '.join([*named, *shipped()])}")
+    known = [*named, *shipped()]
+    near = names.near(name, known)
+    guess = f"did you mean {' or '.join(near)}? Else give" if near else "give"
+    raise InputError(f"unknown model {model!r}: {guess} a folder, a hub id, or one of {', '.join(known)}")
 
 
 @cache  # one model is planned with many methods
@@ -65,7 +68,7 @@ def _config(overrides: tuple[str, ...]) -> Any:
         with initialize_config_module("experiments.conf", version_base="1.3"):
             return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(" ".join(str(error).split())) from error
+        raise InputError(suggest.in_one_line(error, overrides)) from error
 
 
 def composed(model: str, methods: Sequence[str], fields: Sequence[str] = ()) -> list[Composed]:
@@ -76,7 +79,7 @@ def composed(model: str, methods: Sequence[str], fields: Sequence[str] = ()) -> 
     """
     for method in methods:
         if method not in known_methods():
-            raise InputError(f"unknown method {method!r}: there are {', '.join(known_methods())}")
+            raise InputError(f"unknown method {method!r}{names.did_you_mean(method, known_methods())}")
     chosen = {method: (*_model(model), f"method={method}") for method in methods}
     own = {
         method: [f"method.{name}" for name in _config(chosen[method])["method"] if name != "name"] for method in methods

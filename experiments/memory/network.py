@@ -10,14 +10,15 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from experiments.hub import locate
 from experiments.memory import quantized, step
 from experiments.memory.setup import LABELS, Setup
-from experiments.models import head_modules, locate, set_dropout
+from experiments.models import head_modules, set_dropout
 from lora.config import InputError
 
 
 def network_config(path: str) -> Any:
-    """The config of a model, as `experiments.models.locate` finds it.
+    """The config of a model, as `experiments.hub.locate` finds it.
 
     Raises InputError if it cannot be found or read.
     """

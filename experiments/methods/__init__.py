@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from experiments import quantization
 from experiments.methods._layers import positions
+from experiments.names import did_you_mean
 from lora import io, plus
 from lora.config import InputError
 from lora.inject import trainable_parameters
@@ -36,7 +37,7 @@ def _parts(method: Mapping[str, Any]) -> dict[str, ModuleType]:
     names = str(method["name"]).split("+")
     for name in names:
         if name not in known:
-            raise InputError(f"unknown method {name!r}: there are {', '.join(known)}; several are joined by +")
+            raise InputError(f"unknown method {name!r}{did_you_mean(name, known)} (several are joined by +)")
     rest = [name for name in names if name not in JOINED]
     joined = not rest or (len(rest) == 1 and rest[0].startswith("prefix_"))
     if len(names) > 1 and (not joined or len(set(names)) < len(names)):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments import names
 from lora.config import InputError
 
 if TYPE_CHECKING:
@@ -75,6 +76,13 @@ def _first(dataset: "Dataset", size: int | None, seed: int) -> "Dataset":
     return shuffled if size is None else shuffled.select(range(min(size, len(shuffled))))
 
 
+def _no_file(file: Path) -> str:
+    near = names.near(str(file), [*names.options("task"), *map(str, file.parent.glob("*"))])
+    return f"there is no file or folder {file}, nor a task of that name" + (
+        f"; did you mean {' or '.join(near)}?" if near else ""
+    )
+
+
 def resolve(task: Mapping[str, Any]) -> dict[str, Any]:
     """The task config with what PATH_FIELDS leave open: a name, and the SHA-256 of the user's data as `data_sha256`.
 
@@ -94,7 +102,7 @@ def resolve(task: Mapping[str, Any]) -> dict[str, Any]:
         )
         for file in files:
             if not file.is_file():
-                raise InputError(f"there is no file or folder {file}")
+                raise InputError(_no_file(file))
             digest.update(f"{file.name} {file.stat().st_size}\n".encode())
             with file.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())

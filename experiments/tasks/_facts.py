@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, DatasetDict
 from sklearn.model_selection import train_test_split
 
+from experiments.tasks._hub import load_dataset
 from lora.config import InputError
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from datasets import load_dataset
 
 from experiments.tasks import TaskData
 from experiments.tasks._frames import read_table, require_classes, require_columns, split, task_data
+from experiments.tasks._hub import load_dataset
 from lora.config import InputError
 
 log = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.kinds import holds_pairs
 from experiments.tasks import TaskData, TextData, _pairs
 from experiments.tasks._frames import read_table, require_classes, require_columns, split, task_data
 from lora.config import InputError
@@ -30,8 +31,7 @@ def load(task: Mapping[str, Any]) -> TaskData | TextData:
         if task[field] is not None
     }
     tables = {field: read(file) for field, file in files.items()}
-    columns = set(tables["path"].columns)
-    if task["text_column"] not in columns and columns & {task["prompt_column"], task["completion_column"]}:
+    if holds_pairs(set(tables["path"].columns), task):
         return _pairs.load(task, files, tables)
     frames = {field: labelled(table, task, files[field]) for field, table in tables.items()}
     train = frames.pop("path")

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 
 from experiments.tasks import TextData
+from experiments.tasks._hub import load_dataset
 from lora.config import InputError
 
 log = logging.getLogger(__name__)

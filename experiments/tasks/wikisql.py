@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from datasets import load_dataset
-
 from experiments.tasks import TextData
+from experiments.tasks._hub import load_dataset
 from experiments.tasks._sql_data import Example, inputs, pairs
 from experiments.tasks._sql_query import AGGREGATES, OPERATORS, Condition, Query, Table, Value
 from lora.config import InputError

@@ -4,6 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis import study
 from analysis.studies import rank_ablation
 from lora.config import InputError
 
@@ -82,3 +83,29 @@ def test_tuning_runs_alone_are_no_ablation(make_run: Callable[..., str], study_d
     make_run(role="tuning")
     with pytest.raises(InputError, match="no finished run of the ablation"):
         rank_ablation.build(study_dir, runs_dir)
+
+
+def test_of_equal_rates_it_says_which_was_taken(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
+    for lr, validation in ((3e-4, 0.8), (1e-3, 0.8), (3e-3, 0.7)):
+        make_run(lr=lr, validation=validation, role="tuning")
+    make_run(lr=1e-3, validation=0.8)
+    rank_ablation.build(study_dir, runs_dir)
+    text = (study_dir / "table.md").read_text()
+    assert (
+        "**0.001** is used. 0.0003 scored the same: of equals the one nearest to the middle of the grid is taken."
+        in text
+    )
+    assert "is better" not in text
+
+
+def test_the_answer_stands_on_top_and_ends_the_command(
+    make_run: Callable[..., str], study_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for r in (1, 8):
+        make_run(r=r, test=0.8 + r / 100, validation=0.8 + r / 100)
+    for _ in range(2):  # made, and found as it was
+        monkeypatch.setattr("sys.argv", ["analysis.study", str(study_dir)])
+        assert study.main() == 0
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith("rotten_tomatoes (minilm), LoRA on q+v: nothing is decided, one seed tells no rank")
+        assert (study_dir / "table.md").read_text().splitlines()[2] == f"> {last}"

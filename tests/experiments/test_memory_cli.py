@@ -114,9 +114,9 @@ def test_a_name_an_asset_and_a_shipped_config(command: Callable[..., tuple[int, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--model", "llama-8b"), "unknown model 'llama-8b': give a folder, a hub id, or one of"),
+        (("--model", "llama-8b"), "unknown model 'llama-8b': did you mean llama-7b"),
         (("--model", "config:none"), "unknown model 'config:none'"),
-        (("--method", "lorra"), "unknown method 'lorra': there are adapter_d, "),
+        (("--method", "lorra"), "unknown method 'lorra'; did you mean lora?"),
         (("--method", "full,"), "unknown method ''"),
         (("method.r=0",), "r"),
         (("method.r=x",), "r"),

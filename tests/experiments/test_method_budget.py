@@ -70,7 +70,7 @@ def test_a_budget_is_the_run_of_the_rank_it_buys(cli: Cli, tiny: list[str]) -> N
         (["method.budget=512", "method.r=4"], "method.budget = 512 and method.r = 4 are both given"),
         (["method.budget=512", "method.modules=['*.key']"], "with method.modules give method.r"),
         (["method.budget=512", "model.path=./no/such/folder"], "model folder ./no/such/folder does not exist"),
-        (["method.budget=512", "model.path=no-such/hub-id"], "model no-such/hub-id cannot be loaded"),
+        (["method.budget=512", "model.path=no-such/hub-id"], "there is no model no-such/hub-id here"),
         (["method=full", "+method.budget=512"], "method full has no field 'budget'"),
         (["training.lr=tuned", "+tuning.at={method.budget:300}"], "method.budget = 300: no rank gives"),
     ],

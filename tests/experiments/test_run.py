@@ -33,8 +33,9 @@ def test_a_run_learns_and_its_folder_is_complete(cli: Cli, tiny: list[str], tiny
     result = cli(*tiny, "preset.epochs=20", "method.r=4", "method.weight_types=q+v")
     assert result.code == 0, result.err
     folder = only_run(tmp_path)
-    data, line = result.out.splitlines()
+    data, few, line = result.out.splitlines()
     assert data == "reviews: rows 96 train, 12 validation, 12 test; 2 classes"
+    assert few.startswith("warning: reviews has 12 test rows: a score has a standard error of up to 14.4 points")
     assert line.startswith(folder.name)
     metrics = json.loads((folder / "metrics.json").read_text())
     scores = {score["split"]: score["value"] for score in metrics["metrics"] if score["metric"] == "accuracy"}
@@ -80,13 +81,17 @@ def test_the_same_config_is_computed_once_and_a_seed_repeats(cli: Cli, tiny: lis
         (["method.layers=[7]"], "layers [7] do not exist"),
         (["method.name=lorra"], "unknown method 'lorra'"),
         (["+method.rank=4"], "has no field 'rank'"),
-        (["task=nope"], "Could not find 'task/nope'"),
+        (["task=nope"], "unknown task nope; there are: bbc_headlines, "),
         (["task.path=nope.csv"], "there is no file or folder nope.csv"),
         (["task.text_column=body"], "body"),
         (["task.metric=blue"], "unknown metric 'blue'"),
         (["model.path=./no/such/folder"], "model folder ./no/such/folder does not exist"),
-        (["model.path=no-such/hub-id"], "model no-such/hub-id cannot be loaded"),
-        (["training.lrr=3"], "lrr"),
+        (["model.path=no-such/hub-id"], "there is no model no-such/hub-id here"),
+        (["training.lrr=3"], "unknown setting training.lrr; did you mean training.lr"),
+        (["method=lora", "method.rr=3"], "unknown setting method.rr; did you mean method.r?"),
+        (["method=lroa"], "unknown method lroa; did you mean lora?"),
+        (["study=rank_ablatoin"], "unknown study rank_ablatoin; did you mean rank_ablation?"),
+        (["preset=qick"], "unknown preset qick; did you mean quick?"),
         (["runtime.precision=fp64"], "choose auto, bf16 or fp32"),
         (["runtime.device=tpu"], "runtime.device = tpu"),
         (["study=rank_ablation", "training.lr=1e30"], "the loss is"),

@@ -1,0 +1,42 @@
+"""table.md, the page of a study: what stands above its tables, and reading that again."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # answers are read where nothing is derived
+    import pandas as pd
+
+
+def test_rows(runs: pd.DataFrame) -> str:
+    """A sentence on the rows of the test split, task by task; nothing where no run says how many it had."""
+    known = runs.dropna(subset="test_rows")
+    found = []
+    for task, rows in known.groupby("task", sort=False):
+        counts = rows.groupby("model", sort=False)["test_rows"].unique().map(sorted)
+        same = len({tuple(count) for count in counts}) == 1
+        shown = {model: " or ".join(f"{n:,.0f}" for n in count) for model, count in counts.items()}
+        each = ", ".join(f"{count} ({model})" for model, count in shown.items())
+        found.append(f"{task} {next(iter(shown.values())) if same else each}")
+    return f"Test rows: {'; '.join(found)}." if found else ""
+
+
+def write(path: Path, text: str, runs: pd.DataFrame, answers: Sequence[str] = ()) -> None:
+    """Write table.md: its title, the answers of the study as a quote, the rows of the test splits, and the rest.
+
+    runs: of `load_runs`; text begins with the title, a heading of one line.
+    """
+    title, _, rest = text.partition("\n")
+    quote = "\n>\n".join(f"> {answer}" for answer in answers)
+    head = [part for part in (title, quote, test_rows(runs)) if part]
+    path.write_text("\n\n".join([*head, rest.lstrip("\n")]), encoding="utf-8")
+
+
+def read_answers(path: Path) -> list[str]:
+    """The answers at the top of a table.md; none where its study gives none."""
+    lines = path.read_text(encoding="utf-8").splitlines()[2:]
+    quote = itertools.takewhile(lambda line: line.startswith(">"), lines)
+    return [answer for line in quote if (answer := line.removeprefix(">").strip())]
