@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.checks import check_number, check_whole
-from experiments.engines import Engine, Outcome, Status
+from experiments.engines import Engine, Outcome, Status, sizing
 from experiments.worker import work
 from lora.config import InputError
 
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 CONNECT = 20  # seconds for the head of a cluster to take a connection
 
 
@@ -38,12 +39,10 @@ class Ray(Engine):
             raise InputError("engine=ray needs Ray: pip install 'lora-lab[ray]'") from error
         self.ray, self.threads = ray, settings["cpus"]
         asked = {"CPU": settings["cpus"], "GPU": settings["gpus"]}
-        self._start(settings["address"])
-        try:
-            room = self._room(asked)
-        except InputError:
-            ray.shutdown()
-            raise
+        if settings["address"] is None:
+            room = self._start(asked)
+        else:
+            room = self._connect(settings["address"], asked)
         self.slots = room if settings["jobs"] == "auto" else int(settings["jobs"])
         self.work = ray.remote(num_cpus=asked["CPU"], num_gpus=asked["GPU"], max_retries=0)(work)
         self.tickets: dict[Any, int] = {}  # by Ray's reference to the outcome
@@ -71,30 +70,39 @@ class Ray(Engine):
             return Outcome(Status.LOST, f"Ray lost its worker: {type(error).__name__}: {why[:300]}")
         return outcome
 
-    def _start(self, address: str | None) -> None:
-        """Connects to a cluster, or starts one of this machine."""
-        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    def _start(self, asked: Mapping[str, float]) -> int:
+        """Starts a Ray of this machine, unless it has no room: how many runs it has room for at once."""
+        here = {"CPU": sizing.cores(), "GPU": len(sizing.gpus("auto"))}
+        room = _room([here], asked)
+        # "local": not the one of RAY_ADDRESS.
+        own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", **QUIET}
+        self.ray.init("local", num_cpus=here["CPU"], num_gpus=here["GPU"], **own)
+        return room
+
+    def _connect(self, address: str, asked: Mapping[str, float]) -> int:
+        """Connects to a running Ray: how many runs its nodes have room for at once."""
         try:
-            if address is None:
-                self.ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-            else:
-                _knock(address)  # ray.init waits without end for an address that nothing listens at
-                self.ray.init(address=address, **quiet)
+            _knock(address)  # ray.init waits without end for an address that nothing listens at
+            self.ray.init(address, **QUIET)
         except (OSError, RuntimeError, ValueError) as error:
             why = " ".join(str(error).split())[:300]
             raise InputError(f"Ray cannot be reached at engine.address = {address}: {why}") from error
+        try:
+            return _room([node["Resources"] for node in self.ray.nodes() if node["Alive"]], asked)
+        except InputError:
+            self.ray.shutdown()
+            raise
 
-    def _room(self, asked: Mapping[str, float]) -> int:
-        """How many runs the nodes have room for at once."""
-        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        room = sum(min(int(node.get(kind, 0) // need) for kind, need in asked.items() if need) for node in nodes)
-        if not room:
-            most = {kind: max(node.get(kind, 0) for node in nodes) for kind in asked}
-            raise InputError(
-                f"engine.cpus = {asked['CPU']}, engine.gpus = {asked['GPU']}: no node of Ray has room for such a run, "
-                f"the largest has {most['CPU']:.0f} CPUs and {most['GPU']:.0f} GPUs"
-            )
-        return room
+
+def _room(nodes: Sequence[Mapping[str, float]], asked: Mapping[str, float]) -> int:
+    room = sum(min(int(node.get(kind, 0) // need) for kind, need in asked.items() if need) for node in nodes)
+    if not room:
+        most = {kind: max(node.get(kind, 0) for node in nodes) for kind in asked}
+        raise InputError(
+            f"engine.cpus = {asked['CPU']}, engine.gpus = {asked['GPU']}: no node of Ray has room for such a run, "
+            f"the largest has {most['CPU']:.0f} CPUs and {most['GPU']:.0f} GPUs"
+        )
+    return room
 
 
 def _knock(address: str) -> None:
