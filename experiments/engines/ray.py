@@ -29,8 +29,8 @@ class Ray(Engine):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         check_whole("engine.cpus", settings["cpus"], 1)
-        if settings["gpus"] != 0:
-            check_number("engine.gpus", settings["gpus"], or_else=", or 0")
+        if settings["gpus"] not in ("auto", 0):
+            check_number("engine.gpus", settings["gpus"], or_else=", auto or 0")
         if settings["jobs"] != "auto":
             check_whole("engine.jobs", settings["jobs"], 1)
         try:
@@ -38,11 +38,18 @@ class Ray(Engine):
         except ModuleNotFoundError as error:
             raise InputError("engine=ray needs Ray: pip install 'lora-lab[ray]'") from error
         self.ray, self.threads = ray, settings["cpus"]
-        asked = {"CPU": settings["cpus"], "GPU": settings["gpus"]}
-        if settings["address"] is None:
-            room = self._start(asked)
-        else:
-            room = self._connect(settings["address"], asked)
+        here = {"CPU": sizing.cores(), "GPU": len(sizing.gpus("auto"))}
+        nodes = self._connect(settings["address"]) if settings["address"] else [here]
+        gpus = int(any(node.get("GPU") for node in nodes)) if settings["gpus"] == "auto" else settings["gpus"]
+        asked = {"CPU": settings["cpus"], "GPU": gpus}
+        try:
+            room = _room(nodes, asked)
+        except InputError:
+            ray.shutdown()
+            raise
+        if not settings["address"]:  # "local": not the one of RAY_ADDRESS
+            place: dict[str, Any] = {"num_cpus": here["CPU"], "num_gpus": here["GPU"], "_node_ip_address": "127.0.0.1"}
+            ray.init("local", include_dashboard=False, **place, **QUIET)
         self.slots = room if settings["jobs"] == "auto" else int(settings["jobs"])
         self.work = ray.remote(num_cpus=asked["CPU"], num_gpus=asked["GPU"], max_retries=0)(work)
         self.tickets: dict[Any, int] = {}  # by Ray's reference to the outcome
@@ -70,31 +77,19 @@ class Ray(Engine):
             return Outcome(Status.LOST, f"Ray lost its worker: {type(error).__name__}: {why[:300]}")
         return outcome
 
-    def _start(self, asked: Mapping[str, float]) -> int:
-        """Starts a Ray of this machine, unless it has no room: how many runs it has room for at once."""
-        here = {"CPU": sizing.cores(), "GPU": len(sizing.gpus("auto"))}
-        room = _room([here], asked)
-        # "local": not the one of RAY_ADDRESS.
-        own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", **QUIET}
-        self.ray.init("local", num_cpus=here["CPU"], num_gpus=here["GPU"], **own)
-        return room
-
-    def _connect(self, address: str, asked: Mapping[str, float]) -> int:
-        """Connects to a running Ray: how many runs its nodes have room for at once."""
+    def _connect(self, address: str) -> list[Mapping[str, float]]:
+        """Connects to a running Ray: what each of its nodes has."""
         try:
             _knock(address)  # ray.init waits without end for an address that nothing listens at
             self.ray.init(address, **QUIET)
         except (OSError, RuntimeError, ValueError) as error:
             why = " ".join(str(error).split())[:300]
             raise InputError(f"Ray cannot be reached at engine.address = {address}: {why}") from error
-        try:
-            return _room([node["Resources"] for node in self.ray.nodes() if node["Alive"]], asked)
-        except InputError:
-            self.ray.shutdown()
-            raise
+        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
 
 def _room(nodes: Sequence[Mapping[str, float]], asked: Mapping[str, float]) -> int:
+    """How many runs that ask for so much nodes have room for at once; raises InputError if for none."""
     room = sum(min(int(node.get(kind, 0) // need) for kind, need in asked.items() if need) for node in nodes)
     if not room:
         most = {kind: max(node.get(kind, 0) for node in nodes) for kind in asked}

@@ -67,7 +67,7 @@ def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"jobs": 0}, "engine.jobs = 0"),
         ({"cpus": 0.5}, "engine.cpus = 0.5"),
-        ({"gpus": -1}, "engine.gpus = -1: it must be a positive number, or 0"),
+        ({"gpus": -1}, "engine.gpus = -1: it must be a positive number, auto or 0"),
     ],
 )
 def test_settings_that_cannot_work(changes: dict[str, Any], message: str) -> None:
