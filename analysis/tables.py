@@ -18,6 +18,7 @@ import yaml
 from scipy.special import stdtrit
 
 from analysis import naming
+from experiments import listing, places
 from lora.config import InputError
 
 RUNS_COLUMNS = [
@@ -60,7 +61,9 @@ class Sweep(NamedTuple):
 
 def make_command(study_dir: Path) -> str:
     """The command that trains the runs of a study folder results/<preset>/<study>."""
-    return f"make {MAKE_TARGETS.get(study_dir.name, study_dir.name)} PRESET={study_dir.parent.name}"
+    study = places.study_of(study_dir)
+    own = f" with the MODEL and TASK of {study_dir.name}" if study != study_dir.name else ""
+    return f"make {MAKE_TARGETS.get(study, study)} PRESET={study_dir.parent.name}{own}"
 
 
 def read_sweep(study_dir: Path) -> Sweep:
@@ -73,7 +76,7 @@ def read_sweep(study_dir: Path) -> Sweep:
     roles: dict[str, set[str]] = {}
     failed: dict[str, str] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = listing.text(study_dir).splitlines()
     except OSError as error:
         raise InputError(f"{study_dir} has no readable sweep.jsonl, the list of its runs; {advice}") from error
     for number, line in enumerate(lines, start=1):
@@ -113,7 +116,7 @@ def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
                 f"`{make_command(study_dir)}` trains it"
             )
         try:
-            shared = {"run_id": run_id, "study": study_dir.name, "role": "+".join(sorted(roles))}
+            shared = {"run_id": run_id, "study": places.study_of(study_dir), "role": "+".join(sorted(roles))}
             rows += [shared | row for row in _read_run(folder)]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise InputError(

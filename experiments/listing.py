@@ -71,6 +71,11 @@ def _entries(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def exists(folder: Path) -> bool:
+    """True if there is the list of a sweep that has ended, or was killed."""
+    return (folder / SWEEP).exists() or any(folder.glob(PARTS))
+
+
 def text(folder: Path) -> str:
     """The study's list; where no sweep has ended yet, what those that were killed have left. Raises OSError if there is
     neither."""
