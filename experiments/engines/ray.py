@@ -32,7 +32,7 @@ class Ray(Engine):
         if settings["gpus"] not in ("auto", 0):
             check_number("engine.gpus", settings["gpus"], or_else=", auto or 0")
         if settings["jobs"] != "auto":
-            check_whole("engine.jobs", settings["jobs"], 1)
+            check_whole("engine.jobs", settings["jobs"], 1, or_else=", or auto")
         try:
             import ray
         except ModuleNotFoundError as error:

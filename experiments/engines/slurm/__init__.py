@@ -21,7 +21,7 @@ from typing import Any
 
 from experiments.engines import Engine, Outcome, Status
 from experiments.engines.slurm import queue
-from experiments.engines.slurm.settings import check_settings, sbatch_flags
+from experiments.engines.slurm.settings import check_settings, most_jobs, sbatch_flags
 from experiments.worker import work
 from lora.config import InputError
 
@@ -49,7 +49,7 @@ class Slurm(Engine):
             import submitit
         except ModuleNotFoundError as error:
             raise InputError("engine=slurm needs submitit: pip install 'lora-lab[slurm]'") from error
-        self.settings, self.slots, self.threads = settings, settings["jobs"], settings["cpus"]
+        self.settings, self.slots, self.threads = settings, most_jobs(settings), settings["cpus"]
         self.name = f"lora-lab-{uuid.uuid4().hex[:8]}"
         flags = sbatch_flags(settings)
         queue.check([f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items()])

@@ -124,7 +124,7 @@ def test_a_time_limit_above_the_partitions_is_refused(slurm: Path, tmp_path: Pat
 def test_the_settings_reach_the_job(slurm: Path, tmp_path: Path) -> None:
     asked = settings(cpus=2, memory=1.5, minutes=7, setup=["module load nothing"], more={"nice": 5, "hold": True})
     with Slurm(asked, tmp_path) as engine:
-        assert (engine.slots, engine.threads) == (32, 2)
+        assert (engine.slots, engine.threads) == (64, 2)
         engine.submit(7, {})
         line = ["squeue", "--noheader", f"--name={engine.name}", "--format=%i %c %m %l %P %r"]
         job, *shown = one_node_slurm.ask(slurm, *line).split()
@@ -194,7 +194,7 @@ def test_slurm_or_submitit_that_is_not_installed(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"jobs": 0}, "engine.jobs = 0: it must be a whole number of at least 1"),
+        ({"jobs": 0}, "engine.jobs = 0: it must be a whole number of at least 1, or auto"),
         ({"cpus": None}, "engine.cpus = None"),
         ({"gpus": -1}, "engine.gpus = -1"),
         ({"memory": "lots"}, "engine.memory = 'lots': it must be a positive number"),
