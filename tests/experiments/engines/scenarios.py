@@ -102,7 +102,7 @@ class Running(NamedTuple):
 
     def runs(self) -> set[str]:
         """What is in the folder of runs, but leases and what is known of the data."""
-        return {path.name for path in (self.results / "runs").iterdir()} - {".leases", ".data"}
+        return {path.name for path in (self.results / "runs").iterdir()} - {".leases", ".tasks"}
 
 
 def tuned_with_one_failing_and_one_killed(command: Command, *engine: str) -> None:

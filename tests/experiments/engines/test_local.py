@@ -128,6 +128,6 @@ def test_a_sweep_that_is_killed_again_and_again_ends_in_the_same_table(command: 
         tables.append([(study_dir / name).read_bytes() for name in ("table.csv", "table.md", "learning_rates.csv")])
         left = {path.name for path in (results / "runs").iterdir()}
         assert len([name for name in left if not name.startswith(".")]) == 5
-        assert not [name for name in left if name.startswith(".") and name not in (".leases", ".data", ".resume")]
+        assert not [name for name in left if name.startswith(".") and name not in (".leases", ".tasks", ".resume")]
         assert not list(results.glob("runs/.resume/*"))
     assert tables[0] == tables[1]
