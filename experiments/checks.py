@@ -114,7 +114,7 @@ def check_number(name: str, value: Any, or_else: str = "") -> None:
         raise InputError(f"{name} = {value!r}: it must be a positive number{or_else}")
 
 
-def check_whole(name: str, value: Any, smallest: int) -> None:
-    """Raises InputError if a setting is no whole number of at least `smallest`."""
+def check_whole(name: str, value: Any, smallest: int, or_else: str = "") -> None:
+    """Raises InputError if a setting is no whole number of at least `smallest`; `or_else` says what else it may be."""
     if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-        raise InputError(f"{name} = {value!r}: it must be a whole number of at least {smallest}")
+        raise InputError(f"{name} = {value!r}: it must be a whole number of at least {smallest}{or_else}")

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.checks import check_number, check_whole
-from experiments.engines import Engine, Outcome, Status
+from experiments.engines import Engine, Outcome, Status, sizing
 from experiments.worker import work
 from lora.config import InputError
 
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 CONNECT = 20  # seconds for the head of a cluster to take a connection
 
 
@@ -28,22 +29,27 @@ class Ray(Engine):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         check_whole("engine.cpus", settings["cpus"], 1)
-        if settings["gpus"] != 0:
-            check_number("engine.gpus", settings["gpus"], or_else=", or 0")
+        if settings["gpus"] not in ("auto", 0):
+            check_number("engine.gpus", settings["gpus"], or_else=", auto or 0")
         if settings["jobs"] != "auto":
-            check_whole("engine.jobs", settings["jobs"], 1)
+            check_whole("engine.jobs", settings["jobs"], 1, or_else=", or auto")
         try:
             import ray
         except ModuleNotFoundError as error:
             raise InputError("engine=ray needs Ray: pip install 'lora-lab[ray]'") from error
         self.ray, self.threads = ray, settings["cpus"]
-        asked = {"CPU": settings["cpus"], "GPU": settings["gpus"]}
-        self._start(settings["address"])
+        here = {"CPU": sizing.cores(), "GPU": len(sizing.gpus("auto"))}
+        nodes = self._connect(settings["address"]) if settings["address"] else [here]
+        gpus = int(any(node.get("GPU") for node in nodes)) if settings["gpus"] == "auto" else settings["gpus"]
+        asked = {"CPU": settings["cpus"], "GPU": gpus}
         try:
-            room = self._room(asked)
+            room = _room(nodes, asked)
         except InputError:
             ray.shutdown()
             raise
+        if not settings["address"]:  # "local": not the one of RAY_ADDRESS
+            place: dict[str, Any] = {"num_cpus": here["CPU"], "num_gpus": here["GPU"], "_node_ip_address": "127.0.0.1"}
+            ray.init("local", include_dashboard=False, **place, **QUIET)
         self.slots = room if settings["jobs"] == "auto" else int(settings["jobs"])
         self.work = ray.remote(num_cpus=asked["CPU"], num_gpus=asked["GPU"], max_retries=0)(work)
         self.tickets: dict[Any, int] = {}  # by Ray's reference to the outcome
@@ -71,30 +77,27 @@ class Ray(Engine):
             return Outcome(Status.LOST, f"Ray lost its worker: {type(error).__name__}: {why[:300]}")
         return outcome
 
-    def _start(self, address: str | None) -> None:
-        """Connects to a cluster, or starts one of this machine."""
-        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    def _connect(self, address: str) -> list[Mapping[str, float]]:
+        """Connects to a running Ray: what each of its nodes has."""
         try:
-            if address is None:
-                self.ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-            else:
-                _knock(address)  # ray.init waits without end for an address that nothing listens at
-                self.ray.init(address=address, **quiet)
+            _knock(address)  # ray.init waits without end for an address that nothing listens at
+            self.ray.init(address, **QUIET)
         except (OSError, RuntimeError, ValueError) as error:
             why = " ".join(str(error).split())[:300]
             raise InputError(f"Ray cannot be reached at engine.address = {address}: {why}") from error
+        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
-    def _room(self, asked: Mapping[str, float]) -> int:
-        """How many runs the nodes have room for at once."""
-        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        room = sum(min(int(node.get(kind, 0) // need) for kind, need in asked.items() if need) for node in nodes)
-        if not room:
-            most = {kind: max(node.get(kind, 0) for node in nodes) for kind in asked}
-            raise InputError(
-                f"engine.cpus = {asked['CPU']}, engine.gpus = {asked['GPU']}: no node of Ray has room for such a run, "
-                f"the largest has {most['CPU']:.0f} CPUs and {most['GPU']:.0f} GPUs"
-            )
-        return room
+
+def _room(nodes: Sequence[Mapping[str, float]], asked: Mapping[str, float]) -> int:
+    """How many runs that ask for so much nodes have room for at once; raises InputError if for none."""
+    room = sum(min(int(node.get(kind, 0) // need) for kind, need in asked.items() if need) for node in nodes)
+    if not room:
+        most = {kind: max(node.get(kind, 0) for node in nodes) for kind in asked}
+        raise InputError(
+            f"engine.cpus = {asked['CPU']}, engine.gpus = {asked['GPU']}: no node of Ray has room for such a run, "
+            f"the largest has {most['CPU']:.0f} CPUs and {most['GPU']:.0f} GPUs"
+        )
+    return room
 
 
 def _knock(address: str) -> None:

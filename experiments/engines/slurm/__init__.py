@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
-import re
+import shlex
 import shutil
 import signal
 import sys
@@ -21,7 +21,7 @@ from typing import Any
 
 from experiments.engines import Engine, Outcome, Status
 from experiments.engines.slurm import queue
-from experiments.engines.slurm.settings import check_settings, sbatch_flags
+from experiments.engines.slurm.settings import check_settings, most_jobs, sbatch_flags
 from experiments.worker import work
 from lora.config import InputError
 
@@ -49,12 +49,14 @@ class Slurm(Engine):
             import submitit
         except ModuleNotFoundError as error:
             raise InputError("engine=slurm needs submitit: pip install 'lora-lab[slurm]'") from error
-        self.settings, self.slots, self.threads = settings, settings["jobs"], settings["cpus"]
+        self.settings, self.slots, self.threads = settings, most_jobs(settings), settings["cpus"]
         self.name = f"lora-lab-{uuid.uuid4().hex[:8]}"
         flags = sbatch_flags(settings)
         queue.check([f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items()])
         self.folder = results.absolute() / ".slurm" / self.name
-        self.executor = submitit.SlurmExecutor(self.folder, max_num_timeout=0)
+        # exec: the job is Python itself, with Slurm's time to end when it is told to, and no shell that ends first.
+        python = f"exec {shlex.quote(sys.executable)}"
+        self.executor = submitit.SlurmExecutor(self.folder, max_num_timeout=0, python=python)
         self.executor.update_parameters(
             job_name=self.name,
             additional_parameters=flags,
@@ -156,12 +158,13 @@ class Slurm(Engine):
         if entry and entry.held:
             queue.cancel(self.name, job.job_id)
             return f"no node could start Slurm job {job.job_id}: {entry.reason}"
-        how = f"Slurm job {job.job_id} {f'ended as {entry.state}' if entry else 'left the queue'}"
+        ended = f"ended as {entry.state}{queue.exit_of(job.job_id)}" if entry else "left the queue"
+        how = f"Slurm job {job.job_id} {ended}"
         log: Path = job.paths.stderr
         if log.exists():
             self.keep = True
             last = _last_line(log.read_text(errors="replace"))
-            return f"{how} without a result{f' ({last})' if last else ''}; its log is {log}"
+            return f"{how}, without a result{f' ({last})' if last else ''}; its log is {log}"
         if entry and entry.state == "CANCELLED":
             return f"{how} before it began"
         return f"{how} and wrote no log: do all nodes see {self.folder}?"
@@ -178,7 +181,4 @@ def compute(config: Mapping[str, Any]) -> Outcome:
 
 
 def _last_line(text: str) -> str:
-    line = text.strip().rpartition("\n")[2]
-    # bash on what a signal has ended: "file: line 9: pid Killed   …"
-    ended = re.match(r".*: line \d+: +\d+ (.+?)  ", line)
-    return ended[1] if ended else " ".join(line.split())[:300]
+    return " ".join(text.strip().rpartition("\n")[2].split())[:300]

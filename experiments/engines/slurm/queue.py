@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -12,9 +14,9 @@ from typing import NamedTuple
 
 from lora.config import InputError
 
-COMMANDS = ("sbatch", "srun", "squeue", "scancel", "sinfo")
+COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 ANSWER = 60  # seconds that a command may take
-GONE = 60  # seconds that cancelled jobs may take to leave the queue
+GONE = 180  # seconds that cancelled jobs may take to leave the queue
 ENDED = {
     "BOOT_FAIL",
     "CANCELLED",
@@ -99,6 +101,16 @@ def entries(name: str) -> dict[str, Entry] | None:
         return None
     rows = [line.strip().split("|", 2) for line in answer.stdout.splitlines()]
     return {job: Entry(state, why) for job, state, why in rows}
+
+
+def exit_of(job: str) -> str:
+    """How a job's process ended, while Slurm remembers it: ", killed by SIGKILL", ", exit code 3", or nothing."""
+    answer = _run("scontrol", "show", "job", job)
+    found = re.search(r"ExitCode=(\d+):(\d+)", answer.stdout) if answer else None
+    if not found or found.group() == "ExitCode=0:0":
+        return ""
+    code, number = int(found[1]), int(found[2])
+    return f", killed by {signal.Signals(number).name}" if number else f", exit code {code}"
 
 
 def cancel(name: str, *jobs: str) -> None:

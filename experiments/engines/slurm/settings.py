@@ -8,11 +8,15 @@ from typing import Any
 from experiments.checks import check_number, check_whole
 from lora.config import InputError
 
+QUEUED = 64  # what engine.jobs = auto means: more in the queue than most users may run at once
+
 
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Raises InputError, naming the field, for settings of conf/engine/slurm.yaml that cannot work."""
-    for field, smallest in {"jobs": 1, "cpus": 1, "gpus": 0, "minutes": 1}.items():
-        if settings[field] is not None or field in ("jobs", "cpus"):
+    if settings["jobs"] != "auto":
+        check_whole("engine.jobs", settings["jobs"], 1, or_else=", or auto")
+    for field, smallest in {"cpus": 1, "gpus": 0, "minutes": 1}.items():
+        if settings[field] is not None or field == "cpus":
             check_whole(f"engine.{field}", settings[field], smallest)
     for field in ("memory", "poll", "grace"):
         if settings[field] is not None or field != "memory":
@@ -21,6 +25,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise InputError(f"engine.setup = {settings['setup']!r}: it must be a list of shell lines")
     if not isinstance(settings["more"], Mapping):
         raise InputError(f"engine.more = {settings['more']!r}: it must be options of sbatch, as in {{exclude: n7}}")
+
+
+def most_jobs(settings: Mapping[str, Any]) -> int:
+    """How many jobs may be in the queue at once."""
+    return QUEUED if settings["jobs"] == "auto" else int(settings["jobs"])
 
 
 def sbatch_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
