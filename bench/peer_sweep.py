@@ -24,7 +24,8 @@ from transformers import (
 
 from experiments import tasks
 from experiments.classification import tokenize
-from experiments.models import choose_runtime, head_modules, locate
+from experiments.hub import locate
+from experiments.models import choose_runtime, head_modules
 
 
 def accuracy(prediction: Any) -> dict[str, float]:
@@ -37,6 +38,7 @@ def main(config: dict[str, Any], ranks: list[int]) -> None:
     torch.set_num_threads(int(config["threads"]))
     runtime, path, training = choose_runtime("cpu"), locate(config["model"]["path"]), config["training"]
     data = tasks.load(config["task"])
+    assert isinstance(data, tasks.TaskData)
     tokenizer = AutoTokenizer.from_pretrained(path)
     rows = {split: tokenize(getattr(data, split), tokenizer, config["task"]["max_length"]) for split in tasks.SPLITS}
     bf16 = runtime.dtype == torch.bfloat16

@@ -90,7 +90,7 @@ class Checkpoint:
     def _generators(self, optimizer: torch.optim.Optimizer, order: torch.Generator) -> Sequence[torch.Generator]:
         """Those of dropout, on the processor and the GPU, of the order of the rows, and of the optimizer's rounding."""
         found = [torch.default_generator, order]
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             found.append(torch.cuda.default_generators[torch.cuda.current_device()])
         rounding = getattr(optimizer, "generator", None)
         return found if rounding is None else [*found, rounding]

@@ -179,8 +179,10 @@ class Sweep:
     def _compute(self) -> None:
         """Compute what is queued until no job waits for anything."""
         tickets = itertools.count()
+        # Of all runs, not of those that are not stored yet: the threads of a run depend on them.
+        configs = [run.wanted.config for run in self.runs.values()]
         wanted = [run.wanted for run in self.pending]
-        with engines.make(self.config, [run.config for run in wanted], self._at_once()) as engine, header.Data(wanted):
+        with engines.make(self.config, configs, self._at_once()) as engine, header.Data(wanted):
             if len(self.entries) > 1:
                 header.pace(engine, wanted, self._total() - self.progress.done)
             self.progress.begin()

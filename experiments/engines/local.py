@@ -27,7 +27,7 @@ class Local(Engine):
     """
 
     def __init__(self, workers: int, threads: int, gpus: list[str]) -> None:
-        self.slots, self.threads, self.gpus = workers, threads, gpus
+        self.slots, self.threads, self.each, self.gpus = workers, threads, threads, gpus
         self.workers: list[_Worker | None] = [None] * workers
 
     def submit(self, ticket: int, config: Mapping[str, Any]) -> None:  # noqa: D102
@@ -35,7 +35,7 @@ class Local(Engine):
         worker = self.workers[place]
         if worker is None:
             gpu = self.gpus[place % len(self.gpus)] if self.gpus else None
-            worker = self.workers[place] = _Worker(self.threads, gpu)
+            worker = self.workers[place] = _Worker(self.each, gpu)
         worker.begin(ticket, config)
 
     def finished(self, seconds: float) -> list[tuple[int, Outcome]]:  # noqa: D102

@@ -70,26 +70,29 @@ def size(jobs: object, configs: Sequence[Mapping[str, Any]], grid: int) -> Size:
 
     jobs: `auto`, or a number. Raises InputError if it is neither, and if so many runs need more memory than there is.
     """
-    if jobs != "auto" and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
-        raise InputError(f"engine.jobs = {jobs!r} (JOBS=): it must be auto, or a whole number of at least 1")
-    asked = {config["runtime"]["threads"] for config in configs}
+    asked: int | None = None
+    if jobs != "auto":
+        if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+            raise InputError(f"engine.jobs = {jobs!r} (JOBS=): it must be auto, or a whole number of at least 1")
+        asked = jobs
     devices = gpus(str(configs[0]["runtime"]["device"]))
     if devices:
-        workers = len(devices) if jobs == "auto" else jobs
-        return Size(min(workers, grid), max(1, cores() // max(1, min(len(devices), grid))), devices)
+        threads = max(1, cores() // max(1, min(len(devices), grid)))
+        return Size(min(asked or len(devices), grid), threads, devices)
     there, here = memory(), cores()
     fit = min(here, grid)
-    if fit > 1 or jobs not in ("auto", 1):
-        need = _need(configs, there / max(fit, jobs if isinstance(jobs, int) else 1))
-        fit = max(1, min(fit, int(SHARE * there / need)))
-        if isinstance(jobs, int) and jobs > 1 and jobs * need > there:
+    if fit > 1:
+        fit = max(1, min(fit, int(SHARE * there / _need(configs, SHARE * there / fit))))
+    if asked and asked > fit:
+        need = _need(configs, there / asked)
+        if asked * need > there:
             raise InputError(
-                f"engine.jobs = {jobs} (JOBS={jobs}): so many runs need about {jobs * need / GIB:.0f} GB, this machine "
+                f"engine.jobs = {asked} (JOBS={asked}): so many runs need about {asked * need / GIB:.0f} GB, this machine "
                 f"has {there / GIB:.0f}: {fit} at once fit"
             )
-    threads = max([value for value in asked if value is not None], default=max(1, here // fit))
-    workers = max(1, min(fit, here // threads)) if jobs == "auto" else jobs
-    return Size(min(workers, grid), threads, [])
+    given = [config["runtime"]["threads"] for config in configs if config["runtime"]["threads"] is not None]
+    threads = max(given, default=max(1, here // fit))
+    return Size(min(asked or max(1, min(fit, here // threads)), grid), threads, [])
 
 
 def _need(configs: Sequence[Mapping[str, Any]], enough: float) -> float:
@@ -99,7 +102,7 @@ def _need(configs: Sequence[Mapping[str, Any]], enough: float) -> float:
         if config["method"]["name"] in ("full", "ft_top2", "freeze"):
             models[config["model"]["path"], config["model"].get("quantization")] = config
     bound = max(_rough(config["model"]["path"]) for config in models.values())
-    if bound <= SHARE * enough:
+    if bound <= enough:
         return bound
     with CONTEXT.Pool(1) as pool:  # another process: the parent does not load torch
         return max(pool.map(planned, list(models.values())))
