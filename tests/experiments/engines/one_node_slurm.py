@@ -1,6 +1,7 @@
 """A Slurm of one node on 127.0.0.1, from Debian's slurm-wlm and munge: daemons, keys and ports of its own."""
 
 import contextlib
+import ctypes
 import getpass
 import os
 import secrets
@@ -16,6 +17,7 @@ from pathlib import Path
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo", "srun")
 SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"  # where Debian has the daemons
 CPUS, MEMORY = 2, 4000  # what the node says that it has; MB
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 CONF = """
 ClusterName=lab
 SlurmctldHost={host}(127.0.0.1)
@@ -87,7 +89,12 @@ def _daemon(command: Sequence[str], folder: Path) -> Iterator[None]:
     with (folder / f"{command[0]}.output").open("w") as output:
         program = shutil.which(command[0], path=SBIN) or command[0]
         process = subprocess.Popen(
-            [program, *command[1:]], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            [program, *command[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=_end_with_the_parent,
         )
         try:
             yield
@@ -98,6 +105,11 @@ def _daemon(command: Sequence[str], folder: Path) -> Iterator[None]:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+def _end_with_the_parent() -> None:
+    """Linux sends SIGTERM to a daemon whose test session was killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait_for(name: str, folder: Path, ready: Callable[[], bool], seconds: float = 60) -> None:
