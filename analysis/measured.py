@@ -1,12 +1,22 @@
-"""What `python -m experiments.<measurement>` has left in a study's folder, as CSV files."""
+"""What was measured on stored runs, as CSV files in a study's folder: by `python -m experiments.<measurement>`, or by the
+study itself on adapters, which need not be there any more."""
 
-from collections.abc import Collection, Sequence
+import csv
+import io
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from analysis import tables
+from experiments.measured import write
 from lora.config import InputError
+
+# Columns that are text, whatever they look like: a run_id may be all digits.
+TEXT = (
+    "run_id", "other_run_id", "model", "task", "label", "settings", "method", "layer", "weight_type", "side",
+)  # fmt: skip
+JOIN = "+"  # between the run_ids of a row that is a mean over several runs
 
 
 def whole(study_dir: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
@@ -48,3 +58,65 @@ def read(study_dir: Path, name: str, columns: Sequence[str], run_ids: Collection
     if lacking:
         raise InputError(f"{path} lacks {len(lacking)} runs of the study, as {lacking[0]}; `{command}` measures them")
     return table[table["run_id"].isin(run_ids)].reset_index(drop=True)
+
+
+class Rows:
+    """The rows of a CSV file that are of the runs, or pairs of runs, of a study: measured once on their adapters.
+
+    keys: the columns that name a run or a pair; wanted: the values of those that the study has. Rows of others are left
+    out. `missing`: the wanted ones that have no row. Raises InputError if the file is damaged.
+    """
+
+    def __init__(self, path: Path, keys: Sequence[str], wanted: Iterable[tuple[str, ...]]) -> None:
+        self.path, self.keys = path, list(keys)
+        self._read(path.read_text(encoding="utf-8") if path.is_file() else "")
+        known = dict.fromkeys(wanted)
+        of = [_runs(key) for key in self._at(self.frame)]
+        self.frame = self.frame[[all(key in known for key in own) for own in of]].reset_index(drop=True)
+        found = {key for own in of for key in own}
+        self.missing = [key for key in known if key not in found]
+
+    def _read(self, text: str) -> None:
+        header, *lines = list(csv.reader(io.StringIO(text))) or [self.keys]
+        try:
+            if any(len(line) != len(header) for line in lines) or text[-1:] not in ("", "\n"):
+                raise ValueError("a line is cut short")
+            frame = pd.DataFrame(lines, columns=header, dtype=object)
+            self.frame = pd.DataFrame({name: _typed(frame[name]) for name in frame})
+            self._at(self.frame)
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"{self.path} is damaged ({' '.join(str(error).split())}); restore it, or delete it to measure anew"
+            ) from error
+
+    def _at(self, frame: pd.DataFrame) -> list[tuple[str, ...]]:
+        return list(frame[self.keys].astype(str).itertuples(index=False, name=None))
+
+    def add(self, rows: pd.DataFrame, digits: int = 6) -> None:
+        """Adds the rows of what is missing, numbers to so many significant digits, and writes the file."""
+        at = pd.Series([key in self.missing for key in self._at(rows)], rows.index, dtype=bool)
+        new = rows[at].copy()
+        for name in new.select_dtypes("float"):
+            new[name] = [float(f"{value:.{digits}g}") for value in new[name]]
+        self.write(pd.concat([self.frame, new], ignore_index=True) if len(self.frame) else new)
+
+    def write(self, frame: pd.DataFrame) -> None:
+        """Writes these rows in place of those that were there. What is derived is derived from the text."""
+        text = frame.to_csv(index=False, float_format="%.12g")
+        write(self.path, text)
+        self._read(text)
+
+
+def _runs(key: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return [(run, *key[1:]) for run in key[0].split(JOIN)]
+
+
+def _typed(column: pd.Series) -> pd.Series:
+    """Text as whole numbers, as truth values or as numbers, of which empty ones are NaN; TEXT stays as it is."""
+    if column.name in TEXT or column.empty:
+        return column
+    if column.isin(["True", "False"]).all():
+        return column == "True"
+    if column.str.fullmatch(r"-?\d+").all():
+        return column.astype(int)
+    return column.replace("", "nan").astype(float)

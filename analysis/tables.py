@@ -98,7 +98,8 @@ def read_sweep(study_dir: Path) -> Sweep:
 
 
 def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
-    """One row a (run, split, metric) with the columns RUNS_COLUMNS and `main`, true for the task's main metric.
+    """One row a (run, split, metric) with the columns RUNS_COLUMNS, `main`, true for the task's main metric, and
+    `precision`, the weights' as the run loaded them.
 
     Metrics are fractions as stored. role: study, tuning (of the learning-rate grid), or study+tuning. method is the
     config's name for it, label and settings tell apart what it leaves together, as `analysis.naming` says.
@@ -120,7 +121,7 @@ def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
                 f"run folder {folder} is damaged ({type(error).__name__}: {' '.join(str(error).split())}); "
                 f"delete it, `{make_command(study_dir)}` trains it again"
             ) from error
-    return pd.DataFrame(rows, columns=[*RUNS_COLUMNS, "main"])
+    return pd.DataFrame(rows, columns=[*RUNS_COLUMNS, "main", "precision"])
 
 
 def _read_run(folder: Path) -> list[dict[str, Any]]:
@@ -133,6 +134,7 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
         **{name: method.get(name) for name in ("weight_types", "r", "alpha")},
         **{name: metrics[name] for name in ("trainable_params", "train_seconds", "tokens_per_second")},
         "peak_memory_bytes": metrics["peak_memory_bytes"],
+        "precision": metrics.get("precision"),
     }
     return [
         run
