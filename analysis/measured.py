@@ -1,5 +1,5 @@
-"""What was measured on stored runs, as CSV files in a study's folder: by `python -m experiments.<measurement>`, or by the
-study itself on adapters, which need not be there any more."""
+"""What was measured on stored runs, as CSV files in a study's folder: by `python -m experiments.<measurement>`, or by
+the study itself on adapters, which need not be there any more."""
 
 import csv
 import io
@@ -61,20 +61,29 @@ def read(study_dir: Path, name: str, columns: Sequence[str], run_ids: Collection
 
 
 class Rows:
-    """The rows of a CSV file that are of the runs, or pairs of runs, of a study: measured once on their adapters.
+    """The rows of a CSV file that are of the runs, or pairs of runs, of a study: measured once, on their adapters.
 
-    keys: the columns that name a run or a pair; wanted: the values of those that the study has. Rows of others are left
-    out. `missing`: the wanted ones that have no row. Raises InputError if the file is damaged.
+    keys: the columns that name a run or a pair; wanted: the values of those that the study has, in order (None: all
+    that are there). Rows of others are left out. `missing`: the wanted ones that have no row. Raises InputError if the
+    file is damaged.
     """
 
-    def __init__(self, path: Path, keys: Sequence[str], wanted: Iterable[tuple[str, ...]]) -> None:
+    def __init__(self, path: Path, keys: Sequence[str], wanted: Iterable[tuple[str, ...]] | None = None) -> None:
         self.path, self.keys = path, list(keys)
+        self._wanted = None if wanted is None else {key: place for place, key in enumerate(dict.fromkeys(wanted))}
         self._read(path.read_text(encoding="utf-8") if path.is_file() else "")
-        known = dict.fromkeys(wanted)
-        of = [_runs(key) for key in self._at(self.frame)]
-        self.frame = self.frame[[all(key in known for key in own) for own in of]].reset_index(drop=True)
-        found = {key for own in of for key in own}
-        self.missing = [key for key in known if key not in found]
+
+    def add(self, rows: pd.DataFrame, digits: int = 6) -> None:
+        """Adds the rows of what is missing, numbers to so many significant digits, and writes the file."""
+        there = self._found()
+        new = rows[[key not in there for key in self._at(rows)]].copy()
+        for name in new.select_dtypes("float"):
+            new[name] = [float(f"{value:.{digits}g}") for value in new[name]]
+        both = pd.concat([self.frame, new], ignore_index=True) if len(self.frame) else new
+        # What is derived is derived from the text, then as later.
+        text = both.to_csv(index=False, float_format="%.12g")
+        self._read(text)
+        write(self.path, self.frame.to_csv(index=False, float_format="%.12g"))
 
     def _read(self, text: str) -> None:
         header, *lines = list(csv.reader(io.StringIO(text))) or [self.keys]
@@ -83,31 +92,32 @@ class Rows:
                 raise ValueError("a line is cut short")
             frame = pd.DataFrame(lines, columns=header, dtype=object)
             self.frame = pd.DataFrame({name: _typed(frame[name]) for name in frame})
-            self._at(self.frame)
+            at = [_runs(key) for key in self._at(self.frame)]
         except (ValueError, KeyError) as error:
             raise InputError(
                 f"{self.path} is damaged ({' '.join(str(error).split())}); restore it, or delete it to measure anew"
             ) from error
+        self.missing: list[tuple[str, ...]] = []
+        if self._wanted is not None:
+            own = [index for index, keys in enumerate(at) if all(key in self._wanted for key in keys)]
+            own.sort(key=lambda index: self._wanted[at[index][0]])
+            self.frame = self.frame.iloc[own].reset_index(drop=True)
+            self.missing = [key for key in self._wanted if key not in self._found()]
 
     def _at(self, frame: pd.DataFrame) -> list[tuple[str, ...]]:
         return list(frame[self.keys].astype(str).itertuples(index=False, name=None))
 
-    def add(self, rows: pd.DataFrame, digits: int = 6) -> None:
-        """Adds the rows of what is missing, numbers to so many significant digits, and writes the file."""
-        at = pd.Series([key in self.missing for key in self._at(rows)], rows.index, dtype=bool)
-        new = rows[at].copy()
-        for name in new.select_dtypes("float"):
-            new[name] = [float(f"{value:.{digits}g}") for value in new[name]]
-        self.write(pd.concat([self.frame, new], ignore_index=True) if len(self.frame) else new)
+    def _found(self) -> set[tuple[str, ...]]:
+        return {key for keys in self._at(self.frame) for key in _runs(keys)}
 
-    def write(self, frame: pd.DataFrame) -> None:
-        """Writes these rows in place of those that were there. What is derived is derived from the text."""
-        text = frame.to_csv(index=False, float_format="%.12g")
-        write(self.path, text)
-        self._read(text)
+
+def ids(run_ids: Iterable[str]) -> list[tuple[str]]:
+    """Keys of single runs."""
+    return [(run_id,) for run_id in run_ids]
 
 
 def _runs(key: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The keys of a row's runs: of one, or of those that it is the mean of."""
     return [(run, *key[1:]) for run in key[0].split(JOIN)]
 
 

@@ -51,7 +51,7 @@ class Trained(NamedTuple):
 
 
 def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
-    """The rows of `analysis.tables.load_runs` of the study's own runs, arranged, r a number (NaN where there is not one).
+    """The rows of `analysis.tables.load_runs` of the study's own runs, arranged; r is a number or NaN.
 
     Raises InputError as `load_runs`, if there is none, and if a seed of a method is there twice.
     """

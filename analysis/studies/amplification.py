@@ -44,7 +44,7 @@ def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path
     runs = update_runs.load(study_dir, runs_dir)
     each = update_runs.of_each(runs)
     tables.check_seeds(each, ["model", "task", "r"], study_dir)
-    stored = measured.Rows(study_dir / MEASURED[0], ["run_id"], zip(each["run_id"], strict=True))
+    stored = measured.Rows(study_dir / MEASURED[0], ["run_id"], measured.ids(each["run_id"]))
     if stored.missing:
         groups = update_runs.trained(runs, [run_id for (run_id,) in stored.missing], study_dir, runs_dir, base)
         stored.add(pd.concat([measure(group) for group in groups], ignore_index=True))
