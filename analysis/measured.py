@@ -63,14 +63,14 @@ def read(study_dir: Path, name: str, columns: Sequence[str], run_ids: Collection
 class Rows:
     """The rows of a CSV file that are of the runs, or pairs of runs, of a study: measured once, on their adapters.
 
-    keys: the columns that name a run or a pair; wanted: the values of those that the study has, in order (None: all
+    keys: the columns that name a run or a pair; wanted: the values of those that the study has (None: all
     that are there). Rows of others are left out. `missing`: the wanted ones that have no row. Raises InputError if the
     file is damaged.
     """
 
     def __init__(self, path: Path, keys: Sequence[str], wanted: Iterable[tuple[str, ...]] | None = None) -> None:
         self.path, self.keys = path, list(keys)
-        self._wanted = None if wanted is None else {key: place for place, key in enumerate(dict.fromkeys(wanted))}
+        self._wanted = None if wanted is None else dict.fromkeys(wanted)
         self._read(path.read_text(encoding="utf-8") if path.is_file() else "")
 
     def add(self, rows: pd.DataFrame, digits: int = 6) -> None:
@@ -80,10 +80,13 @@ class Rows:
         for name in new.select_dtypes("float"):
             new[name] = [float(f"{value:.{digits}g}") for value in new[name]]
         both = pd.concat([self.frame, new], ignore_index=True) if len(self.frame) else new
-        # What is derived is derived from the text, then as later.
-        text = both.to_csv(index=False, float_format="%.12g")
-        self._read(text)
-        write(self.path, self.frame.to_csv(index=False, float_format="%.12g"))
+        self._read(_text(both))  # what is derived is derived from the text, then as later
+        self.write(self.frame)
+
+    def write(self, frame: pd.DataFrame) -> None:
+        """Writes these rows: those of the file, arranged, with further columns."""
+        if len(frame):
+            write(self.path, _text(frame))
 
     def _read(self, text: str) -> None:
         header, *lines = list(csv.reader(io.StringIO(text))) or [self.keys]
@@ -99,10 +102,10 @@ class Rows:
             ) from error
         self.missing: list[tuple[str, ...]] = []
         if self._wanted is not None:
-            own = [index for index, keys in enumerate(at) if all(key in self._wanted for key in keys)]
-            own.sort(key=lambda index: self._wanted[at[index][0]])
-            self.frame = self.frame.iloc[own].reset_index(drop=True)
-            self.missing = [key for key in self._wanted if key not in self._found()]
+            own = [all(key in self._wanted for key in keys) for keys in at]
+            self.frame = self.frame[own].reset_index(drop=True)
+            found = self._found()
+            self.missing = [key for key in self._wanted if key not in found]
 
     def _at(self, frame: pd.DataFrame) -> list[tuple[str, ...]]:
         return list(frame[self.keys].astype(str).itertuples(index=False, name=None))
@@ -119,6 +122,10 @@ def ids(run_ids: Iterable[str]) -> list[tuple[str]]:
 def _runs(key: tuple[str, ...]) -> list[tuple[str, ...]]:
     """The keys of a row's runs: of one, or of those that it is the mean of."""
     return [(run, *key[1:]) for run in key[0].split(JOIN)]
+
+
+def _text(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, float_format="%.12g")
 
 
 def _typed(column: pd.Series) -> pd.Series:

@@ -45,8 +45,8 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("seed", "r", "effective_rank", *_INTRUDERS),
     ),
     "spectrum/overlap.csv": (
-        ("model", "task", "run_id", "label", "method", "layer", "side"),
-        ("seed", "k", "phi", "chance_high"),
+        ("run_id", "layer", "side"),
+        ("k", "phi", "chance_high"),
     ),
     "truncation/truncation.csv": (
         ("model", "task", "run_id", "method", "split", "metric"),
