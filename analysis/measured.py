@@ -14,7 +14,8 @@ from lora.config import InputError
 
 # Columns that are text, whatever they look like: a run_id may be all digits.
 TEXT = (
-    "run_id", "other_run_id", "model", "task", "label", "settings", "method", "layer", "weight_type", "side",
+    "run_id", "other_run_id", "lora_run_id", "model", "task", "label", "settings", "method", "layer", "weight_type",
+    "side",
 )  # fmt: skip
 JOIN = "+"  # between the run_ids of a row that is a mean over several runs
 
@@ -82,6 +83,10 @@ class Rows:
         both = pd.concat([self.frame, new], ignore_index=True) if len(self.frame) else new
         self._read(_text(both))  # what is derived is derived from the text, then as later
         self.write(self.frame)
+
+    def drop(self, run_ids: Collection[str]) -> None:
+        """Leaves out the rows of these runs, which are missing then."""
+        self._read(_text(self.frame[~self.frame["run_id"].isin(run_ids)]))
 
     def write(self, frame: pd.DataFrame) -> None:
         """Writes these rows: those of the file, arranged, with further columns."""
