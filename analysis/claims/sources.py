@@ -66,7 +66,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("task", "comparison", "side", "weight_type", "layer"),
         ("i", "j", "phi", "gaussian_mean", "gaussian_high"),
     ),
-    "subspace/phi_r*.csv": (("task", "weight_type", "layer", "side"), ("i", "j", "phi")),
+    "subspace/phi_r*.csv": (("task", "weight_type", "layer", "side"), ("i", "j1")),
 }
 # A rank or an alpha may be a mapping from weight types, which is no number.
 _PERHAPS = ("r", "alpha")
