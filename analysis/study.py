@@ -27,7 +27,7 @@ def run_study(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[
     """Writes tables, figures and provenance.json of a study into its folder; returns their paths.
 
     The folder's name says which study it is. It is derived from stored runs and, if its module has MEASURED, from files
-    of these names in its folder, what was measured on the runs; or, if it has INPUTS, from the files of these names
+    of these names or patterns in its folder, what was measured on them; or, if it has INPUTS, from the files so named
     alone. A module with BASE reads the pretrained weights too; `base` is where they are, should that be a folder of
     the user's own. Work is skipped when every output is there and provenance.json records the same sources and the
     same analysis code. Raises InputError if the study is unknown or its runs or files are missing.
@@ -36,18 +36,19 @@ def run_study(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[
     if study_dir.name not in known:
         raise InputError(f"{study_dir}: no study is called {study_dir.name!r}; the studies are {', '.join(known)}")
     module = importlib.import_module(f"analysis.studies.{study_dir.name}")
-    inputs = getattr(module, "INPUTS", None)
-    if inputs is None:
-        sources = _of_runs(study_dir, runs_dir, getattr(module, "MEASURED", ()))
-    else:
-        sources = _of_files(study_dir, inputs)
-    stamp = study_dir / "provenance.json"
-    fingerprint = _fingerprint(sources)
-    outputs = _outputs_of(stamp, fingerprint)
+
+    def find() -> Sources:
+        if hasattr(module, "INPUTS"):
+            return _of_files(study_dir, module.INPUTS)
+        return _of_runs(study_dir, runs_dir, getattr(module, "MEASURED", ()))
+
+    sources, stamp = find(), study_dir / "provenance.json"
+    outputs = _outputs_of(stamp, _fingerprint(sources))
     if not outputs:
         more = {"base": base} if getattr(module, "BASE", False) else {}
         outputs = module.build(study_dir, runs_dir, **more)
-        record = {"fingerprint": fingerprint, "outputs": [path.name for path in outputs]}
+        # Once more: what was lacking in MEASURED has been measured.
+        record = {"fingerprint": _fingerprint(find()), "outputs": [path.name for path in outputs]}
         stamp.write_text(json.dumps(provenance(runs_dir, sources.run_ids) | record, indent=2) + "\n", encoding="utf-8")
     return [*outputs, stamp]
 
@@ -57,7 +58,7 @@ def _of_runs(study_dir: Path, runs_dir: Path, measured: Sequence[str]) -> Source
     runs = sorted((run_id, sorted(roles)) for run_id, roles in sweep.roles.items())
     results = ("metrics.json", "history.csv")  # every training makes new ones
     files = [runs_dir / run_id / name for run_id, _ in runs for name in results]
-    files += [study_dir / name for name in measured]
+    files += [path for name in measured for path in sorted(study_dir.glob(name))]
     return Sources(list(sweep.roles), [runs, sweep.failed], files)
 
 
