@@ -77,7 +77,7 @@ class Rows:
     def add(self, rows: pd.DataFrame, digits: int = 6) -> None:
         """Adds the rows of what is missing, numbers to so many significant digits, and writes the file."""
         there = self._found()
-        new = rows[[key not in there for key in self._at(rows)]].copy()
+        new = rows[pd.Series([key not in there for key in self._at(rows)], rows.index, dtype=bool)].copy()
         for name in new.select_dtypes("float"):
             new[name] = [float(f"{value:.{digits}g}") for value in new[name]]
         both = pd.concat([self.frame, new], ignore_index=True) if len(self.frame) else new
@@ -90,8 +90,7 @@ class Rows:
 
     def write(self, frame: pd.DataFrame) -> None:
         """Writes these rows: those of the file, arranged, with further columns."""
-        if len(frame):
-            write(self.path, _text(frame))
+        write(self.path, _text(frame))
 
     def _read(self, text: str) -> None:
         header, *lines = list(csv.reader(io.StringIO(text))) or [self.keys]
@@ -107,7 +106,7 @@ class Rows:
             ) from error
         self.missing: list[tuple[str, ...]] = []
         if self._wanted is not None:
-            own = [all(key in self._wanted for key in keys) for keys in at]
+            own = pd.Series([all(key in self._wanted for key in keys) for keys in at], dtype=bool)
             self.frame = self.frame[own].reset_index(drop=True)
             found = self._found()
             self.missing = [key for key in self._wanted if key not in found]

@@ -47,11 +47,13 @@ def partners(each: pd.DataFrame) -> dict[str, list[str]]:
 
 def stale(rows: pd.DataFrame, partners: Mapping[str, Sequence[str]]) -> list[str]:
     """The run_ids whose rows are beside other runs of LoRA than their partners."""
-    beside = rows.groupby("run_id")["lora_run_id"].agg(lambda found: set(found) - {""})
+    if rows.empty:
+        return []
+    beside = {run_id: set(found) - {""} for run_id, found in rows.groupby("run_id")["lora_run_id"]}
     return [
-        run_id
+        str(run_id)
         for run_id, found in beside.items()
-        if not found <= set(partners[run_id]) or bool(found) != bool(partners[run_id])
+        if not found <= set(partners[str(run_id)]) or bool(found) != bool(partners[str(run_id)])
     ]
 
 

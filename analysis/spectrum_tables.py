@@ -49,7 +49,7 @@ def described(rows: pd.DataFrame, each: pd.DataFrame, names: Mapping[tuple[str, 
     """Measured rows with what their run is, of `each`, before the other columns, and `method` as of `named` at the end.
     Where a row is the mean of several runs, of one method, seed is that of the first."""
     numbers = rows.drop(columns=[name for name in (*ABOUT[:2], *ABOUT[3:], "method") if name in rows])
-    first = numbers["run_id"].str.partition(JOIN)[0]
+    first = [run_ids.partition(JOIN)[0] for run_ids in numbers["run_id"]]
     about = each.set_index("run_id").loc[first].reset_index()[ABOUT].assign(run_id=numbers["run_id"])
     return named(about.join(numbers.drop(columns="run_id")), names)
 
