@@ -1,11 +1,10 @@
 """phi between stored adapters: the directions of every update, site by site, and their grids beside the baseline's."""
 
-import functools
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from analysis.subspace import Baseline, gaussian_baseline, phi
+from analysis.subspace import Baseline, phi
 from analysis.svd import Array, right_singular_vectors, svd_delta_w
 from lora import io
 from lora.config import InputError
@@ -112,17 +111,10 @@ def sites_of(targets: Sequence[Placed]) -> list[Site]:
     return sites
 
 
-def compare(place: Place, name: str, label: str, first: Directions, second: Directions) -> Comparison:
+def compare(place: Place, name: str, first: Directions, second: Directions) -> dict[tuple[str, Site], Array]:
     """phi between two adapters at every side and site. Raises InputError if they do not adapt the same modules."""
     if {key: u.shape[0] for key, u in first.items()} != {key: u.shape[0] for key, u in second.items()}:
         raise InputError(
             f"{place.task}: the runs to compare ({name}) adapt different modules; train them with the same weight types"
         )
-    grids = {key: phi(u, second[key]) for key, u in first.items()}
-    baselines = {key: _baseline(*grid.shape, first[key].shape[0]) for key, grid in grids.items()}
-    return Comparison(place, name, label, grids, baselines)
-
-
-@functools.cache
-def _baseline(r_a: int, r_b: int, dim: int) -> Baseline:
-    return gaussian_baseline(r_a, r_b, dim)
+    return {key: phi(u, second[key]) for key, u in first.items()}

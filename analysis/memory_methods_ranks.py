@@ -2,7 +2,7 @@
 LoRA's."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,13 +13,14 @@ from analysis.spectrum_measures import FEW, SIDES
 from analysis.spectrum_tables import by_seed
 from analysis.subspace import Baseline, phi, random_baseline
 from analysis.svd import SVD, Array
-from analysis.update_runs import ABOUT, PLACE, Trained, trained_svd
+from analysis.update_runs import PLACE, PRECISION, Trained, trained_svd
 
 MEASURES = {"stable_rank": "stable rank", "effective_rank": "effective rank", "top_share": f"share of the top {FEW}"}
 DRAWS = 3  # of a random matrix: its ranks hardly vary
 COLUMNS = [
-    *ABOUT, "layer", "weight_type", "norm_w", "norm_delta_w", *MEASURES, *(f"random_{name}" for name in MEASURES),
-    "k", *(f"phi_{side}" for side in SIDES), *(f"chance_{side}" for side in SIDES),
+    "run_id", "lora_run_id", "layer", "weight_type", "norm_w", "norm_delta_w", *MEASURES,
+    *(f"random_{name}" for name in MEASURES), "k", *(f"phi_{side}" for side in SIDES),
+    *(f"chance_{side}" for side in SIDES),
 ]  # fmt: skip
 
 
@@ -30,26 +31,58 @@ class _Measured(NamedTuple):
     directions: dict[str, Array]
 
 
-def measure(groups: list[Trained]) -> pd.DataFrame:
-    """A row a run and site: COLUMNS.
+def partners(each: pd.DataFrame) -> dict[str, list[str]]:
+    """For each run_id the runs of LoRA that it may be compared with: of each setting that of the next seed, or the
+    first, or if there is but one seed that. each: of `analysis.update_runs.of_each`."""
+    found: dict[str, list[str]] = {}
+    for _, runs in each.groupby([*PLACE, PRECISION], sort=False):
+        for run_id, seed in runs[["run_id", "seed"]].itertuples(index=False):
+            lora = runs[(runs["label"] == "lora") & (runs["run_id"] != run_id)]
+            found[run_id] = []
+            for _, same in lora.groupby("settings", sort=False):
+                later, others = same[same["seed"] > seed], same[same["seed"] != seed]
+                found[run_id].append(next(part for part in (later, others, same) if len(part))["run_id"].iloc[0])
+    return found
+
+
+def stale(rows: pd.DataFrame, partners: Mapping[str, Sequence[str]]) -> list[str]:
+    """The run_ids whose rows are beside other runs of LoRA than their partners."""
+    if rows.empty:
+        return []
+    beside = {run_id: set(found) - {""} for run_id, found in rows.groupby("run_id")["lora_run_id"]}
+    return [
+        str(run_id)
+        for run_id, found in beside.items()
+        if not found <= set(partners[str(run_id)]) or bool(found) != bool(partners[str(run_id)])
+    ]
+
+
+def measure(groups: list[Trained], partners: Mapping[str, Sequence[str]], chosen: Collection[str]) -> pd.DataFrame:
+    """A row a run of `chosen` and site: COLUMNS.
 
     top_share: of ||delta_w||_F^2, in the FEW largest singular values. random_<measure>: of a Gaussian matrix of the
     same shape. phi_<side>: the share of the top k directions that lies in those of LoRA's update at this site, k being
     FEW or LoRA's rank, on the input (right) and output (left) side; chance_<side> its mean for random directions.
-    LoRA's run is that of the next seed (the same, if there is but one), so that common batches are not the reason; NaN
-    where LoRA has trained nothing. Raises InputError if an update is zero.
+    LoRA's run, lora_run_id, is the first of the run's partners that has trained the site: of the next seed (the same,
+    if there is but one), so that common batches are not the reason; NaN where LoRA has trained nothing. Raises
+    InputError if an update is zero.
     """
     rows: list[dict[str, Any]] = []
     for group in groups:
         for site in group.sites:
             norm_w = float(np.linalg.norm(group.matrix(site)))
-            measured = []
+            measured: dict[str, _Measured] = {}
             for about, update in group.at(site):
                 svd = trained_svd(about, update)
-                row = about | site._asdict() | {"norm_w": norm_w, "norm_delta_w": float(np.linalg.norm(svd.S))}
+                row = {"run_id": about["run_id"], **site._asdict()}
+                row |= {"norm_w": norm_w, "norm_delta_w": float(np.linalg.norm(svd.S))}
                 row |= _ranks(svd.S) | {f"random_{name}": value for name, value in _random_ranks(update.shape).items()}
-                measured.append(_Measured(row, {"right": svd.Vh[:FEW].T, "left": svd.U[:, :FEW]}))
-            rows += [one.row | _shared(one, _lora(one, measured)) for one in measured]
+                measured[about["run_id"]] = _Measured(row, {"right": svd.Vh[:FEW].T, "left": svd.U[:, :FEW]})
+            for run_id, one in measured.items():
+                if run_id in chosen:
+                    lora = next((other for other in partners[run_id] if other in measured), "")
+                    shared = _shared(one, measured[lora]) if lora else {}
+                    rows.append(one.row | {"lora_run_id": lora} | shared)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -66,25 +99,7 @@ def _random_ranks(shape: tuple[int, int]) -> dict[str, float]:
     return {name: float(np.mean([found[name] for found in ranks])) for name in MEASURES}
 
 
-def _lora(one: _Measured, measured: Sequence[_Measured]) -> _Measured | None:
-    """The run of LoRA that one is compared with; None if there is no other."""
-    about = one.row
-    found = [
-        other
-        for other in measured
-        if other.row["label"] == "lora"
-        and all(other.row[name] == about[name] for name in PLACE)
-        and other.row["run_id"] != about["run_id"]
-    ]
-    first = [other for other in found if other.row["settings"] == found[0].row["settings"]]
-    others = [other for other in first if other.row["seed"] != about["seed"]]
-    later = [other for other in others if other.row["seed"] > about["seed"]]
-    return next(iter(later or others or first), None)
-
-
-def _shared(one: _Measured, lora: _Measured | None) -> dict[str, float]:
-    if lora is None:
-        return {}
+def _shared(one: _Measured, lora: _Measured) -> dict[str, float]:
     found: dict[str, float] = {}
     for side in SIDES:
         ours, theirs = one.directions[side], lora.directions[side]

@@ -1,74 +1,42 @@
-"""phi grids as CSV, and the few entries of them that tell the story: beside chance, and as a verdict in words."""
+"""The few entries of phi grids that tell the story: beside chance, of which some is kept, and as a verdict in words."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from analysis import phi_grids
 from analysis.comparison import SIDES, Comparison, Site
-from analysis.svd import Array
+from analysis.subspace import Baseline, gaussian_phi
 
 PAPER_MARK = 0.5  # the paper finds phi > 0.5 for the top direction of A_r8 and A_r64 (Section 7.2)
-ALL = 8  # indices up to which every row and column of a grid is stored
 
 
-def write_grids(compared: Sequence[Comparison], study_dir: Path) -> list[Path]:
-    """Writes phi_<ranks>.csv and phi_gaussian.csv, a row for each (i, j), and phi_seeds_<side>.csv, whose grids are far
-    larger: a row for each i, with the columns j1, j2, ... Beyond 8 some i and j are stored: see `_doubling` and
-    `_every_fourth`. With several places each has files of its own, with what tells it in their names. Returns their
-    paths."""
-    places = {comparison.place for comparison in compared}
-    parts: dict[str, list[pd.DataFrame]] = {}
-    gaussian: dict[tuple[int, ...], pd.DataFrame] = {}
-    for comparison in compared:
-        for (side, site), grid in comparison.grids.items():
-            if comparison.name == "seeds":
-                name, frame = f"phi_seeds_{side}", _wide(grid)
-            else:
-                name, frame = f"phi_{comparison.name}", _long(phi=grid)
-            about = comparison.place._asdict() | {"weight_type": site.weight_type, "layer": site.layer, "side": side}
-            parts.setdefault(name + comparison.place.suffix(places), []).append(_label(frame, about))
-            dim, *grids = comparison.baselines[side, site]
-            shape = {"dim": dim, "r_a": grid.shape[0], "r_b": grid.shape[1]}
-            key = tuple(shape.values())
-            if key not in gaussian:
-                gaussian[key] = _label(_long(**dict(zip(("mean", "low", "high", "draw"), grids, strict=True))), shape)
-    parts["phi_gaussian"] = list(gaussian.values())
-    paths = []
-    for name, frames in parts.items():
-        paths.append(study_dir / f"{name}.csv")
-        pd.concat(frames, ignore_index=True).to_csv(paths[-1], index=False, float_format="%.4f")
-    return paths
+def gaussian(baseline: Baseline, r_a: int, r_b: int) -> pd.DataFrame:
+    """Rows of phi_gaussian.csv, some (i, j) each: dim, r_a, r_b, i, j, mean, low, high, draw."""
+    i, j = (np.array(_doubling(size)) for size in (r_a, r_b))
+    rows, columns = (index.ravel() for index in np.meshgrid(i, j, indexing="ij"))
+    names = ("mean", "low", "high", "draw")
+    values = {name: grid[rows - 1, columns - 1] for name, grid in zip(names, baseline[1:], strict=True)}
+    return pd.DataFrame({"dim": baseline.dim, "r_a": r_a, "r_b": r_b, "i": rows, "j": columns} | values)
+
+
+def baseline(rows: pd.DataFrame, dim: int, r_a: int, r_b: int) -> Baseline:
+    """The baseline of rows of `gaussian`: of mean, low and high what is between the (i, j) there is
+    `analysis.phi_grids.between`; the draw is drawn again."""
+    own = rows[(rows[["dim", "r_a", "r_b"]] == [dim, r_a, r_b]).all(axis=1)]
+    grids = []
+    for name in ("mean", "low", "high"):
+        table = own.pivot_table(name, "i", "j")
+        grids.append(phi_grids.between(table.to_numpy(), list(table.index), list(table.columns)))
+    return Baseline(dim, *grids, gaussian_phi(r_a, r_b, dim, np.random.default_rng(0)))
 
 
 def _doubling(size: int) -> list[int]:
     """1 to 8, 16, 32, … and the last."""
-    doubled = [ALL * 2**n for n in range(1, size.bit_length()) if ALL * 2**n < size]
-    return sorted({*range(1, min(ALL, size) + 1), *doubled, size})
-
-
-def _every_fourth(size: int) -> list[int]:
-    """1 to 8, 12, 16, … and the last."""
-    return sorted({*range(1, min(ALL, size) + 1), *range(ALL, size, 4), size})
-
-
-def _long(**grids: Array) -> pd.DataFrame:
-    i, j = (np.array(_doubling(size)) for size in next(iter(grids.values())).shape)
-    rows, columns = (index.ravel() for index in np.meshgrid(i, j, indexing="ij"))
-    return pd.DataFrame({"i": rows, "j": columns} | {name: grid[rows - 1, columns - 1] for name, grid in grids.items()})
-
-
-def _wide(grid: Array) -> pd.DataFrame:
-    i, j = (np.array(_every_fourth(size)) for size in grid.shape)
-    frame = pd.DataFrame(grid[np.ix_(i - 1, j - 1)], columns=[f"j{column}" for column in j])
-    return _label(frame, {"i": i})
-
-
-def _label(frame: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
-    """`about` as the first columns of frame."""
-    return frame.assign(**about)[[*about, *frame.columns]]
+    first = phi_grids.ALL
+    doubled = [first * 2**n for n in range(1, size.bit_length()) if first * 2**n < size]
+    return sorted({*range(1, min(first, size) + 1), *doubled, size})
 
 
 def tabulate(comparison: Comparison, entries: Sequence[tuple[int, int]]) -> pd.DataFrame:

@@ -1,19 +1,17 @@
 """The figures of the spectrum study: a row a model and task; methods along the axis or as lines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import figures, tables
-from analysis.spectrum_measures import EPSILONS, FEW, METHOD, SIDES, TOP
+from analysis.spectrum_measures import EPSILONS, FEW, SIDES, TOP
 from analysis.spectrum_tables import ENDS, PAIR, by_seed, intruder_counts, place_name
-from analysis.svd import Array
 from analysis.update_runs import PLACE
 
 Colour = tuple[float, ...]
@@ -28,37 +26,28 @@ def colours(methods: Sequence[str]) -> dict[str, Any]:
     return dict(zip(others, palette, strict=True)) | {"full": "black"}
 
 
-def draw_spectra(spectra: Mapping[tuple[Any, ...], Array], names: Mapping[tuple[str, str], str], path: Path) -> Path:
-    """Singular values over the largest: a panel a place and weight type, a line a method, medians over layers and
-    seeds."""
-    rows = [(dict(zip(METHOD, key, strict=False)), key[-1], values) for key, values in spectra.items()]
-    places = list(dict.fromkeys((about["model"], about["task"]) for about, _, _ in rows))
-    types = _types([site.weight_type for _, site, _ in rows])
+def draw_spectra(spectra: pd.DataFrame, methods: Sequence[str], path: Path) -> Path:
+    """Singular values over the largest: a panel a place and weight type, a line for each of `methods`, medians over
+    layers and seeds."""
+    places = list(spectra.groupby(PLACE, sort=False))
+    types = _types(spectra["weight_type"])
     figure, axes = figures.panels(len(places), len(types), figures.PAGE_WIDTH, 0.8 + 2.2 * len(places), sharey=True)
-    of = colours(list(names.values()))
-    for line, place in zip(axes, places, strict=True):
+    of = colours(methods)
+    for line, (place, cells) in zip(axes, places, strict=True):
         for axis, weight_type in zip(line, types, strict=True):
-            for key, method in names.items():
-                mine = [
-                    values
-                    for about, site, values in rows
-                    if (about["model"], about["task"], about["label"], about["settings"]) == (*place, *key)
-                    and site.weight_type == weight_type
-                ]
-                if mine:
-                    size = min(map(len, mine))
-                    median = np.median([values[:size] for values in mine], axis=0)
-                    marker = "o" if size == 1 else None
-                    dashes = "--" if "types" in method else "-"
-                    axis.plot(
-                        range(1, size + 1), median, dashes, marker=marker, markersize=3, color=of[method], label=method
-                    )
+            for method, mine in cells[cells["weight_type"] == weight_type].groupby("method", sort=False):
+                median = mine.groupby("index")["value"].median()
+                marker = "o" if len(median) == 1 else None
+                dashes = "--" if "types" in str(method) else "-"
+                axis.plot(
+                    median.index, median, dashes, marker=marker, markersize=3, color=of[str(method)], label=method
+                )
             axis.set(xscale="log", yscale="log", ylim=(1e-3, 1.3), xlabel="index of the singular value")
             axis.set_title(f"{figures.weight_name(weight_type)}, {place_name(place)}")
             figures.plain_log(axis.xaxis)
         line[0].set_ylabel("share of the largest")
         figures.plain_log(line[0].yaxis)
-    legend(figure, axes, list(names.values()))
+    legend(figure, axes, methods)
     figure.supxlabel("lines: medians over layers and seeds", fontsize=7)
     return figures.save(figure, path)
 

@@ -2,64 +2,84 @@
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from analysis import spectrum
-from analysis.comparison import Site
 from analysis.subspace import Baseline, phi, random_baseline
 from analysis.svd import SVD, Array
-from analysis.update_runs import ABOUT, PLACE, Trained, trained_svd
+from analysis.update_runs import PLACE, PRECISION, Trained, trained_svd
 
 ENERGIES = (50, 90, 99)  # percent of the squared norm
 EPSILONS = (0.4, 0.5, 0.6)
 TOP = 10  # singular vectors of W + delta_w that are looked at for intruders
 FEW = 8  # directions by which an update is compared with another, or all where there are fewer
 SIDES = ("right", "left")
-METHOD = [*PLACE, "label", "settings", "r"]
 
 
 class Measures(NamedTuple):
-    """Tidy frames, and spectra: S / S[0] of every run and site, by METHOD, seed and site."""
+    """Tidy frames. What their runs are, is not in them."""
 
     ranks: pd.DataFrame  # a row a run and site
+    spectra: pd.DataFrame  # a row a run, site and index (1, 2, 4, … and the last): S / S[0]
     angles: pd.DataFrame  # a row a pair of seeds, site and side
     overlap: pd.DataFrame  # a row a run beside one of full fine-tuning, site, side and k
-    spectra: dict[tuple[Any, ...], Array]
 
 
-class _Measured(NamedTuple):
-    """A run's update at one site: the top directions on either side."""
-
-    about: dict[str, Any]
-    directions: dict[str, Array]
+Pair = tuple[str, str]
 
 
-def measure(groups: list[Trained]) -> Measures:
-    """All of them for every group. Raises InputError if an update is zero."""
+def seed_pairs(each: pd.DataFrame) -> list[Pair]:
+    """Every pair of seeds of one method, as run_ids. each: of `analysis.update_runs.of_each`."""
+    methods = each.groupby([*PLACE, "label", "settings", PRECISION], sort=False)["run_id"]
+    return [pair for _, run_ids in methods for pair in itertools.combinations(run_ids, 2)]
+
+
+def full_pairs(each: pd.DataFrame) -> list[Pair]:
+    """Each run and the full fine-tuning of the next seed (its own, if there is but one), as run_ids: also for full
+    fine-tuning itself, which says how much two seeds of it share."""
+    pairs = []
+    for _, runs in each.groupby([*PLACE, PRECISION], sort=False):
+        full = runs[runs["label"] == "full"]
+        for run_id, label, seed in runs[["run_id", "label", "seed"]].itertuples(index=False):
+            others, later = full[full["seed"] != seed], full[full["seed"] > seed]
+            mirrored = later.empty and len(others) < 2  # the pair has been, from its other end, or the run is alone
+            if not (mirrored and label == "full"):
+                chosen = next(part for part in (later, others, full) if len(part) or part is full)
+                pairs += [(run_id, other) for other in chosen["run_id"][:1]]
+    return pairs
+
+
+def measure(groups: list[Trained], seeds: Collection[Pair], full: Collection[Pair]) -> Measures:
+    """ranks and spectra of every run, angles and overlap of such pairs. Raises InputError if an update is zero."""
     ranks: list[dict[str, Any]] = []
     angles: list[dict[str, Any]] = []
     overlap: list[dict[str, Any]] = []
-    spectra: dict[tuple[Any, ...], Array] = {}
+    spectra: list[dict[str, Any]] = []
     for group in groups:
         for site in group.sites:
             W = group.matrix(site)
             of_w = SVD(*np.linalg.svd(W, full_matrices=False))
-            at = site._asdict()
-            measured = []
+            directions: dict[str, dict[str, Array]] = {}
             for about, update in group.at(site):
+                run_id = about["run_id"]
                 svd = _without_zeros(trained_svd(about, update))
-                ranks.append(about | at | _ranks(svd, W) | _intruders(W, of_w, svd))
-                spectra[(*(about[name] for name in METHOD), about["seed"], site)] = svd.S / svd.S[0]
-                measured.append(_Measured(about, {"right": svd.Vh[:FEW].T, "left": svd.U[:, :FEW]}))
-            angles += [row | at for row in _angles(measured)]
-            overlap += [row | at for row in _overlap(measured)]
+                at = {"run_id": run_id, **site._asdict()}
+                ranks.append(at | _ranks(svd, W) | _intruders(W, of_w, svd))
+                spectra += [at | row for row in _spectrum(svd.S)]
+                directions[run_id] = {"right": svd.Vh[:FEW].T, "left": svd.U[:, :FEW]}
+            for pairs, found, compare in ((seeds, angles, _angles), (full, overlap, _overlap)):
+                for pair in pairs:
+                    if all(run_id in directions for run_id in pair):
+                        at = dict(zip(("run_id", "other_run_id"), pair, strict=True)) | site._asdict()
+                        found += [at | row for row in compare(*(directions[run_id] for run_id in pair))]
     return Measures(
-        pd.DataFrame(ranks), pd.DataFrame(angles, columns=ANGLES), pd.DataFrame(overlap, columns=OVERLAP), spectra
-    )
+        pd.DataFrame(ranks), pd.DataFrame(spectra), pd.DataFrame(angles, columns=ANGLES),
+        pd.DataFrame(overlap, columns=OVERLAP),
+    )  # fmt: skip
 
 
 def _without_zeros(svd: SVD) -> SVD:
@@ -88,57 +108,38 @@ def _intruders(W: Array, of_w: SVD, svd: SVD) -> dict[str, int]:
     return found
 
 
-ANGLES = [*METHOD, "seed", "other_seed", "layer", "weight_type", "side", "k", *spectrum.Angles._fields]
-ANGLES += [f"chance_{name}" for name in spectrum.AnglesChance._fields]
-OVERLAP = [*ABOUT, "other_run_id", "other_seed", "layer", "weight_type", "side", "k", "phi"]
-OVERLAP += ["chance_mean", "chance_low", "chance_high"]
+_PAIR = ["run_id", "other_run_id", "layer", "weight_type", "side", "k"]
+ANGLES = [*_PAIR, *spectrum.Angles._fields, *(f"chance_{name}" for name in spectrum.AnglesChance._fields)]
+OVERLAP = [*_PAIR, "phi", "chance_mean", "chance_low", "chance_high"]
 
 
-def _angles(measured: list[_Measured]) -> Iterator[dict[str, Any]]:
-    """Every pair of seeds of one method."""
-    for first, second in itertools.combinations(measured, 2):
-        if any(first.about[name] != second.about[name] for name in METHOD if name != "r"):
-            continue
-        for side in SIDES:
-            k = min(run.directions[side].shape[1] for run in (first, second))
-            dim = first.directions[side].shape[0]
-            found = spectrum.principal_angles(*(run.directions[side][:, :k] for run in (first, second)))
-            chance = _random_angles(dim, k)._asdict()
+def _spectrum(S: Array) -> Iterator[dict[str, Any]]:
+    for index in sorted({*(2**n for n in range(len(S).bit_length())), len(S)}):
+        if index <= len(S):
+            yield {"index": index, "value": S[index - 1] / S[0]}
+
+
+def _angles(first: dict[str, Array], second: dict[str, Array]) -> Iterator[dict[str, Any]]:
+    """The principal angles of two runs' directions, side by side."""
+    for side in SIDES:
+        k = min(run[side].shape[1] for run in (first, second))
+        found = spectrum.principal_angles(*(run[side][:, :k] for run in (first, second)))
+        chance = _random_angles(len(first[side]), k)._asdict()
+        yield {"side": side, "k": k} | found._asdict() | {f"chance_{name}": value for name, value in chance.items()}
+
+
+def _overlap(run: dict[str, Array], full: dict[str, Array]) -> Iterator[dict[str, Any]]:
+    """phi(k, k) between two runs' directions, side by side, for k = 1 and FEW, or all that there are."""
+    for side in SIDES:
+        grid = phi(full[side], run[side])
+        size = min(grid.shape)
+        chance = _random_phi(size, len(run[side]))
+        for k in sorted({1, size}):
+            at = k - 1, k - 1
             yield (
-                {name: first.about[name] for name in METHOD}
-                | {"seed": first.about["seed"], "other_seed": second.about["seed"], "side": side, "k": k}
-                | found._asdict()
-                | {f"chance_{name}": value for name, value in chance.items()}
+                {"side": side, "k": k, "phi": grid[at], "chance_mean": chance.mean[at]}
+                | {"chance_low": chance.low[at], "chance_high": chance.high[at]}
             )
-
-
-def _overlap(measured: list[_Measured]) -> Iterator[dict[str, Any]]:
-    """phi(k, k) between each run and the full fine-tuning of the next seed (its own, if there is but one), for k = 1
-    and FEW: also for full fine-tuning itself, which says how much two seeds of it share."""
-    for run in measured:
-        full = [
-            other
-            for other in measured
-            if other.about["label"] == "full" and all(other.about[name] == run.about[name] for name in PLACE)
-        ]
-        others = [other for other in full if other.about["seed"] != run.about["seed"]]
-        later = [other for other in others if other.about["seed"] > run.about["seed"]]
-        mirrored = not later and len(others) < 2  # the pair has been, from its other end, or the run is alone
-        if mirrored and run.about["label"] == "full":
-            continue
-        for other in (later or others or full)[:1]:
-            for side in SIDES:
-                grid = phi(other.directions[side], run.directions[side])
-                size = min(grid.shape)
-                chance = _random_phi(size, run.directions[side].shape[0])
-                for k in sorted({1, size}):
-                    at = k - 1, k - 1
-                    yield (
-                        run.about
-                        | {"other_run_id": other.about["run_id"], "other_seed": other.about["seed"], "side": side}
-                        | {"k": k, "phi": grid[at], "chance_mean": chance.mean[at]}
-                        | {"chance_low": chance.low[at], "chance_high": chance.high[at]}
-                    )
 
 
 @functools.cache
@@ -149,20 +150,3 @@ def _random_angles(dim: int, k: int) -> spectrum.AnglesChance:
 @functools.cache
 def _random_phi(size: int, dim: int) -> Baseline:
     return random_baseline(size, size, dim)
-
-
-def spectra_table(spectra: dict[tuple[Any, ...], Array]) -> pd.DataFrame:
-    """spectra.csv: METHOD, layer, weight_type, index (1, 2, 4, … and the last) and value, S / S[0], the mean over
-    seeds, of which there are n."""
-    rows = []
-    for key, values in spectra.items():
-        *method, _, site = key
-        assert isinstance(site, Site)
-        size = len(values)
-        for index in sorted({*(2**n for n in range(size.bit_length())), size}):
-            if index <= size:
-                rows.append((*method, *site, index, values[index - 1]))
-    columns = [*METHOD, "layer", "weight_type", "index"]
-    table = pd.DataFrame(rows, columns=[*columns, "value"])
-    means = table.groupby(columns, sort=False, dropna=False)["value"].agg(value="mean", n="count")
-    return means.reset_index()

@@ -7,8 +7,9 @@ import pandas as pd
 
 from analysis import naming, statistics, tables
 from analysis.comparison import Place
+from analysis.measured import JOIN
 from analysis.spectrum_measures import EPSILONS, FEW, SIDES
-from analysis.update_runs import PLACE
+from analysis.update_runs import ABOUT, PLACE
 
 EPSILON = 0.5  # of the intruders that tests are about; the others are in the table
 ENDS = {"right": "input", "left": "output"}
@@ -42,6 +43,15 @@ def named(rows: pd.DataFrame, names: Mapping[tuple[str, str], str]) -> pd.DataFr
     places = {key: n for n, key in enumerate(dict.fromkeys(zip(rows["model"], rows["task"], strict=True)))}
     keys = [(places[row[0], row[1]], order[row[2]]) for row in found[[*PLACE, "method"]].itertuples(index=False)]
     return found.iloc[sorted(range(len(found)), key=lambda i: keys[i])].reset_index(drop=True)
+
+
+def described(rows: pd.DataFrame, each: pd.DataFrame, names: Mapping[tuple[str, str], str]) -> pd.DataFrame:
+    """Measured rows with what their run is, of `each`, before the other columns, and `method` as of `named` at the end.
+    Where a row is the mean of several runs, of one method, seed is that of the first."""
+    numbers = rows.drop(columns=[name for name in (*ABOUT[:2], *ABOUT[3:], "method") if name in rows])
+    first = [run_ids.partition(JOIN)[0] for run_ids in numbers["run_id"]]
+    about = each.set_index("run_id").loc[first].reset_index()[ABOUT].assign(run_id=numbers["run_id"])
+    return named(about.join(numbers.drop(columns="run_id")), names)
 
 
 def place_name(key: Sequence[Hashable]) -> str:

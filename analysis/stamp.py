@@ -49,8 +49,8 @@ def write(study_dir: Path, outputs: Sequence[Path], mark: str, files: Sequence[s
 
 
 def fingerprint(study_dir: Path, runs_dir: Path, files: Sequence[str]) -> str:
-    """Hash of what the outputs depend on: the list of runs, what each has measured, files of the study's own folder,
-    and the code."""
+    """Hash of what the outputs depend on: the list of runs, what each has measured, files of the study's own folder
+    (names or patterns), and the code."""
     digest = hashlib.sha256()
     if listing.exists(study_dir):
         entries = [json.loads(line) for line in listing.text(study_dir).splitlines() if line.strip()]
@@ -62,7 +62,8 @@ def fingerprint(study_dir: Path, runs_dir: Path, files: Sequence[str]) -> str:
     if not listing.exists(study_dir) or not all(folder.is_dir() for folder in folders):
         digest.update(_content(study_dir / RECORDS))
     code = [path for package in ("analysis", "lora") for path in (ROOT / package).rglob("*.py")]
-    for path in [study_dir / name for name in files] + sorted([*code, *(ROOT / "analysis" / "paper").glob("*.csv")]):
+    measured = [path for name in files for path in sorted(study_dir.glob(name)) or [study_dir / name]]
+    for path in measured + sorted([*code, *(ROOT / "analysis" / "paper").glob("*.csv")]):
         digest.update(_content(path))
     return digest.hexdigest()
 

@@ -16,7 +16,7 @@ def run_study(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[
     """Writes tables, figures and provenance.json of a study into its folder; returns their paths.
 
     The folder's name says which study it is. It is derived from stored runs and, if its module has MEASURED, from files
-    of these names in its folder, what was measured on the runs; or, if it has INPUTS, from the files of these names
+    of these names or patterns in its folder, what was measured on them; or, if it has INPUTS, from the files so named
     alone. A module with BASE reads the pretrained weights too; `base` is where they are, should that be a folder of
     the user's own. Work is skipped when every output is there, as it was written, and `analysis.stamp` finds the same
     sources and the same code. Raises InputError if the study is unknown or its runs or files are missing.

@@ -102,9 +102,10 @@ def read_sweep(study_dir: Path) -> Sweep:
 
 def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     """One row a (run, split, metric) with the columns RUNS_COLUMNS, `main`, true for the task's main metric, and
-    `test_rows`.
+    `test_rows` and `precision`.
 
-    Metrics are fractions as stored. test_rows: how many the run's test split had, None where it does not say. role:
+    Metrics are fractions as stored. test_rows: how many the run's test split had, None where it does not say; precision: the weights' as the run loaded
+    them. role:
     study, tuning (of the learning-rate grid), or study+tuning. method is the config's name for it, label and settings
     tell apart what it leaves together, as `analysis.naming` says.
     Raises InputError as `read_sweep`, and if a listed run is not in `runs_dir` or is damaged.
@@ -125,7 +126,7 @@ def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
                 f"run folder {folder} is damaged ({type(error).__name__}: {' '.join(str(error).split())}); "
                 f"delete it, `{make_command(study_dir)}` trains it again"
             ) from error
-    return pd.DataFrame(rows, columns=[*RUNS_COLUMNS, "main", "test_rows"])
+    return pd.DataFrame(rows, columns=[*RUNS_COLUMNS, "main", "test_rows", "precision"])
 
 
 def _read_run(folder: Path) -> list[dict[str, Any]]:
@@ -138,6 +139,7 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
         **{name: method.get(name) for name in ("weight_types", "r", "alpha")},
         **{name: metrics[name] for name in ("trainable_params", "train_seconds", "tokens_per_second")},
         "peak_memory_bytes": metrics["peak_memory_bytes"],
+        "precision": metrics.get("precision"),
     }
     return [
         run

@@ -1,7 +1,6 @@
 """The runs of a study whose updates are analysed: their updates, site by site, beside the weights they started from."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from lora.config import InputError
 
 ABOUT = ["model", "task", "run_id", "label", "settings", "r", "seed"]  # what a row of results says of its run
 PLACE = ["model", "task"]
+PRECISION = "precision"
 
 
 class UpdateRun(NamedTuple):
@@ -50,40 +50,60 @@ class Trained(NamedTuple):
         return ((run.about, run.updates[site]) for run in self.runs if site in run.updates)
 
 
-def load(study_dir: Path, runs_dir: Path, base: str | None = None) -> tuple[pd.DataFrame, list[Trained]]:
-    """The rows of `analysis.tables.load_runs` of the study's own runs, and these runs by the model they started from.
+def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
+    """The rows of `analysis.tables.load_runs` of the study's own runs, arranged; r is a number or NaN.
 
-    base: where the pretrained model is, if it was a folder, of which runs store the content alone. Raises InputError as
-    `load_runs`, if a seed of a method is there twice, and if a model or an update is missing or damaged.
+    Raises InputError as `load_runs`, if there is none, and if a seed of a method is there twice.
     """
     runs = tables.in_role(tables.load_runs(study_dir, runs_dir), "study").reset_index(drop=True)
     if runs.empty:
         raise InputError(f"{study_dir} has no finished run of its own; `{tables.make_command(study_dir)}` trains them")
     runs = naming.arranged(runs.assign(r=runs["r"].map(_rank)))
-    each = runs.drop_duplicates("run_id")
-    tables.check_seeds(each, [*PLACE, "label", "settings"], study_dir)
+    tables.check_seeds(runs.drop_duplicates("run_id"), [*PLACE, "label", "settings"], study_dir)
+    return runs
+
+
+def of_each(runs: pd.DataFrame) -> pd.DataFrame:
+    """ABOUT, a row a run, with PRECISION."""
+    return runs.drop_duplicates("run_id")[[*ABOUT, PRECISION]].reset_index(drop=True)
+
+
+def trained(
+    runs: pd.DataFrame, chosen: Collection[str], study_dir: Path, runs_dir: Path, base: str | None = None
+) -> list[Trained]:
+    """The updates of the `chosen` of `runs`, run_ids, by the model that they started from.
+
+    base: where the pretrained model is, if it was a folder, of which runs store the content alone. Raises InputError if
+    an adapter is not there any more, and if a model or an update is missing or damaged.
+    """
     opened: dict[tuple[str, str, str], Weights] = {}
-    trained: dict[tuple[str, str, str], list[UpdateRun]] = {}
-    for record in each[ABOUT].to_dict("records"):
-        about = {str(name): value for name, value in record.items()}
-        folder = runs_dir / about["run_id"]
+    found: dict[tuple[str, str, str], list[UpdateRun]] = {}
+    for record in of_each(runs[runs["run_id"].isin(chosen)]).to_dict("records"):
+        about, precision = {name: record[name] for name in ABOUT}, str(record[PRECISION])
+        folder = adapter(about["run_id"], study_dir, runs_dir).parent
         path = str(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]["path"])
-        precision = _precision(folder)
         key = about["model"], path, precision
         if key not in opened:
             opened[key] = _open(path, base, about["run_id"]).rounded(getattr(torch, precision))
         own = opened[key] if path.startswith("fingerprint:") else None
-        trained.setdefault(key, []).append(UpdateRun(about, updates.read_run(folder, own)))
-    return runs, [Trained(key[0], opened[key], found) for key, found in trained.items()]
+        found.setdefault(key, []).append(UpdateRun(about, updates.read_run(folder, own)))
+    return [Trained(key[0], opened[key], runs) for key, runs in found.items()]
+
+
+def adapter(run_id: str, study_dir: Path, runs_dir: Path) -> Path:
+    """The folder of a run's adapter. Raises InputError if there is none, so that nothing can be measured on it."""
+    folder = runs_dir / run_id / "adapter"
+    if not folder.is_dir():
+        raise InputError(
+            f"run {run_id} is not measured yet in {study_dir}, and its adapter is not in {folder}; "
+            f"`{tables.make_command(study_dir)}` trains it"
+        )
+    return folder
 
 
 def _rank(r: Any) -> float:
     """r as a number; a mapping from weight types, or a method that has none, has no one rank."""
     return float(r) if isinstance(r, int | float) else float("nan")
-
-
-def _precision(folder: Path) -> str:
-    return str(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["precision"])
 
 
 def _open(path: str, base: str | None, run_id: str) -> Weights:
@@ -107,9 +127,9 @@ def trained_svd(about: dict[str, Any], update: Update) -> SVD:
     return svd
 
 
-def precision_note(groups: list[Trained]) -> str:
+def precision_note(runs: pd.DataFrame) -> str:
     """A sentence on which W the runs were trained on."""
-    names = {str(group.weights.dtype).removeprefix("torch.") for group in groups}
+    names = set(runs[PRECISION])
     rounding = f"rounded to {' or '.join(sorted(names))}, the precision in which the runs loaded it"
     return f"W is the pretrained weight {rounding if names != {'float32'} else 'in fp32, as the runs loaded it'}."
 

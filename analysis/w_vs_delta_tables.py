@@ -58,7 +58,7 @@ def verdict(rows: pd.DataFrame) -> list[str]:
                 f"{(cells['phi'] / cells['chance_mean']).median():.2f} times chance."
             )
     smallest = own[own["top"] & (own["r"] == own["r"].min()) & (own["side"] == "delta_w_right")]
-    for (model, task, weight_type), cells in smallest.groupby(["model", "task", "weight_type"], sort=False):
+    for (model, weight_type, task), cells in smallest.groupby(["model", "weight_type", "task"]):
         lines.append(
             f"- {weight_type}, {task} ({model}): of the {cells['r'].iloc[0]} input directions of delta_w a share of "
             f"{cells['phi'].median():.2f} lies in the top 10% of W's (median of {cells['layer'].nunique()} layers and "

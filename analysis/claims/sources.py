@@ -45,8 +45,8 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("seed", "r", "effective_rank", *_INTRUDERS),
     ),
     "spectrum/overlap.csv": (
-        ("model", "task", "run_id", "label", "method", "layer", "side"),
-        ("seed", "k", "phi", "chance_high"),
+        ("run_id", "layer", "side"),
+        ("k", "phi", "chance_high"),
     ),
     "truncation/truncation.csv": (
         ("model", "task", "run_id", "method", "split", "metric"),
@@ -66,7 +66,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("task", "comparison", "side", "weight_type", "layer"),
         ("i", "j", "phi", "gaussian_mean", "gaussian_high"),
     ),
-    "subspace/phi_r*.csv": (("task", "weight_type", "layer", "side"), ("i", "j", "phi")),
+    "subspace/phi_r*.csv": (("task", "weight_type", "layer", "side"), ("i", "j1")),
 }
 # A rank or an alpha may be a mapping from weight types, which is no number.
 _PERHAPS = ("r", "alpha")

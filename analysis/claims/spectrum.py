@@ -44,7 +44,11 @@ def _at_epsilon(counts: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def _overlap(frames: Frames) -> list[Case]:
     """phi(k, k) of LoRA's top directions in full fine-tuning's, k = FEW or all that there are, less chance."""
     cases = []
-    for where, rows in places(frames.get(OVERLAP), "method"):
+    about = ["run_id", "model", "task", "label", "method", "seed"]
+    overlap = None
+    if OVERLAP in frames and RANKS in frames:
+        overlap = frames[OVERLAP].merge(frames[RANKS][about].drop_duplicates(), on="run_id")
+    for where, rows in places(overlap, "method"):
         few = rows[(rows["label"] == "lora") & (rows["side"] == "right") & (rows["k"] <= FEW)]
         few = few[few["k"] == few["k"].max()]
         if len(few):
@@ -101,7 +105,7 @@ CLAIMS = [
         statistic=f"phi(k, k), k = {FEW} or r if that is smaller, between LoRA's input directions and those of full "
         "fine-tuning with another seed, less the upper end of the interval that holds 95% of random draws. "
         f"{OVER_SEEDS}",
-        files=(OVERLAP,),
+        files=(OVERLAP, RANKS),
         judge=_overlap,
         low=0,
         scale=SIGNED,

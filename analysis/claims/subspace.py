@@ -8,7 +8,7 @@ from analysis.claims.engine import PLAIN, SIGNED, Case, Claim, Frames, Judge
 from analysis.claims.measures import difference, ids, mean, own_runs, places
 
 TABLE = "subspace/table.csv"
-GRIDS = "subspace/phi_r*.csv"  # between two ranks, a row for each (i, j)
+GRIDS = "subspace/phi_r*.csv"  # between two ranks, a row for each i, with the columns j1, j2, …
 RUNS = "subspace/runs.csv"
 SIDE = "A"  # right singular vectors of A, as in the paper
 OF_LAYERS = "For each weight type the mean over layers, whose interval is over layers of one pair of runs."
@@ -35,6 +35,11 @@ def _at(rows: pd.DataFrame, i: float, j: float) -> pd.DataFrame:
     return rows[(rows["i"] == i) & (rows["j"] == j)].set_index("layer")
 
 
+def _of(grids: pd.DataFrame, i: int, j: int) -> pd.Series:
+    """phi(i, j) by layer."""
+    return grids[grids["i"] == i].set_index("layer")[f"j{j}"]
+
+
 def _top(above: str | None) -> Judge:
     """phi(1, 1) of the two ranks, less the number in column `above`."""
 
@@ -58,9 +63,7 @@ def _others(frames: Frames) -> list[Case]:
     for where, rows in _sites(frames, seeds=False):
         r, large = rows["i"].max(), rows["j"].max()
         chance = (r - 1) * _at(rows, r, large)["gaussian_mean"] / large  # (r - 1) of d directions
-        whole, row, column, corner = (
-            min(i, j) * _at(grids[where], i, j)["phi"] for i, j in ((r, r), (1, r), (r, 1), (1, 1))
-        )
+        whole, row, column, corner = (min(i, j) * _of(grids[where], i, j) for i, j in ((r, r), (1, r), (r, 1), (1, 1)))
         values = ((whole - row - column + corner) / (r - 1) - chance).dropna()
         cases.append(mean("subspace", where, values, "layers", _runs(frames, rows, seeds=False)))
     return cases

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import amplification, table_md, tables, update_runs
+from analysis import amplification, measured, table_md, tables, update_runs
 from analysis.amplification_figures import draw_factors, draw_projections
 from analysis.amplification_tables import GROUP, by_rank, compare_ranks, layout, over_layers, verdict
 from analysis.update_runs import Trained, trained_svd
 from lora.config import InputError
 
 BASE = True  # reads the pretrained weights
+MEASURED = ("amplification.csv",)
 COLUMNS = [
     "model", "task", "run_id", "seed", "r", "layer", "weight_type", "norm_w", "norm_delta_w", "projection_delta_w",
     "projection_w", "projection_random", "projection_random_low", "projection_random_high", "amplification",
@@ -34,22 +35,26 @@ the same at every rank, so that delta_w is scaled by alpha / r: its norm, and wi
 
 
 def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
-    """Writes runs.csv, amplification.csv (a row a run and site), table.csv, table.md, amplification.png and
-    projections.png; returns their paths.
+    """Measures what amplification.csv (a row a run and site) lacks. Writes runs.csv, table.csv, table.md,
+    amplification.png and projections.png from it. Returns their paths.
 
-    base: as of `analysis.update_runs.load`. Raises InputError as that does, if an update is zero or has no rank, and if
-    runs of one rank and seed differ in other settings.
+    base: as of `analysis.update_runs.trained`. Raises InputError as that and `load` there, if an update is zero or has
+    no rank, and if runs of one rank and seed differ in other settings.
     """
-    runs, groups = update_runs.load(study_dir, runs_dir, base)
-    tables.check_seeds(runs.drop_duplicates("run_id"), ["model", "task", "r"], study_dir)
-    outputs = {name: study_dir / name for name in ("runs.csv", "amplification.csv", "table.csv", "table.md")}
-    rows = pd.concat([measure(group) for group in groups], ignore_index=True)
+    runs = update_runs.load(study_dir, runs_dir)
+    each = update_runs.of_each(runs)
+    tables.check_seeds(each, ["model", "task", "r"], study_dir)
+    stored = measured.Rows(study_dir / MEASURED[0], ["run_id"], measured.ids(each["run_id"]))
+    if stored.missing:
+        groups = update_runs.trained(runs, [run_id for (run_id,) in stored.missing], study_dir, runs_dir, base)
+        stored.add(pd.concat([measure(group) for group in groups], ignore_index=True))
+    rows = stored.frame.sort_values(["model", "task", "r", "seed"], kind="stable", ignore_index=True)
+    outputs = {name: study_dir / name for name in ("runs.csv", *MEASURED, "table.csv", "table.md")}
     runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
-    rows.to_csv(outputs["amplification.csv"], index=False, float_format="%.6g")
     table = by_rank(rows)
     table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
     failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
-    text = report(rows, table, update_runs.quality(runs), update_runs.precision_note(groups), failed)
+    text = report(rows, table, update_runs.quality(runs), update_runs.precision_note(runs), failed)
     table_md.write(outputs["table.md"], text, runs)
     figures = [
         draw_factors(rows, study_dir / "amplification.png"), draw_projections(rows, study_dir / "projections.png"),
@@ -84,8 +89,7 @@ def measure(group: Trained) -> pd.DataFrame:
                 | dict(zip(COLUMNS[11:14], chance[r], strict=True))
                 | {"amplification": amplification.amplification(norm, projection)}
             )
-    frame = pd.DataFrame(rows, columns=COLUMNS)
-    return frame.sort_values(["task", "r", "seed"], kind="stable", ignore_index=True)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def paper_table() -> pd.DataFrame:

@@ -1,12 +1,14 @@
 """Methods that hold less memory than full fine-tuning with AdamW: quality, memory, time, and the rank of the update."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from analysis import (
     language_runs,
+    measured,
     memory_methods_figures,
     memory_methods_ranks,
     memory_methods_report,
@@ -17,37 +19,37 @@ from analysis import (
     tuning,
     update_runs,
 )
-from analysis.spectrum_tables import named
+from analysis.spectrum_tables import described
 from analysis.tuning import CELL
 
 BASE = True  # reads the pretrained weights
+MEASURED = ("ranks.csv",)
 MEMORY = "training_memory_bytes"
 
 
 def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
-    """Writes runs.csv, table.csv (a row a method and metric), ranks.csv (a row a run and matrix), table.md, memory.png,
-    ranks.png and, if rates were tuned, learning_rates.csv. Returns their paths.
+    """Measures what ranks.csv (a row a run and matrix) lacks. Writes runs.csv, table.csv (a row a method and metric),
+    table.md, memory.png, ranks.png and, if rates were tuned, learning_rates.csv. Returns their paths.
 
-    base: as of `analysis.update_runs.load`. Raises InputError as that does, if an update is zero, or if a method has
-    two runs of a seed or runs of different learning rates.
+    base: as of `analysis.update_runs.trained`. Raises InputError as that and `load` there, if an update is zero, or if
+    a method has two runs of a seed or runs of different learning rates.
     """
     runs = naming.arranged(tables.load_runs(study_dir, runs_dir))
     test = tables.in_role(runs, "study")
     test = test[(test["split"] == "test") & (test["main"] | (test["metric"] == "loss"))]
     tuning.check(test[test["main"]], study_dir)
-    updated, groups = update_runs.load(study_dir, runs_dir, base)
+    updated = update_runs.load(study_dir, runs_dir)
     names = memory_methods_ranks.names(updated)
     test = test.assign(name=[names[key] for key in naming.keys(test)])
     test = test.merge(training_memory(test["run_id"].unique().tolist(), runs_dir), on="run_id")
     failed = tables.load_failed(study_dir, runs_dir)
     rates = tuning.rates(runs, failed)
     table = tabulate(test, rates)
-    ranks = named(memory_methods_ranks.measure(groups), names)
+    ranks = measure(updated, names, study_dir, runs_dir, base)
 
     outputs = {name: study_dir / name for name in ("runs.csv", "table.csv", "ranks.csv", "table.md")}
     runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
     table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
-    ranks.to_csv(outputs["ranks.csv"], index=False, float_format="%.5g")
     failures = language_runs.failures(study_dir, failed)
     text = memory_methods_report.report(table, ranks, rates, tables.head_rate(test), failures)
     table_md.write(outputs["table.md"], text, runs)
@@ -59,6 +61,25 @@ def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path
         memory_methods_figures.draw_ranks(ranks, study_dir / "ranks.png"),
     ]
     return [*outputs.values(), *figures]
+
+
+def measure(
+    runs: pd.DataFrame, names: Mapping[tuple[str, str], str], study_dir: Path, runs_dir: Path, base: str | None
+) -> pd.DataFrame:
+    """The rows of ranks.csv, complete, with what their runs are."""
+    each = update_runs.of_each(runs)
+    partners = memory_methods_ranks.partners(each)
+    stored = measured.Rows(study_dir / MEASURED[0], ["run_id"], measured.ids(each["run_id"]))
+    stale = memory_methods_ranks.stale(stored.frame, partners)
+    stored.drop(stale)
+    chosen = [run_id for (run_id,) in stored.missing]
+    if chosen:
+        with_lora = {*chosen, *(lora for run_id in chosen for lora in partners[run_id])}
+        groups = update_runs.trained(runs, with_lora, study_dir, runs_dir, base)
+        stored.add(memory_methods_ranks.measure(groups, partners, chosen))
+    ranks = described(stored.frame, each, names)
+    stored.write(ranks)  # methods may be called otherwise beside others
+    return ranks
 
 
 def training_memory(run_ids: list[str], runs_dir: Path) -> pd.DataFrame:

@@ -5,12 +5,17 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from analysis import table_md, tables
-from analysis.comparison import Comparison, Place, compare, directions
+from analysis import measured, table_md, tables, update_runs
+from analysis.comparison import SIDES, Comparison, Place, Site, compare, directions
 from analysis.phi_figures import DEEP, draw_ranks, draw_seeds
-from analysis.phi_tables import by_side, by_site, tabulate, verdict, write_grids
+from analysis.phi_grids import thin, whole
+from analysis.phi_tables import baseline, by_side, by_site, gaussian, tabulate, verdict
+from analysis.subspace import Baseline, gaussian_baseline
 from lora.config import InputError
 
+MEASURED = ("phi_*.csv",)
+SHAPE = ["dim", "r_a", "r_b"]
+DIGITS = 5
 READING = """\
 phi(i, j) is the share of the top-i directions of one run that lies in the top-j of the other (or the reverse, if
 j < i), from 0 to 1: its median over layers, and (the smallest to the largest). Above chance, or `*`: above the interval
@@ -33,31 +38,35 @@ class Choice(NamedTuple):
 
 
 def build(study_dir: Path, runs_dir: Path) -> list[Path]:
-    """Writes runs.csv, the grids as CSV, table.csv, table.md and the figures; returns their paths.
+    """Measures what the grids, phi_….csv, lack. Writes runs.csv, table.csv, table.md and the figures from them. Returns
+    their paths.
 
-    Figures of a study with several models or tasks carry these in their names. Raises InputError if runs to compare are
-    missing, damaged, untrained, or of different modules.
+    Files of a study with several models or tasks carry these in their names. Raises InputError if runs to compare are
+    missing, or, where they are not measured yet, their adapters missing, damaged, untrained, or of different modules.
     """
     runs = tables.load_runs(study_dir, runs_dir).sort_values(
         ["model", "task", "r", "seed", "run_id"], ignore_index=True
     )
     outputs = {name: study_dir / name for name in ("runs.csv", "table.csv", "table.md")}
     runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
-    choices, compared, figures, entries = choose(runs, study_dir), [], [], []
+    choices, figures, entries = choose(runs, study_dir), [], []
     places = [choice.place for choice in choices]
+    chance = measured.Rows(study_dir / "phi_gaussian.csv", SHAPE)
+    paths = [chance.path]
     for choice in choices:
-        ranks, seeds = compare_runs(choice, runs_dir)
         suffix = choice.place.suffix(places)
+        stored = measure(choice, suffix, study_dir, runs_dir)
+        paths += [rows.path for rows in stored]
+        ranks, seeds = compared(choice, stored, chance)
         figures += draw_ranks(ranks, study_dir, suffix) + draw_seeds(seeds, study_dir, suffix)
         small, large = choice.r_small, choice.r_large
         entries += [tabulate(ranks, [(1, 1), (small, small), (small, large)])]
         entries += [tabulate(seeds, [(1, 1), (small, small), (large, large)])]
-        compared += [ranks, seeds]
     table = pd.concat(entries, ignore_index=True)
     table.to_csv(outputs["table.csv"], index=False, float_format="%.4f")
     failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
     table_md.write(outputs["table.md"], report(choices, table, failed), runs)
-    return [*outputs.values(), *write_grids(compared, study_dir), *figures]
+    return [*outputs.values(), *paths, *figures]
 
 
 def choose(runs: pd.DataFrame, study_dir: Path) -> list[Choice]:
@@ -93,18 +102,60 @@ def choose(runs: pd.DataFrame, study_dir: Path) -> list[Choice]:
     return choices
 
 
-def compare_runs(choice: Choice, runs_dir: Path) -> tuple[Comparison, Comparison]:
-    """The paper's two comparisons: the small rank with the large, and seed with seed."""
-    small, large, other = (
-        directions(runs_dir / run_id / "adapter") for run_id, _ in (choice.small, choice.large, choice.other)
-    )
-    at = [rf"{{symbol}}_{{{{r={choice.r_small}}}}}", rf"{{symbol}}_{{{{r={choice.r_large}}}}}"]
+def measure(choice: Choice, suffix: str, study_dir: Path, runs_dir: Path) -> list[measured.Rows]:
+    """The grids of the paper's two comparisons, the small rank with the large, and seed with seed, which has a file for
+    each side."""
+    small, large, other = (run_id for run_id, _ in (choice.small, choice.large, choice.other))
+    name = f"r{choice.r_small}_r{choice.r_large}"
+    names = [name, *(f"seeds_{side}" for side in SIDES)]
+    pairs = [(small, large)] + [(large, other)] * len(SIDES)
+    stored = [
+        measured.Rows(study_dir / f"phi_{name}{suffix}.csv", ["run_id", "other_run_id"], [pair])
+        for name, pair in zip(names, pairs, strict=True)
+    ]
+    for pair in dict.fromkeys(key for rows in stored for key in rows.missing):
+        first, second = (directions(update_runs.adapter(run_id, study_dir, runs_dir)) for run_id in pair)
+        grids = compare(choice.place, name if pair == pairs[0] else "seeds", first, second)
+        about = dict(zip(("run_id", "other_run_id"), pair, strict=True)) | choice.place._asdict()
+        for rows, title in zip(stored, names, strict=True):
+            if pair in rows.missing:
+                parts = [
+                    thin(
+                        grid, about | {"weight_type": site.weight_type, "layer": site.layer}
+                        | {"side": side, "dim": len(first[side, site])},
+                    )
+                    for (side, site), grid in grids.items()
+                    if title in (name, f"seeds_{side}")
+                ]  # fmt: skip
+                rows.add(pd.concat(parts, ignore_index=True), DIGITS)
+    return stored
+
+
+def compared(choice: Choice, stored: list[measured.Rows], chance: measured.Rows) -> tuple[Comparison, Comparison]:
+    """The two comparisons of stored grids, beside chance, of which what is not stored yet is computed."""
+    at = [rf"{{symbol}}_{{{{r={r}}}}}" for r in (choice.r_small, choice.r_large)]
     prime = rf"{{symbol}}'_{{{{r={choice.r_large}}}}}"
-    ranks = f"r{choice.r_small}_r{choice.r_large}"
+    ranks, seeds = stored[0].frame, pd.concat([rows.frame for rows in stored[1:]], ignore_index=True)
     return (
-        compare(choice.place, ranks, f"{at[0]}, {at[1]}", small, large),
-        compare(choice.place, "seeds", f"{at[1]}, {prime}", large, other),
+        _comparison(choice, f"r{choice.r_small}_r{choice.r_large}", f"{at[0]}, {at[1]}", ranks, chance),
+        _comparison(choice, "seeds", f"{at[1]}, {prime}", seeds, chance),
     )
+
+
+def _comparison(choice: Choice, name: str, label: str, rows: pd.DataFrame, chance: measured.Rows) -> Comparison:
+    grids, baselines = {}, {}
+    known: dict[tuple[int, ...], Baseline] = {}
+    for (side, layer, weight_type), cells in rows.groupby(["side", "layer", "weight_type"], sort=False):
+        key = str(side), Site(str(layer), str(weight_type))
+        grids[key] = whole(cells)
+        shape = int(cells["dim"].iloc[0]), *grids[key].shape
+        if shape not in known:
+            dim, r_a, r_b = shape
+            if not (chance.frame[SHAPE] == list(shape)).all(axis=1).any():
+                chance.add(gaussian(gaussian_baseline(r_a, r_b, dim), r_a, r_b), DIGITS)
+            known[shape] = baseline(chance.frame, dim, r_a, r_b)
+        baselines[key] = known[shape]
+    return Comparison(choice.place, name, label, grids, baselines)
 
 
 def report(choices: list[Choice], table: pd.DataFrame, failed: list[str]) -> str:

@@ -1,24 +1,21 @@
 """Are the directions of delta_w among the top directions of W: the paper's Figure 8."""
 
-import functools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from analysis import amplification, comparison, table_md, tables, update_runs
-from analysis.delta_w import LowRank, Update
-from analysis.subspace import Baseline, phi, random_baseline
-from analysis.svd import Array
-from analysis.update_runs import Trained
-from analysis.w_vs_delta_figures import Curve, draw_curves, draw_maps
-from analysis.w_vs_delta_tables import ENDS, by_rank, shown, verdict
-from lora.config import InputError
+from analysis import measured, table_md, tables, update_runs, w_vs_delta
+from analysis.comparison import Place
+from analysis.update_runs import PLACE
+from analysis.w_vs_delta_figures import draw_curves, draw_maps
+from analysis.w_vs_delta_tables import by_rank, shown, verdict
+from experiments.progress import report as say
 
 BASE = True  # reads the pretrained weights
-DIRECTIONS = 1024  # of W; all there are in smaller models
-TOP = 10  # the top 1/10 of W's directions: the range of the paper's figure, 1,200 of 12,288
+SHAPE = ["dim", "r", "many"]
+MEASURED = ("phi.csv", "curves.csv", "chance.csv", "maps*.csv")
+DIGITS = 4  # of what figures alone need
 READING = """\
 phi(W, delta_w, i, j) is the share of delta_w's top-j directions that lies in the top-i of W (or the reverse, if i < j),
 from 0 to 1; between random directions it is max(i, j) / dimension. delta_w's directions are its right singular vectors
@@ -29,97 +26,90 @@ b)` is from the smallest layer to the largest. fig8 is the mean over seeds, its 
 {precision}"""
 
 
-class Grid(NamedTuple):
-    """phi(W, delta_w, i, j) of one run at one site and side (of `analysis.comparison.SIDES`), for all i and j."""
-
-    about: dict[str, Any]
-    site: comparison.Site
-    side: str
-    values: Array
-    chance: Baseline
-
-
 def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
-    """Writes runs.csv, phi.csv (some i and j of delta_w's directions, of every run and site), table.csv, table.md, and
-    the figures: fig8… for each place, in four versions, and curves.png. Returns their paths.
+    """Measures what is lacking in phi.csv (some i and j of every run and site), and with it curves.csv, chance.csv and
+    maps….csv. Writes runs.csv, table.csv, table.md, and the figures from them: fig8… for each place, in four versions,
+    and curves.png. Returns their paths.
 
-    base: as of `analysis.update_runs.load`. Raises InputError as that does, if an update is zero or not of LoRA, and if
-    runs of one rank and seed differ in other settings.
+    base: as of `analysis.update_runs.trained`. Raises InputError as that and `load` there, if an update is zero or not
+    of LoRA, and if runs of one rank and seed differ in other settings.
     """
-    runs, groups = update_runs.load(study_dir, runs_dir, base)
-    tables.check_seeds(runs.drop_duplicates("run_id"), ["model", "task", "r"], study_dir)
-    outputs = {name: study_dir / name for name in ("runs.csv", "phi.csv", "table.csv", "table.md")}
+    runs = update_runs.load(study_dir, runs_dir)
+    each = update_runs.of_each(runs)
+    tables.check_seeds(each, ["model", "task", "r"], study_dir)
+    stored = measure(runs, each, study_dir, runs_dir, base)
+    outputs = {name: study_dir / name for name in ("runs.csv", "table.csv", "table.md")}
     runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
-    grids = [grid for group in groups for grid in measure(group)]
-    rows = pd.DataFrame([row for grid in grids if grid.side in ENDS for row in entries(grid)])
-    rows.to_csv(outputs["phi.csv"], index=False, float_format="%.4f")
+    rows = stored.entries.frame.merge(stored.chance.frame, how="left")
     table = by_rank(rows)
     table.to_csv(outputs["table.csv"], index=False, float_format="%.4f")
     failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
-    text = report(rows, table, update_runs.quality(runs), update_runs.precision_note(groups), failed)
+    text = report(rows, table, update_runs.quality(runs), update_runs.precision_note(runs), failed)
     table_md.write(outputs["table.md"], text, runs)
-    curves = averaged(grids)
-    return [*outputs.values(), *draw_maps(curves, study_dir), draw_curves(curves, study_dir / "curves.png")]
+    return [*outputs.values(), *stored.paths, *figures(stored, each, study_dir)]
 
 
-def measure(group: Trained) -> list[Grid]:
-    """The grids of every run, site and side."""
-    grids = []
-    for site in group.sites:
-        W = group.matrix(site)
-        svd = amplification.top_singular(W, min(*W.shape, DIRECTIONS))
-        of_w = {"right": svd.Vh.T, "left": svd.U}
-        for about, update in group.at(site):
-            for side, directions in sides(about, update).items():
-                own = of_w["left" if side in ("B", "delta_w_left") else "right"]
-                chance = _chance(own.shape[1], directions.shape[1], own.shape[0])
-                grids.append(Grid(about, site, side, phi(own, directions), chance))
-    return grids
+class Stored(NamedTuple):
+    """The files of `analysis.w_vs_delta.Measures`: that of maps by place."""
+
+    entries: measured.Rows
+    curves: measured.Rows
+    chance: measured.Rows
+    maps: dict[Place, measured.Rows]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Those that are there."""
+        files = [self.entries, self.curves, self.chance, *self.maps.values()]
+        return [file.path for file in files if file.path.is_file()]
 
 
-def sides(about: dict[str, Any], update: Update) -> dict[str, Array]:
-    """The directions of an update on every side. Raises InputError if it is zero or no product of A and B."""
-    if not isinstance(update, LowRank):
-        raise InputError(
-            f"run {about['run_id']} is {about['label']}, whose update has no A and B: this study is of LoRA"
-        )
-    try:
-        return comparison.sides(*update.factors())
-    except ValueError as error:
-        raise InputError(f"run {about['run_id']}: {update.module}, {update.weight_type}: {error}") from error
+def measure(runs: pd.DataFrame, each: pd.DataFrame, study_dir: Path, runs_dir: Path, base: str | None) -> Stored:
+    """The measured files, complete but for what figures alone need of runs whose adapters are gone."""
+    places = [Place(*map(str, key)) for key in each[PLACE].drop_duplicates().itertuples(index=False)]
+    of = {place: each.loc[(each[PLACE] == list(place)).all(axis=1), "run_id"] for place in places}
+    stored = Stored(
+        measured.Rows(study_dir / "phi.csv", ["run_id"], measured.ids(each["run_id"])),
+        measured.Rows(study_dir / "curves.csv", ["run_id"], measured.ids(each["run_id"])),
+        measured.Rows(study_dir / "chance.csv", SHAPE),
+        {
+            place: measured.Rows(study_dir / f"maps{place.suffix(places)}.csv", ["run_id"], measured.ids(of[place]))
+            for place in places
+        },
+    )
+    drawn = [run_id for file in (stored.curves, *stored.maps.values()) for (run_id,) in file.missing]
+    chosen = {run_id for (run_id,) in stored.entries.missing}
+    chosen |= {run_id for run_id in drawn if (runs_dir / run_id / "adapter").is_dir()}
+    if chosen:
+        found = w_vs_delta.measure(update_runs.trained(runs, chosen, study_dir, runs_dir, base))
+        stored.entries.add(found.entries)
+        stored.curves.add(found.curves, DIGITS)
+        for file in stored.maps.values():
+            file.add(found.maps, DIGITS)
+    for shape in stored.entries.frame[SHAPE].drop_duplicates().itertuples(index=False):
+        if not (stored.chance.frame[SHAPE] == list(shape)).all(axis=1).any():
+            stored.chance.add(w_vs_delta.chance(*map(int, shape)))
+    return stored
 
 
-@functools.cache
-def _chance(r_w: int, r: int, dim: int) -> Baseline:
-    return random_baseline(r_w, r, dim)
-
-
-def entries(grid: Grid) -> list[dict[str, Any]]:
-    """phi of a grid at i = 1, r and the top tenth of W's directions, for j = 1 and r, beside chance."""
-    many, r = grid.values.shape
-    about = {name: grid.about[name] for name in ("model", "task", "run_id", "seed")}
-    about |= {"r": r, "layer": grid.site.layer, "weight_type": grid.site.weight_type, "side": grid.side}
-    top = max(1, grid.chance.dim // TOP)
-    rows = []
-    for i in dict.fromkeys((1, min(r, many), min(top, many))):
-        for j in dict.fromkeys((1, r)):
-            at = i - 1, j - 1
-            found = {"i": i, "j": j, "top": i == min(top, many), "phi": grid.values[at]}
-            bounds = zip(("mean", "low", "high"), grid.chance[1:4], strict=True)
-            rows.append(about | found | {f"chance_{name}": values[at] for name, values in bounds})
-    return rows
-
-
-def averaged(grids: list[Grid]) -> list[Curve]:
-    """The grids of each place, rank, site and side, averaged over seeds."""
-    found: dict[tuple[Any, ...], list[Grid]] = {}
-    for grid in grids:
-        key = comparison.Place(grid.about["model"], grid.about["task"]), grid.values.shape[1], grid.site, grid.side
-        found.setdefault(key, []).append(grid)
-    return [
-        Curve(place, r, site, side, np.mean([grid.values for grid in same], axis=0), same[0].chance)
-        for (place, r, site, side), same in found.items()
-    ]
+def figures(stored: Stored, each: pd.DataFrame, study_dir: Path) -> list[Path]:
+    """The figures, drawn from what is stored. One that needs what was not kept of runs whose adapters are gone stays as
+    it was drawn from them."""
+    paths, kept = [], list[Path]()
+    places = list(stored.maps)
+    for place, maps in stored.maps.items():
+        if maps.missing:
+            kept += sorted(study_dir.glob(f"fig8*{place.suffix(places)}.png"))
+        else:
+            paths += draw_maps(maps.frame, place, place.suffix(places), study_dir)
+    path = study_dir / "curves.png"
+    if stored.curves.missing:
+        kept += [path] * path.is_file()
+    else:
+        paths.append(draw_curves(stored.curves.frame, stored.chance.frame, path))
+    if kept:
+        say(f"{study_dir}: kept as drawn, for what they show was not stored: {', '.join(path.name for path in kept)}")
+    return [*paths, *kept]
 
 
 def report(rows: pd.DataFrame, table: pd.DataFrame, quality: pd.DataFrame, precision: str, failed: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,20 @@ def make_run(list_run: Callable[..., None], runs_dir: Path) -> Callable[..., str
         return run_id
 
     return make
+
+
+@pytest.fixture
+def derive_again(study_dir: Path, runs_dir: Path) -> Callable[..., None]:
+    """Builds a study, then once more without the adapters and what was derived: the same bytes."""
+
+    def check(build: Callable[[Path, Path], list[Path]], *derived: str) -> None:
+        build(study_dir, runs_dir)
+        first = {path.name: path.read_bytes() for path in study_dir.iterdir() if path.suffix in (".csv", ".md")}
+        for run in runs_dir.iterdir():
+            shutil.rmtree(run / "adapter", ignore_errors=True)
+        for name in ("table.csv", "table.md", "runs.csv", *derived):
+            (study_dir / name).unlink()
+        build(study_dir, runs_dir)
+        assert {name: (study_dir / name).read_bytes() for name in first} == first
+
+    return check

@@ -22,6 +22,7 @@ from tiny_models import randomise, tiny_model
 from torch import nn
 
 from analysis import memory_methods_ranks, memory_methods_report, naming
+from analysis.studies import memory_methods
 from analysis.study import run_study
 from lora import inject, io
 from lora.config import InputError, LoRAConfig
@@ -274,3 +275,9 @@ def test_known_rates_of_desk_and_equal_tuning_of_the_others() -> None:
         smollm2 = config["model"]["name"] == "smollm2"
         assert len(config["tuning"]["lr_grid"]) == (3 if smollm2 else 5)
         assert config["tuning"]["extend"] == (2 if smollm2 else 4)
+
+
+def test_tables_and_figures_need_no_adapters(
+    runs: dict[tuple[str, int], str], derive_again: Callable[..., None]
+) -> None:
+    derive_again(memory_methods.build, "ranks.png")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from analysis import phi_figures, phi_tables
+from analysis import phi_figures, phi_grids, phi_tables
 from analysis.comparison import SIDES, Comparison, Place, Site, sites_of
 from analysis.figures import Panel, index_ticks
 from analysis.studies import subspace
-from analysis.subspace import Baseline
+from analysis.subspace import Baseline, phi
 from analysis.tables import load_runs
 from lora.config import InputError
 from lora.io import Target
@@ -75,18 +75,11 @@ def test_every_file_is_written_and_shared_directions_are_found(
     assert all((study_dir / name).stat().st_size for name in outputs)
 
     ranks = pd.read_csv(study_dir / "phi_r2_r4.csv")
-    assert list(ranks.columns) == ["model", "task", "weight_type", "layer", "side", "i", "j", "phi"]
-    assert len(ranks) == 2 * 2 * 4 * (2 * 4)
+    about = ["run_id", "other_run_id", "model", "task", "weight_type", "layer", "side", "dim", "i"]
+    assert list(ranks.columns) == [*about, *(f"j{j}" for j in range(1, 5))]
+    assert len(ranks) == 2 * 2 * 4 * 2
     seeds = pd.read_csv(study_dir / "phi_seeds_A.csv")
-    assert list(seeds.columns) == [
-        "model",
-        "task",
-        "weight_type",
-        "layer",
-        "side",
-        "i",
-        *(f"j{j}" for j in range(1, 5)),
-    ]
+    assert list(seeds.columns) == [*about, *(f"j{j}" for j in range(1, 5))]
     gaussian = pd.read_csv(study_dir / "phi_gaussian.csv")
     assert set(gaussian["dim"]) == set(SHAPE)
 
@@ -143,13 +136,16 @@ def test_a_deep_model_is_drawn_small(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_large_grids_are_stored_in_part() -> None:
     assert phi_tables._doubling(64) == [*range(1, 9), 16, 32, 64]
     assert phi_tables._doubling(5) == [1, 2, 3, 4, 5]
-    assert phi_tables._every_fourth(18) == [*range(1, 9), 12, 16, 18]
-    grid = np.arange(1.0, 18 * 20 + 1).reshape(18, 20)
-    wide = phi_tables._wide(grid)
-    assert list(wide.columns) == ["i", *(f"j{j}" for j in (*range(1, 9), 12, 16, 20))]
+    assert phi_grids.steps(18) == [*range(1, 9), 12, 16, 18]
+    rng = np.random.default_rng(0)
+    grid = phi(*(np.linalg.qr(rng.standard_normal((30, r)))[0] for r in (18, 20)))
+    wide = phi_grids.thin(grid, {"side": "A"})
+    assert list(wide.columns) == ["side", "i", *(f"j{j}" for j in (*range(1, 9), 12, 16, 20))]
     assert wide.loc[wide["i"] == 12, "j16"].item() == grid[11, 15]
-    long = phi_tables._long(phi=grid).set_index(["i", "j"])["phi"]
-    assert long[16, 20] == grid[15, 19] and long[1, 16] == grid[0, 15]
+    again = phi_grids.whole(wide)
+    kept = np.ix_(np.subtract(phi_grids.steps(18), 1), np.subtract(phi_grids.steps(20), 1))
+    np.testing.assert_array_equal(again[kept], grid[kept])
+    np.testing.assert_allclose(again, grid, atol=0.05)
 
 
 def test_ranks_are_compared_between_different_seeds(
@@ -218,3 +214,9 @@ def test_ticks_are_the_papers() -> None:
     assert index_ticks(64).tolist() == [1, 6, 12, 18, 23, 29, 35, 40, 46, 52, 58]
     assert index_ticks(64, 5).tolist() == [1, 20, 39, 58]
     assert np.all(np.diff(index_ticks(13)) >= 1)
+
+
+def test_tables_and_figures_need_no_adapters(
+    three_runs: dict[tuple[int, int], str], derive_again: Callable[..., None]
+) -> None:
+    derive_again(subspace.build, "fig3.png", "fig4.png", "fig6.png", "fig7.png")

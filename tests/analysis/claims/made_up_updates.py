@@ -45,9 +45,9 @@ def others(folder: Path, values: Values) -> None:
         overlap[0, 0] = 0.7
         overlap[1, 2] = (r - 1) * (value + (r - 1) / dim)  # of all pairs of directions but the top ones
         cumulative = overlap.cumsum(axis=0).cumsum(axis=1)
-        for i, j in itertools.product(range(1, r + 1), repeat=2):
-            phi = cumulative[i - 1, j - 1] / min(i, j)
-            rows.append({"task": TASK, "weight_type": "q", "layer": layer, "side": "A", "i": i, "j": j, "phi": phi})
+        for i in range(1, r + 1):
+            phi = {f"j{j}": cumulative[i - 1, j - 1] / min(i, j) for j in range(1, r + 1)}
+            rows.append({"task": TASK, "weight_type": "q", "layer": layer, "side": "A", "i": i} | phi)
     write(folder, f"subspace/phi_r{r}_r{large}_{TASK}.csv", rows)
 
 
@@ -168,6 +168,7 @@ def shares_with_full(folder: Path, values: Values) -> None:
         rows.append(about | where | {"phi": 0.1 + value + shift})
         rows += [about | where | {"phi": 0.9} | other for other in others]
     write(folder, "spectrum/overlap.csv", rows)
+    update_ranks([{"seed": seed, "label": "lora", "method": "r=16"} for seed in range(len(values))], folder)
 
 
 def truncation(folder: Path, values: Values) -> None:

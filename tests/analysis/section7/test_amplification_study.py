@@ -161,3 +161,10 @@ def test_a_model_folder_of_the_users_own(
     assert code == 2 and "is not the model folder that run" in error and len(error.splitlines()) == 1
     assert command("--base", str(base)) == (0, "")
     assert (study_dir / "table.md").is_file()
+
+
+def test_tables_and_figures_need_no_adapters(train: Train, derive_again: Callable[..., None]) -> None:
+    for seed in (0, 1):
+        train(r=1, seed=seed)
+        train(r=4, seed=seed)
+    derive_again(amplification.build, "amplification.png", "projections.png")

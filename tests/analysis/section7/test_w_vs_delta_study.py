@@ -25,10 +25,11 @@ def test_directions_of_w_and_others_are_told_apart(train: Train, study_dir: Path
         random = train(r=4, seed=seed)
     outputs = {path.name for path in w_vs_delta.build(study_dir, runs_dir)}
     figures = {f"fig8{version}.png" for version in VERSIONS} | {"curves.png"}
-    assert outputs == figures | {"runs.csv", "phi.csv", "table.csv", "table.md"}
+    kept = {"phi.csv", "curves.csv", "chance.csv", "maps.csv"}
+    assert outputs == figures | kept | {"runs.csv", "table.csv", "table.md"}
     assert all((study_dir / name).stat().st_size > 5000 for name in figures)
 
-    rows = pd.read_csv(study_dir / "phi.csv")
+    rows = pd.read_csv(study_dir / "phi.csv").merge(pd.read_csv(study_dir / "chance.csv"))
     top = HIDDEN // 10
     # seeds, layers, weight types, sides, and for each rank its i with j = 1 and r
     assert len(rows) == 2 * LAYERS * 2 * 2 * sum(len({1, r, top}) * 2 for r in (2, 4))
@@ -74,3 +75,10 @@ def test_an_update_that_is_zero(train: Train, study_dir: Path, runs_dir: Path) -
     run_id = train(of_w=0.0)
     with pytest.raises(InputError, match=rf"run {run_id}: .*query, q: the update is zero"):
         w_vs_delta.build(study_dir, runs_dir)
+
+
+def test_tables_and_figures_need_no_adapters(train: Train, derive_again: Callable[..., None]) -> None:
+    for seed in (0, 1):
+        train(r=2, seed=seed)
+        train(r=4, seed=seed)
+    derive_again(w_vs_delta.build, "fig8.png", "fig8_B.png", "curves.png")
