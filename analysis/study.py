@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import analysis.studies
-from analysis.tables import make_command, provenance, read_sweep
+from analysis.tables import make_command, provenance
+from experiments.records.source import Run, Runs
 from lora.config import InputError
 
 
 class Sources(NamedTuple):
-    """What a study is derived from: the ids of its runs, what else of its list of runs matters, and files."""
+    """What a study is derived from: its runs, what else of its list of runs matters, and files."""
 
-    run_ids: list[str]
+    runs: list[Run]
     listed: Any
     files: list[Path]
 
@@ -48,17 +49,19 @@ def run_study(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[
         more = {"base": base} if getattr(module, "BASE", False) else {}
         outputs = module.build(study_dir, runs_dir, **more)
         record = {"fingerprint": fingerprint, "outputs": [path.name for path in outputs]}
-        stamp.write_text(json.dumps(provenance(runs_dir, sources.run_ids) | record, indent=2) + "\n", encoding="utf-8")
+        stamp.write_text(json.dumps(provenance(sources.runs) | record, indent=2) + "\n", encoding="utf-8")
     return [*outputs, stamp]
 
 
 def _of_runs(study_dir: Path, runs_dir: Path, measured: Sequence[str]) -> Sources:
-    sweep = read_sweep(study_dir)
-    runs = sorted((run_id, sorted(roles)) for run_id, roles in sweep.roles.items())
+    source = Runs(study_dir, runs_dir)
+    runs = sorted(source, key=lambda run: run.run_id)
+    listed = [[run.run_id, sorted(source.sweep.roles[run.run_id])] for run in runs]
     results = ("metrics.json", "history.csv")  # every training makes new ones
-    files = [runs_dir / run_id / name for run_id, _ in runs for name in results]
+    files = [run.place / name for run in runs if run.place.is_dir() for name in results]
+    files += sorted({run.place for run in runs if run.place.is_file()})  # the records of runs that are not here
     files += [study_dir / name for name in measured]
-    return Sources(list(sweep.roles), [runs, sweep.failed], files)
+    return Sources(runs, [listed, source.sweep.failed], files)
 
 
 def _of_files(study_dir: Path, names: Sequence[str]) -> Sources:

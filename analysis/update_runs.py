@@ -1,19 +1,18 @@
 """The runs of a study whose updates are analysed: their updates, site by site, beside the weights they started from."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-import yaml
 
 from analysis import naming, statistics, tables, updates
 from analysis.comparison import Site
 from analysis.delta_w import Update
 from analysis.svd import SVD, Array
 from analysis.weights import Weights
+from experiments.records.source import Runs
 from experiments.store import fingerprint
 from lora.config import InputError
 
@@ -62,28 +61,24 @@ def load(study_dir: Path, runs_dir: Path, base: str | None = None) -> tuple[pd.D
     runs = naming.arranged(runs.assign(r=runs["r"].map(_rank)))
     each = runs.drop_duplicates("run_id")
     tables.check_seeds(each, [*PLACE, "label", "settings"], study_dir)
+    stored = Runs(study_dir, runs_dir)
     opened: dict[tuple[str, str, str], Weights] = {}
     trained: dict[tuple[str, str, str], list[UpdateRun]] = {}
     for record in each[ABOUT].to_dict("records"):
         about = {str(name): value for name, value in record.items()}
-        folder = runs_dir / about["run_id"]
-        path = str(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]["path"])
-        precision = _precision(folder)
+        run = stored[about["run_id"]]
+        path, precision = str(run.config["model"]["path"]), str(run.metrics["precision"])
         key = about["model"], path, precision
         if key not in opened:
             opened[key] = _open(path, base, about["run_id"]).rounded(getattr(torch, precision))
         own = opened[key] if path.startswith("fingerprint:") else None
-        trained.setdefault(key, []).append(UpdateRun(about, updates.read_run(folder, own)))
+        trained.setdefault(key, []).append(UpdateRun(about, updates.read_run(runs_dir / run.run_id, own)))
     return runs, [Trained(key[0], opened[key], found) for key, found in trained.items()]
 
 
 def _rank(r: Any) -> float:
     """r as a number; a mapping from weight types, or a method that has none, has no one rank."""
     return float(r) if isinstance(r, int | float) else float("nan")
-
-
-def _precision(folder: Path) -> str:
-    return str(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["precision"])
 
 
 def _open(path: str, base: str | None, run_id: str) -> Weights:

@@ -118,7 +118,8 @@ def compute(config: Mapping[str, Any], folder: Path) -> None:
     results = {
         "trainable_params": sum(parameter.numel() for parameter in trainable_parameters(model).values()),
         "total_params": quantization.size(model).numbers,
-        "train_examples": len(problem.rows["train"]),
+        "head_params": sum(p.numel() for name in heads for p in model.get_submodule(name).parameters()),
+        **{f"{split}_examples": len(rows) for split, rows in problem.rows.items()},
         "train_seconds": trained.seconds,
         "tokens_per_second": trained.tokens / trained.seconds if groups else None,
         "peak_memory_bytes": peak.read(),

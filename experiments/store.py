@@ -68,6 +68,7 @@ def run_id(defined: Mapping[str, Any]) -> str:
 
 
 DIVERGED = "diverged.txt"  # in the folder of a failed run: why
+RECORD = "record.json"  # in the folder of a run that was unpacked from a study's records: all that is known of it
 
 
 class DivergedError(InputError):
@@ -90,6 +91,11 @@ class Store:
 
     def __contains__(self, identifier: str) -> bool:
         return (self.folder(identifier) / "metrics.json").is_file()
+
+    def has_adapter(self, identifier: str) -> bool:
+        """True for a stored run that can be measured: not one unpacked from records, nor one whose adapter was pruned.
+        Tables need no adapter, so that a sweep does not compute such a run again; if it is deleted, it does."""
+        return identifier in self and (self.folder(identifier) / "adapter").is_dir()
 
     def metrics(self, identifier: str) -> dict[str, Any]:
         """metrics.json of a stored run."""
