@@ -1,6 +1,7 @@
 # Every target sets itself up and says where its results are. Nothing that is stored is computed again.
 PRESET ?= quick
 RESULTS ?= results
+JOBS ?= auto
 MODEL ?=
 TASK ?=
 TEXT ?=
@@ -15,22 +16,13 @@ READY := .venv/.ready
 model := $(if $(MODEL),$(if $(wildcard experiments/conf/model/$(MODEL).yaml),model=$(MODEL),model=hub model.path=$(MODEL)))
 task := $(if $(TASK),$(if $(wildcard experiments/conf/task/$(TASK).yaml),task=$(TASK),task=local task.path=$(TASK)))
 
-# Where the user's own model and data are, for what measures stored runs, which do not say so.
-places = $(filter model.path=% task.path=% task.validation_path=% task.test_path=% task.data_dir=% \
-	runtime.device=% runtime.threads=% runtime.eval_batch_size=%,$(model) $(task) $(ARGS))
-# The user's own model, of which runs store the content alone, for studies that read the pretrained weights.
-base = $(patsubst model.path=%,--base %,$(filter model.path=%,$(model) $(ARGS)))
-
 # How much of a held-out text is read, where that is less than the commands' own 64 windows.
 windows = $(if $(filter smoke,$(PRESET)),--windows 4) $(if $(filter desk,$(PRESET)),--windows $(if $(filter qlora,$@),32,12))
 
 # Trains what is missing, measures the trained runs where $(2) names a measurement (with the options $(3)), then derives
 # tables and figures from the stored runs, also of a study in which some runs failed.
 define study
-	@$(PYTHON) -m experiments.run study=$(1) preset=$(PRESET) results_dir=$(RESULTS) $(model) $(task) $(ARGS); status=$$?; \
-	[ $$status -eq 0 ] || [ -s $(RESULTS)/$(PRESET)/$(1)/sweep.jsonl ] || exit $$status; \
-	$(if $(2),$(PYTHON) -m experiments.$(2) $(RESULTS)/$(PRESET)/$(1) $(3) $(places) && )\
-	$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/$(1) $(base) && exit $$status
+	@$(PYTHON) -m analysis.lab $(1) $(if $(2),--measure $(2) $(3) --) preset=$(PRESET) results_dir=$(RESULTS) engine.jobs=$(JOBS) $(model) $(task) $(ARGS)
 endef
 
 # Measures what is missing, then derives tables and figures.
@@ -42,7 +34,7 @@ endef
 
 .PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study weight-types \
 	amplification w-vs-delta spectrum truncation forgetting memory qlora memory-methods table2 table3 table4 \
-	table13 table14 table15 low-data few-shot rank-generation rank-data latency gradient-check claims report compare lint test bench clean
+	table13 table14 table15 low-data few-shot rank-generation rank-data latency gradient-check tables claims report compare lint test bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -51,6 +43,7 @@ help: ## list the targets
 	@echo "  PRESET=quick|desk|paper|smoke   size of the study ($(PRESET))"
 	@echo "  MODEL=minilm|HUB_ID|FOLDER      TASK=rotten_tomatoes|glue/sst2|FILE.csv|PAIRS.jsonl"
 	@echo "  RESULTS=FOLDER                  where runs and tables go ($(RESULTS))"
+	@echo "  JOBS=auto|1|2|…                 runs at once ($(JOBS)): by cores, memory and GPUs, or so many"
 	@echo "  ARGS='seed=0,1,2 method.r=4,8'  further settings, as in experiments/conf"
 
 setup: $(READY) ## create .venv and install the pinned packages
@@ -146,6 +139,10 @@ qlora: $(READY) ## QLoRA: base weights in 16, 8, 4 and 2 bits
 
 memory-methods: $(READY) ## GaLore, BAdam and Freeze beside full fine-tuning and LoRA: quality, memory, rank of the update
 	$(call study,memory_methods)
+
+tables: $(READY) ## every table and figure of PRESET, from stored runs or, without any, from the studies' records; then claims and report
+	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)
+	@$(MAKE) report
 
 claims: $(READY) ## the scoreboard: what the studies of PRESET say of the claims of the paper and of guides
 	@$(PYTHON) -m analysis.claims $(RESULTS)/$(PRESET)

@@ -9,6 +9,7 @@ import pandas as pd
 from analysis import generation_figures, generation_report, method_figures, naming, samples, statistics, tables, tuning
 from analysis.generation_metrics import VALIDATION_LOSS, Metric, Study, chosen
 from analysis.method_tables import METHOD, REFERENCES, reference
+from experiments import places
 
 TASK = ["model", "task"]
 CELL = [*TASK, *METHOD]
@@ -35,7 +36,9 @@ def build(study: Study, study_dir: Path, runs_dir: Path) -> list[Path]:
     inputs = samples.sizes(final, runs_dir, study_dir)
     failures = tables.failure_lines(tables.read_sweep(study_dir).failed, failed)
     text = generation_report.report(study, table, differences, rates, metrics, inputs, failures)
-    figure = generation_figures.draw_methods(scores, ours, paper, metrics, study_dir / f"{study_dir.name}.png")
+    figure = generation_figures.draw_methods(
+        scores, ours, paper, metrics, study_dir / f"{places.study_of(study_dir)}.png"
+    )
     outputs = store(study_dir, runs, {"table": table, "differences": differences}, rates, text)
     return [*outputs, figure, *samples.write(final, runs_dir, study_dir)]
 

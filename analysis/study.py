@@ -1,27 +1,19 @@
-"""Tables and figures of one study folder: `python -m analysis.study results/quick/rank_ablation`."""
+"""Tables and figures of a study, or of all studies of a preset.
+
+python -m analysis.study results/quick/rank_ablation
+python -m analysis.study results/desk
+"""
 
 import argparse
-import hashlib
 import importlib
-import json
 import pkgutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import analysis.studies
-from analysis.tables import make_command, provenance
-from experiments.records.source import Run, Runs
+from analysis import stamp
+from experiments import places
 from lora.config import InputError
-
-
-class Sources(NamedTuple):
-    """What a study is derived from: its runs, what else of its list of runs matters, and files."""
-
-    runs: list[Run]
-    listed: Any
-    files: list[Path]
 
 
 def run_study(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
@@ -30,80 +22,74 @@ def run_study(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[
     The folder's name says which study it is. It is derived from stored runs and, if its module has MEASURED, from files
     of these names in its folder, what was measured on the runs; or, if it has INPUTS, from the files of these names
     alone. A module with BASE reads the pretrained weights too; `base` is where they are, should that be a folder of
-    the user's own. Work is skipped when every output is there and provenance.json records the same sources and the
-    same analysis code. Raises InputError if the study is unknown or its runs or files are missing.
+    the user's own. Work is skipped when every output is there, as it was written, and `analysis.stamp` finds the same
+    sources and the same code. Raises InputError if the study is unknown or its runs or files are missing.
     """
-    known = sorted(module.name for module in pkgutil.iter_modules(analysis.studies.__path__))
-    if study_dir.name not in known:
-        raise InputError(f"{study_dir}: no study is called {study_dir.name!r}; the studies are {', '.join(known)}")
-    module = importlib.import_module(f"analysis.studies.{study_dir.name}")
-    inputs = getattr(module, "INPUTS", None)
-    if inputs is None:
-        sources = _of_runs(study_dir, runs_dir, getattr(module, "MEASURED", ()))
-    else:
-        sources = _of_files(study_dir, inputs)
-    stamp = study_dir / "provenance.json"
-    fingerprint = _fingerprint(sources)
-    outputs = _outputs_of(stamp, fingerprint)
+    known = _known()
+    study = places.study_of(study_dir)
+    if study not in known:
+        raise InputError(f"{study_dir}: no study is called {study!r}; the studies are {', '.join(known)}")
+    outputs = stamp.current(study_dir, runs_dir)
     if not outputs:
-        more = {"base": base} if getattr(module, "BASE", False) else {}
-        outputs = module.build(study_dir, runs_dir, **more)
-        record = {"fingerprint": fingerprint, "outputs": [path.name for path in outputs]}
-        stamp.write_text(json.dumps(provenance(sources.runs) | record, indent=2) + "\n", encoding="utf-8")
-    return [*outputs, stamp]
+        outputs = _build(study, study_dir, runs_dir, base)
+    return [*outputs, study_dir / stamp.STAMP]
 
 
-def _of_runs(study_dir: Path, runs_dir: Path, measured: Sequence[str]) -> Sources:
-    source = Runs(study_dir, runs_dir)
-    runs = sorted(source, key=lambda run: run.run_id)
-    listed = [[run.run_id, sorted(source.sweep.roles[run.run_id])] for run in runs]
-    results = ("metrics.json", "history.csv")  # every training makes new ones
-    files = [run.place / name for run in runs if run.place.is_dir() for name in results]
-    files += sorted({run.place for run in runs if run.place.is_file()})  # the records of runs that are not here
-    files += [study_dir / name for name in measured]
-    return Sources(runs, [listed, source.sweep.failed], files)
+def _known() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(analysis.studies.__path__))
 
 
-def _of_files(study_dir: Path, names: Sequence[str]) -> Sources:
-    for name in names:
+def studies_in(folder: Path) -> list[Path]:
+    """The study folders of results/<preset>; any other folder by itself."""
+    if places.study_of(folder) in _known() or not folder.is_dir():
+        return [folder]
+    found = [path for path in sorted(folder.iterdir()) if path.is_dir() and places.study_of(path) in _known()]
+    return found or [folder]
+
+
+def _build(study: str, study_dir: Path, runs_dir: Path, base: str | None) -> list[Path]:
+    from analysis.tables import make_command, provenance  # with pandas, which a study that is current spares
+    from experiments.records.source import Runs
+
+    module = importlib.import_module(f"analysis.studies.{study}")
+    inputs: tuple[str, ...] | None = getattr(module, "INPUTS", None)
+    runs = list(Runs(study_dir, runs_dir)) if inputs is None else []
+    for name in inputs or ():
         if not (study_dir / name).is_file():
             raise InputError(f"{study_dir} has no {name}; `{make_command(study_dir)}` makes it")
-    return Sources([], list(names), [study_dir / name for name in names])
-
-
-def _fingerprint(sources: Sources) -> str:
-    """Hash of what the outputs depend on: the sources, by content, and the code of this package."""
-    digest = hashlib.sha256(json.dumps(sources.listed).encode())
-    code = sorted(Path(__file__).parent.rglob("*.py"))
-    for path in [*code, *sources.files]:
-        digest.update(path.read_bytes() if path.is_file() else b"missing")
-    return digest.hexdigest()
-
-
-def _outputs_of(stamp: Path, fingerprint: str) -> list[Path]:
-    try:
-        record = json.loads(stamp.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    outputs = [stamp.parent / name for name in record.get("outputs", [])]
-    current = record.get("fingerprint") == fingerprint and all(path.exists() for path in outputs)
-    return outputs if current else []
+    files: tuple[str, ...] = getattr(module, "MEASURED", ()) if inputs is None else inputs
+    stamp.remove(study_dir)
+    more = {"base": base} if getattr(module, "BASE", False) else {}
+    outputs: list[Path] = module.build(study_dir, runs_dir, **more)
+    mark = stamp.fingerprint(study_dir, runs_dir, files)
+    stamp.write(study_dir, outputs, mark, files, provenance(runs))
+    return outputs
 
 
 def main() -> int:
     """Command line entry: 0, or 2 with one line on stderr if the input cannot work."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.study", description=__doc__)
-    parser.add_argument("study_dir", type=Path, help="results/<preset>/<study>")
+    description = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m analysis.study", description=description)
+    parser.add_argument("folder", type=Path, nargs="+", help="results/<preset>/<study>, or results/<preset>")
     parser.add_argument("--runs", type=Path, help="folder of the stored runs (default: STUDY_DIR/../../runs)")
     parser.add_argument("--base", help="the pretrained model, where it is a folder: runs store its content alone")
     args = parser.parse_args()
-    study_dir = args.study_dir.resolve()
+    folders = [study_dir for folder in args.folder for study_dir in studies_in(folder)]
+    return max(show(study_dir, args.runs, args.base) for study_dir in folders)
+
+
+def show(study_dir: Path, runs_dir: Path | None = None, base: str | None = None) -> int:
+    """Derive a study and print what there is: 0, or 2 with one line on stderr if the input cannot work."""
+    place = study_dir.resolve()
     try:
-        outputs = run_study(study_dir, args.runs or study_dir.parent.parent / "runs", args.base)
+        outputs = run_study(place, runs_dir or place.parent.parent / "runs", base)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{args.study_dir}: {', '.join(path.name for path in outputs)}")
+    except OSError as error:
+        print(f"error: {error.filename or place}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    print(f"{study_dir}: {', '.join(path.name for path in outputs)}")
     return 0
 
 

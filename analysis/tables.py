@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from analysis import naming
+from experiments import places
 from experiments.records.source import Run, Runs
 from experiments.records.sweep import Sweep as Sweep  # which runs a study has, for all that reads tables
 from experiments.records.sweep import make_command as make_command
@@ -50,10 +51,10 @@ def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     config's name for it, label and settings tell apart what it leaves together, as `analysis.naming` says.
     Raises InputError as `read_sweep`, and if a listed run is neither in `runs_dir` nor recorded, or is damaged.
     """
-    runs = Runs(study_dir, runs_dir)
+    runs, study = Runs(study_dir, runs_dir), places.study_of(study_dir)
     rows: list[dict[str, Any]] = []
     for run in runs:
-        shared = {"run_id": run.run_id, "study": study_dir.name, "role": "+".join(sorted(runs.sweep.roles[run.run_id]))}
+        shared = {"run_id": run.run_id, "study": study, "role": "+".join(sorted(runs.sweep.roles[run.run_id]))}
         rows += [shared | row for row in run.read(partial(_read_run, run))]
     return pd.DataFrame(rows, columns=[*RUNS_COLUMNS, "main"])
 

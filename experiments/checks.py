@@ -26,30 +26,30 @@ def check(config: Mapping[str, Any]) -> None:
     training, tuning = config["training"], config["tuning"]
     check_quantization(config["model"].get("quantization"), config["method"])
     if training["lr"] != "tuned":
-        _number("training.lr", training["lr"], or_else=", or tuned")
+        check_number("training.lr", training["lr"], or_else=", or tuned")
     if training["head_lr"] is not None:
-        _number("training.head_lr", training["head_lr"], or_else=", or null")
-    _number("training.max_grad_norm", training["max_grad_norm"])
+        check_number("training.head_lr", training["head_lr"], or_else=", or null")
+    check_number("training.max_grad_norm", training["max_grad_norm"])
     for field in ("epochs", "batch_size"):
-        _whole(f"training.{field}", training[field], 1)
+        check_whole(f"training.{field}", training[field], 1)
     for field in ("warmup_ratio", "weight_decay"):
         if not _is_number(training[field]) or not 0 <= training[field] <= 1:
             raise InputError(f"training.{field} = {training[field]!r}: it must be a number between 0 and 1")
     for field in ("accumulate", "warmup_steps"):
         if training.get(field) is not None:
-            _whole(f"training.{field}", training[field], 1)
+            check_whole(f"training.{field}", training[field], 1)
     smoothing = training.get("label_smoothing")
     if smoothing is not None and (not _is_number(smoothing) or not 0 <= smoothing < 1):
         raise InputError(f"training.label_smoothing = {smoothing!r}: it must be a number from 0 to below 1, or null")
     if training["schedule"] not in SCHEDULES:
         raise InputError(f"training.schedule = {training['schedule']!r}: choose from {', '.join(SCHEDULES)}")
     check_flag("runtime.checkpointing", config["runtime"]["checkpointing"])
-    _whole("seed", config["seed"], 0)
+    check_whole("seed", config["seed"], 0)
     if not isinstance(tuning["lr_grid"], list) or not tuning["lr_grid"]:
         raise InputError(f"tuning.lr_grid = {tuning['lr_grid']!r}: it must be a list of numbers, e.g. [1e-3,3e-3]")
     for lr in tuning["lr_grid"]:
-        _number("tuning.lr_grid", lr)
-    _whole("tuning.extend", tuning["extend"], 0)
+        check_number("tuning.lr_grid", lr)
+    check_whole("tuning.extend", tuning["extend"], 0)
 
 
 def check_flag(name: str, value: object) -> None:
@@ -76,11 +76,13 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _number(name: str, value: Any, or_else: str = "") -> None:
+def check_number(name: str, value: Any, or_else: str = "") -> None:
+    """Raises InputError if a setting is no positive number; `or_else` says what else it may be."""
     if not _is_number(value) or value <= 0:
         raise InputError(f"{name} = {value!r}: it must be a positive number{or_else}")
 
 
-def _whole(name: str, value: Any, smallest: int) -> None:
+def check_whole(name: str, value: Any, smallest: int) -> None:
+    """Raises InputError if a setting is no whole number of at least `smallest`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
         raise InputError(f"{name} = {value!r}: it must be a whole number of at least {smallest}")

@@ -11,6 +11,7 @@ import json
 import platform
 import resource
 import sys
+import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +20,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from experiments import methods, quantization, tasks
+from experiments import header, methods, quantization, tasks
 from experiments import problem as problems
+from experiments.checkpoint import Checkpoint
 from experiments.models import choose_runtime
+from experiments.store import definition, run_id, store_of
 from experiments.training import train
 from lora import io
 from lora.config import InputError
@@ -30,6 +33,23 @@ from lora.inject import trainable_parameters
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
 CALIBRATION = 64  # training examples from which a method that starts from gradients may take them
 COLUMNS = ("step", "epoch", "split", "loss", "lr", "tokens", "metric")
+
+
+class History(list[dict[str, Any]]):
+    """Rows of history.csv, each in the file as soon as it is known, so that a long run can be watched."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.file = path.open("w", newline="", encoding="utf-8")
+        self.writer = csv.DictWriter(self.file, COLUMNS)
+        self.writer.writeheader()
+        self.file.flush()
+
+    def append(self, row: dict[str, Any]) -> None:
+        """One row more. Raises OSError if it cannot be written."""
+        super().append(row)
+        self.writer.writerow(row)
+        self.file.flush()
 
 
 class PeakMemory:
@@ -79,16 +99,19 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
 
 
 def compute(config: Mapping[str, Any], folder: Path) -> None:
-    """Train and evaluate what `config` says, write history.csv, adapter/ and metrics.json to `folder`.
+    """Train and evaluate what `config` says, write to `folder` history.csv, adapter/ (see
+    `keeps_weights`) and metrics.json.
 
     Where the model writes text, predictions.jsonl has what it wrote for each input of the test split.
 
     The test split is read once, after training. Raises InputError for bad settings or a loss that is not finite, with
-    history.csv written all the same.
+    history.csv written as far as it came. With `runtime.checkpoint_every` it goes on where a killed try was.
     """
     run, training = config["runtime"], config["training"]
     runtime = choose_runtime(run["device"], run["precision"], run["threads"])
+    started = time.perf_counter()
     data = tasks.load(config["task"])
+    header.note(config, data)
     peak = PeakMemory(runtime.device)
     torch.manual_seed(config["seed"])
     problem = problems.load(config, data, runtime)
@@ -101,25 +124,28 @@ def compute(config: Mapping[str, Any], folder: Path) -> None:
     if run["checkpointing"]:
         checkpoint_activations(model)
     groups = methods.parameter_groups(model, method, heads, training["lr"], training["head_lr"])
-    history: list[dict[str, Any]] = []
-    try:
-        trained = train(problem, groups, training, config["seed"], history, method=method, memory=peak.read)
-    finally:
-        with (folder / "history.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(history)
+    history = History(folder / "history.csv")
+    with history.file:
+        trained = train(
+            problem, groups, training, config["seed"], history,
+            method=method, memory=peak.read, checkpoint=_checkpoint(config, folder),
+        )  # fmt: skip
     test = problem.evaluate("test")
     scores = {"validation": trained.validation, "test": test.scores}
     if test.outputs:
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(output, ensure_ascii=False) + "\n" for output in test.outputs)
-    io.save(model, folder / "adapter")
+    trainable = sum(parameter.numel() for parameter in trainable_parameters(model).values())
+    total = quantization.size(model).numbers
+    kept = keeps_weights(run["keep_weights"], trainable, total)
+    if kept:
+        io.save(model, folder / "adapter")
     results = {
-        "trainable_params": sum(parameter.numel() for parameter in trainable_parameters(model).values()),
-        "total_params": quantization.size(model).numbers,
+        "trainable_params": trainable,
+        "total_params": total,
         "head_params": sum(p.numel() for name in heads for p in model.get_submodule(name).parameters()),
-        **{f"{split}_examples": len(rows) for split, rows in problem.rows.items()},
+        "weights_kept": kept,
+        **{f"{split}_examples": len(problem.rows[split]) for split in tasks.SPLITS},
         "train_seconds": trained.seconds,
         "tokens_per_second": trained.tokens / trained.seconds if groups else None,
         "peak_memory_bytes": peak.read(),
@@ -142,3 +168,19 @@ def compute(config: Mapping[str, Any], folder: Path) -> None:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     (folder / "metrics.json").write_text(json.dumps(results, indent=1))
+    header.note_seconds(config, time.perf_counter() - started)
+
+
+def keeps_weights(keep: str, trainable: int, total: int) -> bool:
+    """Whether a run stores what it has trained: always, never, or, where `keep` is auto, unless that is more than a
+    quarter of the model: full fine-tuning's weights are gigabytes, an adapter's megabytes."""
+    return keep == "all" or (keep == "auto" and 4 * trainable <= total)
+
+
+def _checkpoint(config: Mapping[str, Any], folder: Path) -> Checkpoint | None:
+    every = config["runtime"]["checkpoint_every"]
+    if every is None:
+        return None
+    if config["method"].get("optimizer") == "badam":
+        raise InputError("runtime.checkpoint_every: BAdam's turns cannot be taken up again; set it to null")
+    return Checkpoint(store_of(config).checkpoint(run_id(definition(config))), every)

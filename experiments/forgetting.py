@@ -152,7 +152,7 @@ def _measure(run: Run, left: Sequence[Text], results: Results, base: dict[str, R
             windows = held_out.windows(text.documents, tokenizer, text.windows, text.tokens, text.name)
             base[key] = Read(windows, held_out.loss(model, windows, runtime))
         found.append(base[key])
-    methods.load(model, run.method, [], run.folder / "adapter")
+    methods.load(model, run.method, [], run.adapter)
     for text, before in zip(left, found, strict=True):
         row = {"text": text.name, "windows": len(before.windows), "tokens": text.tokens, "sha256": text.sha256}
         row |= {"loss_before": before.loss, "loss_after": held_out.loss(model, before.windows, runtime)}

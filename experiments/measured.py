@@ -37,12 +37,24 @@ class Run(NamedTuple):
     run_id: str
     folder: Path
     config: dict[str, Any]
+    study_dir: Path
 
     @property
     def method(self) -> dict[str, Any]:
         """The method's fields."""
         method: dict[str, Any] = self.config["method"]
         return method
+
+    @property
+    def adapter(self) -> Path:
+        """What the run has trained. Raises InputError if that is not here."""
+        if not (self.folder / "adapter").is_dir():
+            command = tables.make_command(self.study_dir)
+            raise InputError(
+                f"run {self.run_id} has no adapter in {self.folder}: it was unpacked from records, pruned, or trained "
+                f"without keeping its weights; `{command} ARGS='runtime.keep_weights=all'` trains it again"
+            )
+        return self.folder / "adapter"
 
     @property
     def names(self) -> dict[str, Any]:
@@ -125,7 +137,7 @@ def _run(store: Store, run_id: str, settings: Mapping[str, str], study_dir: Path
         "threads": _number(settings, "runtime.threads", None),
         "eval_batch_size": _number(settings, "runtime.eval_batch_size", 64),
     }
-    return Run(run_id, folder, config)
+    return Run(run_id, folder, config, study_dir)
 
 
 def _number(settings: Mapping[str, str], name: str, default: int | None) -> int | None:

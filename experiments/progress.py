@@ -1,64 +1,83 @@
-"""What a sweep shows while it goes: one bar with an ETA over its runs, and one line a run."""
+"""What a sweep shows while it goes: a bar on a terminal, and one line a run with what is done and the time to come."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Any
+import time
+from typing import NoReturn
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.experimental.callback import Callback
-from hydra.utils import instantiate
-from omegaconf import DictConfig
 from tqdm.auto import tqdm
-
-SWEEP = "sweep.jsonl"  # in the study's folder: a line for every run of the last sweep
-computed: list[str] = []  # run_ids of the runs that were not stored
-failures: list[str] = []  # overrides of the runs that could not be done
 
 
 def report(line: str) -> None:
     """Print a line above the bars."""
     tqdm.write(line, file=sys.stderr if line.startswith("error") else sys.stdout)
+    sys.stdout.flush()  # in a pipe too a line is seen when it is written
 
 
-def sweep_size(config: DictConfig) -> int:
-    """Number of runs in the grid of a multirun config: its sweeper's own expansion, counted."""
-    settings = config.hydra.sweeper
-    sweeper: Any = instantiate(settings) if "points" in settings else BasicSweeper
-    grid = [f"{key}={value}" for key, value in (settings.params or {}).items()]
-    overrides = OverridesParser.create().parse_overrides([*grid, *config.hydra.overrides.task])
-    return sum(len(batch) for batch in sweeper.split_arguments(overrides, None))
+def span(seconds: float) -> str:
+    """A time in words: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-class SweepProgress(Callback):
-    """Hydra callback: a bar over the runs of a multirun, and a fresh sweep.jsonl for them."""
+class Progress:
+    """The runs of a sweep: done, of them failed, and under way. The parent alone has one.
 
-    bar: tqdm[Any] | None = None
-    listing = False
+    `total` may grow while learning rates are tuned. What was stored says nothing of the time to come.
+    """
 
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Open the bar."""
-        self.bar = tqdm(
-            total=sweep_size(config), desc=config.study.name or "sweep", unit="run", smoothing=0, disable=None
-        )
+    def __init__(self, name: str) -> None:
+        self.name, self.total, self.done, self.failed, self.computed = name, 1, 0, 0, 0
+        self.started = time.monotonic()
+        self.bar: tqdm[NoReturn] | None = None
 
-    def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        """Start the study's list of runs at the first: a command that Hydra rejects leaves the last list as it is."""
-        if config.study.name and not self.listing:
-            folder = Path(config.study_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / SWEEP).write_text("")
-            self.listing = True
+    @property
+    def begun(self) -> bool:
+        """True when runs have been told of."""
+        return self.bar is not None
 
-    def on_job_end(self, config: DictConfig, job_return: Any, **_: Any) -> None:
-        """One run more."""
-        if self.bar is not None:
-            self.bar.initial = self.bar.n + 1 - len(computed)  # runs that were stored say nothing of the time to come
-            self.bar.update()
+    def begin(self) -> None:
+        """The first run is about to be computed: time counts from here."""
+        self.started = time.monotonic()
 
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Close the bar."""
+    def skip(self, runs: int, line: str) -> None:
+        """So many runs were stored, in one line."""
+        self._open().update(runs)
+        self.done += runs
+        report(line)
+
+    def under_way(self, running: int, total: int) -> None:
+        """So many runs are being computed now; so many there are in all, as far as is known."""
+        self.total = total
+        parts = [f"{running} running"] + ([f"{self.failed} failed"] if self.failed else [])
+        bar = self._open()
+        bar.total = total
+        bar.set_postfix_str(", ".join([*parts, f"ETA {span(self._remaining())}"] if self.computed else parts))
+
+    def _open(self) -> tqdm[NoReturn]:
+        if self.bar is None:
+            shape = "{desc} {bar} {n_fmt}/{total_fmt} runs{postfix}"
+            self.bar = tqdm(total=self.total, desc=self.name, disable=None, bar_format=shape, dynamic_ncols=True)
+        return self.bar
+
+    def ended(self, line: str, computed: bool = False, failed: bool = False) -> None:
+        """One run more is done: its line, with its place and the time to come."""
+        self.done += 1
+        self.computed += computed
+        self.failed += failed
+        place = f"[{self.done}/{self.total}] " if self.total > 1 else ""
+        eta = f"; ETA {span(self._remaining())}" if computed and self.done < self.total else ""
+        error = "error: " if failed else ""
+        report(f"{error}{place}{line}{eta}")
+        self._open().update()
+
+    def _remaining(self) -> float:
+        each = (time.monotonic() - self.started) / max(self.computed, 1)
+        return each * (self.total - self.done)
+
+    def close(self) -> None:
+        """Take the bar away."""
         if self.bar is not None:
             self.bar.close()

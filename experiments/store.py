@@ -5,17 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import shutil
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
+from filelock import SoftFileLease, Timeout
 
-from experiments import tasks
+from experiments import progress, tasks
 from lora.config import InputError
 
 RECIPE = 1  # part of every run_id: raise it when the same config would from now on give another result
@@ -57,8 +59,7 @@ def fingerprint(folder: Path) -> str:
 
 @functools.cache  # a sweep asks for every run, and weights run to gigabytes
 def _content(file: Path, size: int, changed: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return _digest(file)
 
 
 def run_id(defined: Mapping[str, Any]) -> str:
@@ -69,17 +70,33 @@ def run_id(defined: Mapping[str, Any]) -> str:
 
 DIVERGED = "diverged.txt"  # in the folder of a failed run: why
 RECORD = "record.json"  # in the folder of a run that was unpacked from a study's records: all that is known of it
+MANIFEST = "manifest.json"  # in the folder of a run, written last: SHA-256 of each of its files
+LEASE_SECONDS = 60.0  # without a sign of life for so long, who computes a run on another machine counts as gone
 
 
 class DivergedError(InputError):
     """Training stopped because the loss was not finite."""
 
 
+class DamagedError(InputError):
+    """A stored run is not as it was written."""
+
+
+def store_of(config: Mapping[str, Any]) -> Store:
+    """The store in which a config's runs are."""
+    return Store(Path(config["results_dir"]) / "runs")
+
+
 class Store:
-    """The folder of all runs. Safe for many processes: who computes a run holds its lock, others wait and then read."""
+    """The folder of all runs. Safe for many processes and machines: who computes a run has claimed it, by a lease.
+
+    A lease is a file with a sign of life in it, not a lock of the file system: those do not reach from one machine to
+    another on some shared file systems.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._watched: dict[str, SoftFileLease] = {}
 
     def folder(self, identifier: str) -> Path:
         """Where a run is, or would be."""
@@ -89,13 +106,54 @@ class Store:
         """Where the history of a run that failed is, or would be."""
         return self.root / f"{identifier}.failed"
 
+    def checkpoint(self, identifier: str) -> Path:
+        """Where a run that is under way keeps what it needs to go on after a kill (`runtime.checkpoint_every`)."""
+        return self.root / ".resume" / f"{identifier}.pt"
+
     def __contains__(self, identifier: str) -> bool:
         return (self.folder(identifier) / "metrics.json").is_file()
+
+    def holds(self, identifier: str, weights: bool = False) -> bool:
+        """True if a run is stored, whole, and with all that it trained where `weights` are wanted.
+
+        A run that is damaged is set aside, with a line, and counts as not stored: it will be computed anew.
+        """
+        if identifier not in self:
+            return False
+        folder = self.folder(identifier)
+        damaged = damage(folder)
+        if damaged:
+            aside = self._aside(identifier)
+            with suppress(FileNotFoundError):  # another process has done the same
+                folder.rename(aside)
+                progress.report(f"run {identifier} is damaged ({damaged}): set aside as {aside}, computed anew")
+            return False
+        return not weights or (folder / "adapter").is_dir()
+
+    def _aside(self, identifier: str) -> Path:
+        number = 1
+        while (place := self.root / f"{identifier}.damaged-{number}").exists():
+            number += 1
+        return place
 
     def has_adapter(self, identifier: str) -> bool:
         """True for a stored run that can be measured: not one unpacked from records, nor one whose adapter was pruned.
         Tables need no adapter, so that a sweep does not compute such a run again; if it is deleted, it does."""
         return identifier in self and (self.folder(identifier) / "adapter").is_dir()
+
+    def remove(self, folder: Path) -> None:
+        """Removes the folder of a run, or `adapter` in it: then the run stays whole, without it."""
+        run = folder.parent
+        if run != self.root and (run / MANIFEST).exists():
+            listed = json.loads((run / MANIFEST).read_bytes())
+            kept = {name: entry for name, entry in listed.items() if not name.startswith(f"{folder.name}/")}
+            temporary = run / f".{MANIFEST}"
+            temporary.write_text(json.dumps(kept, indent=0))
+            temporary.replace(run / MANIFEST)
+        # Renamed first: what is cut off half-way must not pass for an adapter or a run.
+        gone = self.root / f".{(folder if run == self.root else run).name}.removed"
+        folder.rename(gone)
+        shutil.rmtree(gone)
 
     def metrics(self, identifier: str) -> dict[str, Any]:
         """metrics.json of a stored run."""
@@ -122,29 +180,122 @@ class Store:
         if reason.is_file():
             raise DivergedError(reason.read_text())
 
-    def lock(self, identifier: str) -> FileLock:
-        """Held while a run is computed; the system lets go of it when the process dies."""
-        locks = self.root / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        return FileLock(locks / identifier)
+    @contextmanager
+    def claim(self, identifier: str) -> Iterator[bool]:
+        """Held while a run is computed: false if another process, here or on another machine, holds it.
+
+        It ends with the process. One that ended elsewhere is seen by its silence, LEASE_SECONDS after the first look.
+        """
+        lease = self._lease(identifier)
+        try:
+            lease.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lease.release()
+
+    def claimed(self, identifier: str) -> bool:
+        """True while another process computes a run."""
+        with self.claim(identifier) as free:
+            return not free
+
+    def _lease(self, identifier: str) -> SoftFileLease:
+        # Kept: a lease can tell that another is silent only by what it saw before.
+        if identifier not in self._watched:
+            leases = self.root / ".leases"
+            leases.mkdir(parents=True, exist_ok=True)
+            self._watched[identifier] = SoftFileLease(leases / identifier, lease_duration=LEASE_SECONDS)
+        return self._watched[identifier]
 
     @contextmanager
     def writing(self, identifier: str, defined: Mapping[str, Any]) -> Iterator[Path]:
-        """A folder to write a run into, renamed to its place at the end, or after an error to <run_id>.failed."""
+        """A folder to write a run into, by who has claimed it; renamed to its place at the end, when all of it is on
+        the disk, or after an error to <run_id>.failed. After an interruption nothing is left."""
         self.root.mkdir(parents=True, exist_ok=True)
         for stale in self.root.glob(f".{identifier}.*"):
-            shutil.rmtree(stale)
+            shutil.rmtree(stale, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{identifier}.", dir=self.root))
         temporary.chmod(0o755)
-        (temporary / "config.yaml").write_text(yaml.safe_dump(dict(defined), sort_keys=False))
-        place = self.failure(identifier)
         try:
+            (temporary / "config.yaml").write_text(yaml.safe_dump(dict(defined), sort_keys=False))
             yield temporary
-            place = self.folder(identifier)
-        except DivergedError as error:
-            (temporary / DIVERGED).write_text(str(error))
+            _seal(temporary)
+        except Exception as error:
+            (temporary / (DIVERGED if isinstance(error, DivergedError) else "error.txt")).write_text(
+                str(error) if isinstance(error, InputError) else traceback.format_exc()
+            )
+            self._put(temporary, self.failure(identifier))
             raise
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-            shutil.rmtree(self.failure(identifier), ignore_errors=True)
-            temporary.rename(place)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        shutil.rmtree(self.failure(identifier), ignore_errors=True)
+        self._put(temporary, self.folder(identifier))
+        self.checkpoint(identifier).unlink(missing_ok=True)
+
+    def _put(self, temporary: Path, place: Path) -> None:
+        shutil.rmtree(place, ignore_errors=True)
+        temporary.rename(place)
+        _sync(self.root)
+
+
+def damage(folder: Path) -> str:
+    """What is wrong with the folder of a stored run, by the sizes of its files, or nothing.
+
+    A run is whole if each file of its manifest is there with its size, and metrics.json with its hash. Runs of before
+    there were manifests need a readable metrics.json alone. Hashes of large files are compared by `verify`.
+    """
+    try:
+        if not isinstance(json.loads((folder / "metrics.json").read_bytes()), dict):
+            return "metrics.json is no object"
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            return "config.yaml is no mapping"
+        manifest = folder / MANIFEST
+        expected = json.loads(manifest.read_bytes()) if manifest.exists() else {}
+        for name, (size, digest) in expected.items():
+            file = folder / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != size:
+                return f"{name} has {file.stat().st_size} bytes, not {size}"
+            if name == "metrics.json" and _digest(file) != digest:
+                return f"{name} has changed"
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return ""
+
+
+def verify(folder: Path) -> str:
+    """As `damage`, with the hash of every file."""
+    found = damage(folder)
+    if not found and (folder / MANIFEST).exists():
+        for name, (_, digest) in json.loads((folder / MANIFEST).read_bytes()).items():
+            if _digest(folder / name) != digest:
+                return f"{name} has changed"
+    return found
+
+
+def _seal(folder: Path) -> None:
+    """Write the manifest, and everything to the disk: a rename that outlives a power cut must not show empty files."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    manifest = {str(file.relative_to(folder)): [file.stat().st_size, _digest(file)] for file in files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=0))
+    for place in [*files, folder / MANIFEST, *(path for path in folder.rglob("*") if path.is_dir()), folder]:
+        _sync(place)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(place: Path) -> None:
+    opened = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -14,6 +14,7 @@ from transformers import get_scheduler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from experiments import optimizers
+from experiments.checkpoint import Checkpoint, Position
 from experiments.problem import Problem, Rows
 from experiments.store import DivergedError
 
@@ -37,6 +38,7 @@ def train(
     progress: bool = True,
     method: Mapping[str, Any] | None = None,
     memory: Callable[[], int] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train the model of `problem`; `groups` are the optimizer's: its parameters and their learning rates. The
     optimizer is AdamW, unless `method` asks for another.
@@ -45,6 +47,8 @@ def train(
     loss over all of it. Appends to `history` a row a step, and a row an epoch for validation. Without groups nothing is
     trained, and validation data are scored once.
 
+    With a `checkpoint` it goes on from where an earlier try was, with the same result.
+
     Raises DivergedError when the loss is not finite, after the row that says at which step, and InputError as
     `experiments.optimizers.make`.
     """
@@ -52,7 +56,8 @@ def train(
         return Trained(0.0, 0, problem.evaluate("validation").scores)
     rows, batch_size = problem.rows["train"], training["batch_size"]
     lengths = [len(row["input_ids"]) for row in rows]
-    sampler = LengthGroupedSampler(batch_size, lengths=lengths, generator=torch.Generator().manual_seed(seed))
+    order = torch.Generator().manual_seed(seed)
+    sampler = LengthGroupedSampler(batch_size, lengths=lengths, generator=order)
     data = cast("Dataset[dict[str, Any]]", rows)  # a list has all that a DataLoader asks of a Dataset
     loader = DataLoader(data, batch_size, sampler=sampler, collate_fn=list)
     parameters = [parameter for group in groups for parameter in group["params"]]
@@ -60,41 +65,53 @@ def train(
     optimizer = optimizers.make(problem.model, groups, method or {}, training, seed, steps)
     warmup = training.get("warmup_steps") or math.ceil(steps * training["warmup_ratio"])
     scheduler = get_scheduler(training["schedule"], optimizer, warmup, steps)
-    seconds, tokens, step = 0.0, 0, 0
-    scores: dict[str, float] = {}
-    taken: int | None = None
-    with tqdm(total=steps, desc="run", unit="step", leave=False, disable=None if progress else True) as bar:
-        for epoch in range(1, training["epochs"] + 1):
+    at = checkpoint.load(optimizer, scheduler, order) if checkpoint else Position()
+    for row in at.history:
+        history.append(row)
+    with tqdm(
+        total=steps, initial=at.step, desc="run", unit="step", leave=False, disable=None if progress else True
+    ) as bar:
+        for epoch in range(at.epoch + 1, training["epochs"] + 1):
             problem.model.train()
             started = time.perf_counter()
             for batch in loader:
-                step += 1
-                tokens += sum(len(row["input_ids"]) for row in batch)
+                at.step += 1
+                at.tokens += sum(len(row["input_ids"]) for row in batch)
                 loss = _backward(problem, batch, training)
                 torch.nn.utils.clip_grad_norm_(parameters, training["max_grad_norm"])
                 optimizer.step()
                 optimizer.zero_grad()
-                row = {"step": step, "epoch": epoch, "tokens": tokens}
+                row = {"step": at.step, "epoch": epoch, "tokens": at.tokens}
                 history.append({**row, "split": "train", "loss": loss, "lr": scheduler.get_last_lr()[0]})
                 if not math.isfinite(loss):
-                    at = f"step {step} of {steps}"
-                    raise DivergedError(f"the loss is {loss} at {at}: training.lr = {training['lr']:g} is too high")
+                    where = f"step {at.step} of {steps}"
+                    raise DivergedError(f"the loss is {loss} at {where}: training.lr = {training['lr']:g} is too high")
                 scheduler.step()
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            seconds += time.perf_counter() - started
+            at.seconds += time.perf_counter() - started
             if epoch == 1 and memory:
-                taken = memory()
-            scores = problem.evaluate("validation").scores
-            if not math.isfinite(scores["loss"]):
-                at = f"step {step} of {steps}"
-                raise DivergedError(f"the validation loss is {scores['loss']} after {at}: training.lr is too high")
+                at.memory = memory()
+            at.scores = problem.evaluate("validation").scores
+            if not math.isfinite(at.scores["loss"]):
+                where = f"step {at.step} of {steps}"
+                raise DivergedError(
+                    f"the validation loss is {at.scores['loss']} after {where}: training.lr is too high"
+                )
             history.append(
-                {**row, "split": "validation", "loss": scores["loss"], "metric": scores[problem.validation_metric]}
+                {
+                    **row,
+                    "split": "validation",
+                    "loss": at.scores["loss"],
+                    "metric": at.scores[problem.validation_metric],
+                }
             )
+            if checkpoint:
+                at.epoch, at.history = epoch, list(history)
+                checkpoint.save(at, optimizer, scheduler, order)
     for parameter in parameters:  # BAdam leaves its last block alone with gradients, but has trained all
         parameter.requires_grad_(True)
-    return Trained(seconds, tokens, scores, taken)
+    return Trained(at.seconds, at.tokens, at.scores, at.memory)
 
 
 def _backward(problem: Problem, batch: Rows, training: Mapping[str, Any]) -> float:

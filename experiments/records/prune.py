@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.listing import SWEEP
 from experiments.records import archive
 from experiments.records.source import Runs
-from experiments.records.sweep import SWEEP
 from experiments.records.transfer import pack
+from experiments.store import Store
 from lora.config import InputError
 
 
@@ -55,11 +55,9 @@ def prune(runs_dir: Path, unlisted: bool) -> list[Freed]:
     if found:
         for study_dir in studies(runs_dir):
             pack(study_dir, runs_dir)
+    store = Store(runs_dir)
     for freed in found:
-        # Renamed first: what is cut off half-way must not pass for an adapter or a run.
-        gone = freed.folder.with_name(f".{freed.folder.name}.pruned")
-        freed.folder.rename(gone)
-        shutil.rmtree(gone)
+        store.remove(freed.folder)
     return found
 
 

@@ -101,8 +101,8 @@ class Run:
 class Runs:
     """The runs of a study, by run_id: `runs[run_id]`. They are iterated over in the order of `sweep`, the list of them.
 
-    A run is read from its folder in runs_dir if it is there, and otherwise from study_dir's records. Raises InputError
-    as `read_sweep`, and if the records are damaged.
+    A run that was computed is read from its folder in runs_dir, others from study_dir's records; one that was unpacked
+    there from another study's records, from those. Raises InputError as `read_sweep`, and if the records are damaged.
     """
 
     def __init__(self, study_dir: Path, runs_dir: Path) -> None:
@@ -123,10 +123,11 @@ class Runs:
         record = self._records.get(run_id)
         if record and record.error is not None:
             record = None
-        if run_id in self.store or (folder.is_dir() and not record):
-            return Run(run_id, folder, unpacked(folder), command)
-        if record:
+        of_another = unpacked(folder)
+        if record and (of_another or run_id not in self.store):
             return Run(run_id, self._archive, record, command)
+        if folder.is_dir():
+            return Run(run_id, folder, of_another, command)
         raise InputError(f"run {run_id} of {self.study_dir} is not in {self.store.root}; `{command}` trains it")
 
     def failed(self, run_id: str) -> Run | None:

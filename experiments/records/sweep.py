@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments import listing, places
+from experiments.listing import SWEEP
 from experiments.records import archive
 from lora.config import InputError
 
-SWEEP = "sweep.jsonl"  # in the study's folder: a line for every run of the last sweep
 MAKE_TARGETS = {
     "rank_ablation": "ablate-rank", "subspace": "subspace-plots", "compare_methods": "compare-methods",
     "scaling": "scaling", "latency": "latency", "alpha": "alpha-study", "init": "init-study",
@@ -32,7 +33,9 @@ class Sweep(NamedTuple):
 
 def make_command(study_dir: Path) -> str:
     """The command that trains the runs of a study folder results/<preset>/<study>."""
-    return f"make {MAKE_TARGETS.get(study_dir.name, study_dir.name)} PRESET={study_dir.parent.name}"
+    study = places.study_of(study_dir)
+    own = f" with the MODEL and TASK of {study_dir.name}" if study != study_dir.name else ""
+    return f"make {MAKE_TARGETS.get(study, study)} PRESET={study_dir.parent.name}{own}"
 
 
 def read_sweep(study_dir: Path) -> Sweep:
@@ -65,10 +68,10 @@ def listed_here(study_dir: Path) -> Sweep | None:
     Raises InputError if the list is damaged.
     """
     path = study_dir / SWEEP
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    if not listing.exists(study_dir):
         return None
+    try:
+        lines = listing.text(study_dir).splitlines()
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); delete it, `{make_command(study_dir)}` makes it") from error
     roles: dict[str, set[str]] = {}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +10,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from experiments.listing import SWEEP
+from experiments.places import study_of
 from experiments.records import archive
 from experiments.records.schema import DRAWN, HASHED, Record
 from experiments.records.source import Run, Runs
-from experiments.records.sweep import SWEEP, Sweep, listed_here
+from experiments.records.sweep import Sweep, listed_here
 from experiments.store import DIVERGED, RECORD, Store
 from lora.config import InputError
 
@@ -28,7 +28,7 @@ def pack(study_dir: Path, runs_dir: Path) -> Path:
     neither stored nor recorded, or is damaged or wrong.
     """
     runs = Runs(study_dir, runs_dir)
-    found = [_of_run(run, tuple(sorted(runs.sweep.roles[run.run_id])), study_dir.name) for run in runs]
+    found = [_of_run(run, tuple(sorted(runs.sweep.roles[run.run_id])), study_of(study_dir)) for run in runs]
     found += [_of_failed(runs, *failed) for failed in runs.sweep.failed]
     for record in found:
         fault = record.fault()
@@ -83,7 +83,8 @@ def unpack(study_dir: Path, results_dir: Path) -> Unpacked:
     """Stores the runs of study_dir/records.jsonl.gz in results_dir/runs, each in a folder without an adapter, and lists
     them in the same study of results_dir.
 
-    A run that is stored there stays as it is. Raises InputError if the records are missing or damaged.
+    A run that is stored there stays as it is, and one that is being computed there is left to that. Raises InputError
+    if the records are missing or damaged.
     """
     source = study_dir / archive.ARCHIVE
     records, faults = archive.scan(source)
@@ -94,10 +95,9 @@ def unpack(study_dir: Path, results_dir: Path) -> Unpacked:
     for record in records:
         if record.error is not None:
             _store_failed(store, record)
-        elif record.run_id not in store:
-            _store(store, record)
+        elif not store.holds(record.run_id) and _store(store, record):
             result.new.append(record.run_id)
-        else:
+        elif record.run_id in store:
             result.known.append(record.run_id)
             changed = _changes(store.metrics(record.run_id), record.metrics or {})
             result.other.extend([(record.run_id, changed)] if changed else [])
@@ -105,13 +105,14 @@ def unpack(study_dir: Path, results_dir: Path) -> Unpacked:
     return result
 
 
-def _store(store: Store, record: Record) -> None:
-    content = {
-        "config.yaml": yaml.safe_dump(record.config, sort_keys=False),
-        "metrics.json": json.dumps(record.metrics, indent=1),
-        RECORD: record.line() + "\n",
-    }
-    _put(store.folder(record.run_id), content)
+def _store(store: Store, record: Record) -> bool:
+    """False if another process computes this run now."""
+    with store.claim(record.run_id) as free:
+        if free:
+            with store.writing(record.run_id, record.config or {}) as folder:
+                (folder / "metrics.json").write_text(json.dumps(record.metrics, indent=1), encoding="utf-8")
+                (folder / RECORD).write_text(record.line() + "\n", encoding="utf-8")
+    return free
 
 
 def _store_failed(store: Store, record: Record) -> None:
@@ -119,19 +120,10 @@ def _store_failed(store: Store, record: Record) -> None:
     place = store.failure(record.run_id)
     if record.config is None or not HASHED.fullmatch(record.run_id) or place.exists() or record.run_id in store:
         return
-    content = {"config.yaml": yaml.safe_dump(record.config, sort_keys=False)}
-    _put(place, content | ({DIVERGED: str(record.error)} if record.diverged else {}))
-
-
-def _put(place: Path, content: dict[str, str]) -> None:
-    """A folder of these files, there whole or not at all."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
-    temporary.chmod(0o755)
-    for name, text in content.items():
-        (temporary / name).write_text(text, encoding="utf-8")
-    shutil.rmtree(place, ignore_errors=True)  # what a run that was cut off has left
-    temporary.rename(place)
+    place.mkdir(parents=True)
+    (place / "config.yaml").write_text(yaml.safe_dump(record.config, sort_keys=False), encoding="utf-8")
+    if record.diverged:
+        (place / DIVERGED).write_text(str(record.error), encoding="utf-8")
 
 
 def _changes(here: dict[str, Any], there: dict[str, Any]) -> str:
@@ -161,7 +153,7 @@ def _list(study_dir: Path, records: list[Record]) -> None:
     if merged != archive.read(path):
         archive.write(path, merged)
     listed = listed_here(study_dir)
-    if listed is not None:
+    if listed is not None and (study_dir / SWEEP).exists():  # what a killed sweep has left, the next one lists
         with (study_dir / SWEEP).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(entry) + "\n" for record in records for entry in _new_lines(listed, record))
 

@@ -59,13 +59,14 @@ Cli = Callable[..., Result]
 
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
-    """`python -m experiments.run ARGS`, with its results in tmp_path/results."""
+    """`python -m experiments.run ARGS`, with its results in tmp_path/results, computed in this process."""
 
     def call(*args: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["experiments.run", f"results_dir={tmp_path}/results", *args])
+        places = [f"results_dir={tmp_path}/results", "engine.jobs=1"]
+        monkeypatch.setattr(sys, "argv", ["experiments.run", *places, *args])
         GlobalHydra.instance().clear()
         capfd.readouterr()
-        code = run.command()
+        code = run.command().code
         return Result(code, *capfd.readouterr())
 
     return call

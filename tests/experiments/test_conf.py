@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from grid import sweep_size
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.methods.lora import config as lora_config
-from experiments.progress import sweep_size
 
 CONF = Path(__file__).parents[2] / "experiments" / "conf"
 STUDIES = [path.stem for path in CONF.glob("study/[!_]*.yaml") if path.stem != "none"]

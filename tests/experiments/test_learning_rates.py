@@ -11,16 +11,15 @@ from typing import Any
 
 import pytest
 import yaml
+from grid import sweep_size
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import run
+from experiments import tuning
 from experiments.methods import size
-from experiments.progress import sweep_size
-from experiments.store import DivergedError
 from lora.config import InputError
 
 Cli = Callable[..., Any]  # conftest.cli
@@ -30,33 +29,21 @@ PRESETS = sorted(path.stem for path in CONF.glob("preset/*.yaml"))
 GRID = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
 
 
-class Scores:
-    """Made-up validation scores by learning rate; None: training diverges."""
-
-    def __init__(self, score: Callable[[float], float | None]) -> None:
-        self.score = score
-        self.tried: list[float] = []
-
-    def __call__(self, config: DictConfig, lr: float, record: run.Record) -> float:
-        self.tried.append(lr)
-        found = self.score(lr)
-        if found is None:
-            raise DivergedError("the loss is nan")
-        record(run_id=f"{lr:g}", role="tuning")
-        return found
-
-
 def tuned(
-    monkeypatch: pytest.MonkeyPatch, score: Callable[[float], float | None], grid: list[float] = GRID, extend: int = 4
-) -> tuple[float, list[float]]:
-    """What `tune` chooses, and what it tried, in this order."""
-    scores = Scores(score)
-    monkeypatch.setattr(run, "_tuning_score", scores)
-    tuning = {"lr_grid": grid, "extend": extend, "at": {}}
-    entries: list[dict[str, str]] = []
-    best = run.tune(OmegaConf.create({"tuning": tuning}), lambda **entry: entries.append(entry))
-    assert [entry["run_id"] for entry in entries] == [f"{lr:g}" for lr in scores.tried if score(lr) is not None]
-    return best, scores.tried
+    score: Callable[[float], float | None], grid: list[float] = GRID, extend: int = 4
+) -> tuple[float, list[float], list[str]]:
+    """What the search chooses, what it tried, in this order, and what it said. Scores: None where training diverges."""
+    said: list[str] = []
+    searching = tuning.search(grid, extend, said.append)
+    tried: list[float] = []
+    waiting = next(searching)
+    while True:
+        tried += waiting
+        found = {lr: value for lr in waiting if (value := score(lr)) is not None}
+        try:
+            waiting = searching.send(found)
+        except StopIteration as best:
+            return best.value, tried, said
 
 
 def below(peak: float) -> Callable[[float], float]:
@@ -64,54 +51,62 @@ def below(peak: float) -> Callable[[float], float]:
     return lambda lr: -abs(lr - peak)
 
 
-def test_a_best_rate_inside_the_grid_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tuned(monkeypatch, below(1e-2)) == (1e-2, GRID)
-    assert tuned(monkeypatch, below(3e-2), grid=[1e-1, 1e-3, 3e-2, 3e-3, 1e-2]) == (3e-2, GRID)
+def test_a_best_rate_inside_the_grid_ends_the_search() -> None:
+    assert tuned(below(1e-2))[:2] == (1e-2, GRID)
+    assert tuned(below(3e-2), grid=[1e-1, 1e-3, 3e-2, 3e-3, 1e-2])[:2] == (3e-2, GRID)
 
 
-def test_the_grid_goes_on_upwards_until_the_best_is_inside(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tuned(monkeypatch, below(1e-1)) == (1e-1, [*GRID, 0.3])
-    assert tuned(monkeypatch, below(1.0)) == (1.0, [*GRID, 0.3, 1.0, 3.0])
+def test_the_grid_goes_on_upwards_until_the_best_is_inside() -> None:
+    assert tuned(below(1e-1))[:2] == (1e-1, [*GRID, 0.3])
+    assert tuned(below(1.0))[:2] == (1.0, [*GRID, 0.3, 1.0, 3.0])
 
 
-def test_the_grid_goes_on_downwards_until_the_best_is_inside(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tuned(monkeypatch, below(3e-4)) == (3e-4, [*GRID, 3e-4, 1e-4])
+def test_the_grid_goes_on_downwards_until_the_best_is_inside() -> None:
+    assert tuned(below(3e-4))[:2] == (3e-4, [*GRID, 3e-4, 1e-4])
 
 
 @pytest.mark.parametrize("extend", [0, 1, 2])
-def test_it_goes_on_for_so_long_as_it_may(monkeypatch: pytest.MonkeyPatch, extend: int) -> None:
+def test_it_goes_on_for_so_long_as_it_may(extend: int) -> None:
     further = [0.3, 1.0][:extend]
-    assert tuned(monkeypatch, below(1e9), extend=extend) == ([*GRID, *further][-1], [*GRID, *further])
+    assert tuned(below(1e9), extend=extend)[:2] == ([*GRID, *further][-1], [*GRID, *further])
     lower = [3e-4, 1e-4][:extend]
-    assert tuned(monkeypatch, below(0.0), extend=extend) == ([*GRID[:1], *lower][-1], [*GRID, *lower])
+    assert tuned(below(0.0), extend=extend)[:2] == ([*GRID[:1], *lower][-1], [*GRID, *lower])
 
 
-def test_rates_that_diverge_are_skipped_and_no_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rates_that_diverge_are_skipped_and_no_edge() -> None:
     def score(lr: float) -> float | None:
         return lr if lr < 5e-2 else None
 
-    assert tuned(monkeypatch, score) == (3e-2, GRID)
+    assert tuned(score)[:2] == (3e-2, GRID)
     # Beyond the grid too: 0.3 diverges, and 0.1, which was the last, is the best.
-    assert tuned(monkeypatch, lambda lr: lr if lr < 0.2 else None) == (1e-1, [*GRID, 0.3])
+    assert tuned(lambda lr: lr if lr < 0.2 else None)[:2] == (1e-1, [*GRID, 0.3])
     # One that diverges in the middle is no reason to stop.
-    assert tuned(monkeypatch, lambda lr: None if lr == 1e-2 else lr, extend=1) == (0.3, [*GRID, 0.3])
+    assert tuned(lambda lr: None if lr == 1e-2 else lr, extend=1)[:2] == (0.3, [*GRID, 0.3])
 
 
-def test_of_equals_the_one_nearest_to_the_middle_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tuned(monkeypatch, lambda lr: 0.5) == (1e-2, GRID)
-    assert tuned(monkeypatch, lambda lr: 0.5 if lr in (1e-3, 3e-2) else 0.1) == (3e-2, GRID)
-    assert tuned(monkeypatch, lambda lr: 0.5 if lr >= 1e-1 else 0.1) == (1e-1, [*GRID, 0.3])
+def test_of_equals_the_one_nearest_to_the_middle_is_taken() -> None:
+    assert tuned(lambda lr: 0.5)[:2] == (1e-2, GRID)
+    assert tuned(lambda lr: 0.5 if lr in (1e-3, 3e-2) else 0.1)[:2] == (3e-2, GRID)
+    assert tuned(lambda lr: 0.5 if lr >= 1e-1 else 0.1)[:2] == (1e-1, [*GRID, 0.3])
 
 
-def test_no_rate_that_trains_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_equals_it_is_said_which_was_taken_and_why() -> None:
+    said = tuned(lambda lr: 0.5 if lr in (1e-3, 3e-2) else 0.1)[2]
+    assert said == [
+        "lr=0.03 is taken: 0.001 is as good on validation data, and it is the nearest to the grid's middle, 0.01"
+    ]
+    assert tuned(below(1e-2))[2] == []
+
+
+def test_no_rate_that_trains_is_an_error() -> None:
     with pytest.raises(InputError, match=r"no learning rate of tuning.lr_grid = \[0.001, .*\] trains") as raised:
-        tuned(monkeypatch, lambda lr: None)
+        tuned(lambda lr: None)
     assert "\n" not in str(raised.value)
 
 
-def test_a_grid_of_one_or_two_does_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tuned(monkeypatch, below(1.0), grid=[1e-2]) == (1e-2, [1e-2])
-    assert tuned(monkeypatch, below(1.0), grid=[1e-2, 3e-2]) == (3e-2, [1e-2, 3e-2])
+def test_a_grid_of_one_or_two_does_not_go_on() -> None:
+    assert tuned(below(1.0), grid=[1e-2])[:2] == (1e-2, [1e-2])
+    assert tuned(below(1.0), grid=[1e-2, 3e-2])[:2] == (3e-2, [1e-2, 3e-2])
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -186,7 +181,7 @@ def test_a_word_of_the_user_wins_over_a_point() -> None:
 
 def runs_of(folder: Path, study: str) -> list[tuple[str, dict[str, Any]]]:
     """(role, config) of the runs of a study, in order."""
-    lines = (folder / "results" / "smoke" / study / "sweep.jsonl").read_text().splitlines()
+    lines = (folder / "results" / "smoke" / f"{study}@tiny_reviews" / "sweep.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
     assert not [entry for entry in entries if "error" in entry]
     runs = folder / "results" / "runs"

@@ -199,7 +199,7 @@ def test_the_study_goes_on_where_a_budget_cannot_be_met(cli: Cli, tiny: list[str
     assert result.code == 2
     (error,) = (line for line in result.err.splitlines() if line.startswith("error: "))
     assert "method.weight_types=up" in error and "2,496 parameters (r = 13) and 2,688 parameters (r = 14)" in error
-    lines = (tmp_path / "results" / "smoke" / "weight_types" / "sweep.jsonl").read_text().splitlines()
+    lines = (tmp_path / "results" / "smoke" / "weight_types@tiny_reviews" / "sweep.jsonl").read_text().splitlines()
     first, second = map(json.loads, lines)
     assert "error" not in first and "exactly 2,560 parameters" in second["error"]
 

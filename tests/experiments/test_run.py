@@ -30,7 +30,9 @@ def test_a_run_learns_and_its_folder_is_complete(cli: Cli, tiny: list[str], tiny
     result = cli(*tiny, "preset.epochs=20", "method.r=4", "method.weight_types=q+v")
     assert result.code == 0, result.err
     folder = only_run(tmp_path)
-    assert result.out.startswith(folder.name)
+    data, line = result.out.splitlines()
+    assert data == "reviews: rows 96 train, 12 validation, 12 test; 2 classes"
+    assert line.startswith(folder.name)
     metrics = json.loads((folder / "metrics.json").read_text())
     scores = {score["split"]: score["value"] for score in metrics["metrics"] if score["metric"] == "accuracy"}
     assert scores == {"validation": 1.0, "test": 1.0}
@@ -55,7 +57,7 @@ def test_a_run_learns_and_its_folder_is_complete(cli: Cli, tiny: list[str], tiny
 def test_the_same_config_is_computed_once_and_a_seed_repeats(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     first = cli(*tiny)
     again = cli(*tiny, "runtime.eval_batch_size=7")
-    assert again.out == first.out.rstrip() + " (stored)\n"
+    assert again.out == first.out.splitlines()[-1] + " (stored)\n"
     adapter = (only_run(tmp_path) / "adapter" / "adapter.safetensors").read_bytes()
     other = cli(*tiny, f"results_dir={tmp_path}/other")
     assert other.code == 0
@@ -125,7 +127,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_history(cli: Cli, tiny: l
 def test_the_other_runs_of_a_study_are_done(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     result = cli(*tiny, "study=rank_ablation", "method.r=1,99,2", "task=local")
     assert result.code == 2
-    lines = (tmp_path / "results" / "smoke" / "rank_ablation" / "sweep.jsonl").read_text().splitlines()
+    lines = (tmp_path / "results" / "smoke" / "rank_ablation@tiny_reviews" / "sweep.jsonl").read_text().splitlines()
     assert ["error" in json.loads(line) for line in lines] == [False, True, False]
 
 
@@ -134,10 +136,10 @@ def test_tuning_takes_the_best_rate_on_validation_and_records_it(cli: Cli, tiny:
     result = cli(*study, "tuning.lr_grid=[1e-5, 1e-2, 1e38]", "tuning.at={method.r: 1, seed: 3}")
     assert result.code == 0, result.err
     assert "lr=1e+38 is out: the loss is" in result.out
-    lines = (tmp_path / "results" / "smoke" / "rank_ablation" / "sweep.jsonl").read_text().splitlines()
+    lines = (tmp_path / "results" / "smoke" / "rank_ablation@tiny_reviews" / "sweep.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
-    assert [entry["role"] for entry in entries] == ["tuning", "tuning", "tuning", "study"] * 2
-    assert ["error" in entry for entry in entries] == [False, False, True, False] * 2
+    assert [entry["role"] for entry in entries] == ["tuning", "tuning", "tuning", "study", "study"], "each run once"
+    assert ["error" in entry for entry in entries] == [False, False, True, False, False]
     runs = {path.parent.name: path.read_text() for path in (tmp_path / "results" / "runs").glob("[!.]*/config.yaml")}
     assert len([name for name in runs if not name.endswith(".failed")]) == 4
     chosen = [runs[entry["run_id"]] for entry in entries if entry["role"] == "study"]
@@ -209,7 +211,7 @@ def test_a_run_that_diverged_is_not_tried_again(cli: Cli, tiny: list[str], tmp_p
 
 def test_a_rejected_command_leaves_the_studys_list_of_runs(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     assert cli(*tiny, "study=scaling").code == 0
-    listed = tmp_path / "results" / "smoke" / "scaling" / "sweep.jsonl"
+    listed = tmp_path / "results" / "smoke" / "scaling@tiny_reviews" / "sweep.jsonl"
     before = listed.read_text()
     rejected = cli(*tiny, "study=scaling", "method.r=4")
     assert rejected.code == 2

@@ -1,10 +1,12 @@
-import threading
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from experiments.store import Store, definition, run_id
+from experiments.store import Store, definition, run_id, verify
 from lora.config import InputError
 
 
@@ -24,6 +26,8 @@ def config(**changes: Any) -> dict[str, Any]:
 def write(store: Store, identifier: str) -> None:
     with store.writing(identifier, {"seed": 0}) as folder:
         (folder / "metrics.json").write_text('{"main_metric": "f1", "metrics": []}')
+        (folder / "adapter").mkdir()
+        (folder / "adapter" / "weights").write_bytes(b"12345")
 
 
 def test_run_id_is_of_what_defines_the_result_only() -> None:
@@ -107,18 +111,70 @@ def test_what_a_killed_process_left_is_no_run_and_is_cleared(tmp_path: Path) -> 
     assert not left.exists()
 
 
-def test_who_comes_second_waits_for_the_run(tmp_path: Path) -> None:
-    store, computed = Store(tmp_path), []
+def test_a_run_is_claimed_by_one_at_a_time(tmp_path: Path) -> None:
+    here, there = Store(tmp_path), Store(tmp_path)
+    with here.claim("abc") as mine, there.claim("abc") as theirs, there.claim("abd") as another:
+        assert (mine, theirs, another) == (True, False, True)
+        assert there.claimed("abc")
+    assert not there.claimed("abc")
+    with there.claim("abc") as mine:
+        assert mine
 
-    def ensure() -> None:
-        with store.lock("abc"):
-            if "abc" not in store:
-                computed.append(1)
-                write(store, "abc")
 
-    threads = [threading.Thread(target=ensure) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert computed == [1]
+def test_the_claim_of_a_process_that_was_killed_is_free(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from experiments.store import Store
+from pathlib import Path
+with Store(Path(sys.argv[1])).claim("abc") as mine:
+    os._exit(0 if mine else 1)
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
+    assert list((tmp_path / ".leases").glob("abc")), "it did not say that it ended"
+    with Store(tmp_path).claim("abc") as mine:
+        assert mine
+
+
+def damages(folder: Path) -> dict[str, Callable[[], object]]:
+    return {
+        "metrics.json emptied": lambda: (folder / "metrics.json").write_text(""),
+        "metrics.json cut": lambda: (folder / "metrics.json").write_text('{"main_me'),
+        "metrics.json a list": lambda: (folder / "metrics.json").write_text("[]"),
+        "metrics.json not UTF-8": lambda: (folder / "metrics.json").write_bytes(b"\xff\xfe{}"),
+        "metrics.json other": lambda: (folder / "metrics.json").write_text('{"main_metric": "f2", "metrics": []}'),
+        "config.yaml gone": lambda: (folder / "config.yaml").unlink(),
+        "config.yaml no mapping": lambda: (folder / "config.yaml").write_text("- 1"),
+        "a weight gone": lambda: (folder / "adapter" / "weights").unlink(),
+        "a weight cut": lambda: (folder / "adapter" / "weights").write_bytes(b"1"),
+        "manifest no JSON": lambda: (folder / "manifest.json").write_text("{"),
+    }
+
+
+@pytest.mark.parametrize("what", damages(Path()))
+def test_a_damaged_run_is_set_aside_and_can_be_written_again(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path)
+    write(store, "abc")
+    assert store.holds("abc", weights=True)
+    damages(store.folder("abc"))[what]()
+    assert not store.holds("abc")
+    assert "run abc is damaged (" in capsys.readouterr().out
+    assert (tmp_path / "abc.damaged-1").is_dir() and "abc" not in store
+    write(store, "abc")
+    assert store.holds("abc")
+
+
+def test_a_changed_byte_of_a_weight_is_found_by_its_hash(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    write(store, "abc")
+    assert verify(store.folder("abc")) == ""
+    (store.folder("abc") / "adapter" / "weights").write_bytes(b"98765")
+    assert verify(store.folder("abc")) == "adapter/weights has changed"
+
+
+def test_a_run_without_weights_is_stored_for_who_wants_none(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.writing("abc", {"seed": 0}) as folder:
+        (folder / "metrics.json").write_text("{}")
+    assert store.holds("abc") and not store.holds("abc", weights=True)

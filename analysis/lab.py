@@ -1,0 +1,44 @@
+"""One study, from its runs to its figures: trains what is missing, measures what is missing, derives the rest.
+
+python -m analysis.lab rank_ablation preset=quick method.r=2,4
+python -m analysis.lab forgetting --measure forgetting preset=quick
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from experiments import run
+
+
+def main(arguments: Sequence[str]) -> int:
+    """STUDY [--measure NAME [OPTIONS OF THE MEASUREMENT] --] OVERRIDES. 0; 2 if a run failed or the input cannot work,
+    130 after an interruption: nothing is derived then from a list of runs that this command has not made."""
+    study, rest = arguments[0], list(arguments[1:])
+    measure: list[str] = []
+    if rest[:1] == ["--measure"]:
+        end = rest.index("--")
+        measure, rest = rest[1:end], rest[end + 1 :]
+    sys.argv = ["analysis.lab", f"study={study}", *rest]
+    done = run.command()
+    if done.study_dir is None:
+        return done.code
+    if measure:
+        from experiments.measured import PLACES, RUNTIME
+
+        # Where the user's own model and data are, for what measures stored runs, which do not say so.
+        places = [one for one in rest if one.partition("=")[0] in (*PLACES, *RUNTIME)]
+        name, *options = measure
+        code: int = importlib.import_module(f"experiments.{name}").main([str(done.study_dir), *options, *places])
+        if code:
+            return code
+    from analysis import study as studies
+
+    base = next((one.partition("=")[2] for one in rest if one.startswith("model.path=")), None)
+    return studies.show(done.study_dir, base=base) or done.code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

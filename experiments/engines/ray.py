@@ -1,0 +1,104 @@
+"""The engine of Ray: a task for each run, on this machine or on a running cluster."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.checks import check_number, check_whole
+from experiments.engines import Engine, Outcome, Status
+from experiments.worker import work
+from lora.config import InputError
+
+CONNECT = 20  # seconds for the head of a cluster to take a connection
+
+
+def make(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], grid: int) -> Ray:
+    """The engine of a sweep's config. Raises InputError as `Ray`."""
+    return Ray(configs[0]["engine"])
+
+
+class Ray(Engine):
+    """Settings are those of conf/engine/ray.yaml.
+
+    Raises InputError if Ray is not installed or cannot be reached, and if no node has room for a run.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        check_whole("engine.cpus", settings["cpus"], 1)
+        if settings["gpus"] != 0:
+            check_number("engine.gpus", settings["gpus"], or_else=", or 0")
+        if settings["jobs"] != "auto":
+            check_whole("engine.jobs", settings["jobs"], 1)
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            raise InputError("engine=ray needs Ray: pip install 'lora-lab[ray]'") from error
+        self.ray, self.threads = ray, settings["cpus"]
+        asked = {"CPU": settings["cpus"], "GPU": settings["gpus"]}
+        self._start(settings["address"])
+        try:
+            room = self._room(asked)
+        except InputError:
+            ray.shutdown()
+            raise
+        self.slots = room if settings["jobs"] == "auto" else int(settings["jobs"])
+        self.work = ray.remote(num_cpus=asked["CPU"], num_gpus=asked["GPU"], max_retries=0)(work)
+        self.tickets: dict[Any, int] = {}  # by Ray's reference to the outcome
+
+    def submit(self, ticket: int, config: Mapping[str, Any]) -> None:  # noqa: D102
+        self.tickets[self.work.remote(dict(config))] = ticket
+
+    def finished(self, seconds: float) -> list[tuple[int, Outcome]]:  # noqa: D102
+        waiting = list(self.tickets)
+        done, _ = self.ray.wait(waiting, num_returns=1, timeout=seconds) if waiting else ([], [])
+        more, _ = self.ray.wait(waiting, num_returns=len(waiting), timeout=0) if done else ([], [])
+        return [(self.tickets.pop(reference), self._outcome(reference)) for reference in more]
+
+    def close(self) -> None:  # noqa: D102
+        for reference in self.tickets:
+            self.ray.cancel(reference, force=True)
+        self.tickets.clear()
+        self.ray.shutdown()
+
+    def _outcome(self, reference: Any) -> Outcome:
+        try:
+            outcome: Outcome = self.ray.get(reference)
+        except self.ray.exceptions.RayError as error:  # `work` raises nothing: its process, or its node, is gone
+            why = str(error).strip().partition("\n")[0]
+            return Outcome(Status.LOST, f"Ray lost its worker: {type(error).__name__}: {why[:300]}")
+        return outcome
+
+    def _start(self, address: str | None) -> None:
+        """Connects to a cluster, or starts one of this machine."""
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        try:
+            if address is None:
+                self.ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            else:
+                _knock(address)  # ray.init waits without end for an address that nothing listens at
+                self.ray.init(address=address, **quiet)
+        except (OSError, RuntimeError, ValueError) as error:
+            why = " ".join(str(error).split())[:300]
+            raise InputError(f"Ray cannot be reached at engine.address = {address}: {why}") from error
+
+    def _room(self, asked: Mapping[str, float]) -> int:
+        """How many runs the nodes have room for at once."""
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        room = sum(min(int(node.get(kind, 0) // need) for kind, need in asked.items() if need) for node in nodes)
+        if not room:
+            most = {kind: max(node.get(kind, 0) for node in nodes) for kind in asked}
+            raise InputError(
+                f"engine.cpus = {asked['CPU']}, engine.gpus = {asked['GPU']}: no node of Ray has room for such a run, "
+                f"the largest has {most['CPU']:.0f} CPUs and {most['GPU']:.0f} GPUs"
+            )
+        return room
+
+
+def _knock(address: str) -> None:
+    """Raises OSError if nothing listens at host:port of an address; `auto` and `local` have none."""
+    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT).close()

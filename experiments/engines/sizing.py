@@ -1,0 +1,135 @@
+"""How many runs at once, with how many threads each: by cores, by the memory that a run needs, and by GPUs.
+
+Threads of a run are decided by the machine and the grid alone: cores / (runs that could be computed at once). How many
+*are*, `engine.jobs`, does not count, since sums in another number of threads round otherwise: a run is the same, bit
+for bit, whatever `engine.jobs` is.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments import assets
+from lora.config import InputError
+
+CONTEXT = multiprocessing.get_context("spawn")  # a fork of a process with threads, or with CUDA, may hang
+GIB = 2**30
+PROCESS = 1.2 * GIB  # of a worker before it has loaded a model: Python, torch, transformers, datasets
+SHARE = 0.85  # of the memory may be planned for; the rest is the system's, and the file cache's
+ROUGH = 20  # a run takes less than so many times the bytes of its weights on disk: what fits so needs no plan
+SPREAD = 2.0  # resident memory beside what the planner counts: the allocator's gaps, evaluation, data
+
+
+class Size(NamedTuple):
+    """Runs at once, threads of each, and devices of CUDA_VISIBLE_DEVICES for the workers (none without GPUs)."""
+
+    workers: int
+    threads: int
+    gpus: list[str]
+
+
+def cores() -> int:
+    """Processors that this process may use: of the machine, its affinity, and a container's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return count if quota == "max" else max(1, min(count, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return count
+
+
+def memory() -> int:
+    """Bytes of memory that this process may use: of the machine, or a container's limit."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):
+        return total
+
+
+def gpus(device: str) -> list[str]:
+    """The CUDA devices that runs with `runtime.device` may use. Asks torch only where the system has such a device."""
+    if device not in ("auto", "cuda") or not (os.environ.get("CUDA_VISIBLE_DEVICES") or _has_nvidia()):
+        return []
+    import torch
+
+    shown = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return shown or [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _has_nvidia() -> bool:
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def size(jobs: object, configs: Sequence[Mapping[str, Any]], grid: int) -> Size:
+    """The size of the local engine for these resolved configs, of a grid of so many runs.
+
+    jobs: `auto`, or a number. Raises InputError if it is neither, and if so many runs need more memory than there is.
+    """
+    if jobs != "auto" and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
+        raise InputError(f"engine.jobs = {jobs!r} (JOBS=): it must be auto, or a whole number of at least 1")
+    asked = {config["runtime"]["threads"] for config in configs}
+    devices = gpus(str(configs[0]["runtime"]["device"]))
+    if devices:
+        workers = len(devices) if jobs == "auto" else jobs
+        return Size(min(workers, grid), max(1, cores() // max(1, min(len(devices), grid))), devices)
+    there, here = memory(), cores()
+    fit = min(here, grid)
+    if fit > 1 or jobs not in ("auto", 1):
+        need = _need(configs, there / max(fit, jobs if isinstance(jobs, int) else 1))
+        fit = max(1, min(fit, int(SHARE * there / need)))
+        if isinstance(jobs, int) and jobs > 1 and jobs * need > there:
+            raise InputError(
+                f"engine.jobs = {jobs} (JOBS={jobs}): so many runs need about {jobs * need / GIB:.0f} GB, this machine "
+                f"has {there / GIB:.0f}: {fit} at once fit"
+            )
+    threads = max([value for value in asked if value is not None], default=max(1, here // fit))
+    workers = max(1, min(fit, here // threads)) if jobs == "auto" else jobs
+    return Size(min(workers, grid), threads, [])
+
+
+def _need(configs: Sequence[Mapping[str, Any]], enough: float) -> float:
+    """Bytes that a run takes, of the largest of these: a rough bound if that is not above `enough`, else planned."""
+    models = {(config["model"]["path"], config["model"].get("quantization")): config for config in configs}
+    for config in configs:  # of each model the run that trains most
+        if config["method"]["name"] in ("full", "ft_top2", "freeze"):
+            models[config["model"]["path"], config["model"].get("quantization")] = config
+    bound = max(_rough(config["model"]["path"]) for config in models.values())
+    if bound <= SHARE * enough:
+        return bound
+    with CONTEXT.Pool(1) as pool:  # another process: the parent does not load torch
+        return max(pool.map(planned, list(models.values())))
+
+
+def _rough(path: str) -> float:
+    """A bound on the bytes of a run, from the size of the weights on disk; without a bound where they are not here."""
+    name = path.removeprefix("asset:")
+    folder = Path(path).expanduser() if name == path else assets.fetch(name)
+    weights = [file.stat().st_size for file in folder.rglob("*") if file.suffix in (".safetensors", ".bin")]
+    return PROCESS + ROUGH * sum(weights) if weights else float("inf")
+
+
+def planned(config: Mapping[str, Any]) -> float:
+    """Bytes of memory that the run of a resolved config is planned to take, process included."""
+    from experiments.memory.plan import plan
+    from experiments.memory.setup import Setup
+    from experiments.models import choose_runtime
+
+    runtime = choose_runtime("cpu", config["runtime"]["precision"])
+    text, training = "generation" in config["task"], config["training"]
+    length = int(config["task"]["max_length"])
+    setup = Setup(
+        config["model"],
+        config["method"],
+        max(1, training["batch_size"] // (training["accumulate"] or 1)),
+        length,
+        targets=length if text else None,
+        precision="bf16" if "bfloat16" in str(runtime.dtype) else "fp32",
+        checkpointing=config["runtime"]["checkpointing"],
+        state_precision=training["state_precision"],
+    )
+    return PROCESS + SPREAD * plan(setup).peak

@@ -1,0 +1,185 @@
+"""The engine of a cluster with Slurm: a job for each run, through submitit.
+
+submitit writes a job's script and brings its result back. Whether a job has left the queue is asked of squeue alone,
+since a cluster without accounting has no sacct.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+import re
+import shutil
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.engines import Engine, Outcome, Status
+from experiments.engines.slurm import queue
+from experiments.engines.slurm.settings import check_settings, sbatch_flags
+from experiments.worker import work
+from lora.config import InputError
+
+SILENCE = 900  # seconds for which Slurm may leave every question unanswered
+STARTS = 3  # times that sbatch is tried while Slurm is too busy to answer
+BUSY = ("Socket timed out", "Unable to contact slurm controller", "temporarily unavailable")
+
+
+def make(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], grid: int) -> Slurm:
+    """The engine of a sweep's config. Raises InputError as `Slurm`."""
+    return Slurm(configs[0]["engine"], Path(config["results_dir"]))
+
+
+class Slurm(Engine):
+    """Settings are those of conf/engine/slurm.yaml; `results` is a folder that all nodes see.
+
+    submitit's files lie in results/.slurm/<name>, where <name> is also what all jobs of this sweep are called. Those of
+    a run that was lost or broke stay, for their logs. Raises InputError if submitit or Slurm is not installed, and if
+    Slurm refuses such jobs.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], results: Path) -> None:
+        check_settings(settings)
+        try:
+            import submitit
+        except ModuleNotFoundError as error:
+            raise InputError("engine=slurm needs submitit: pip install 'lora-lab[slurm]'") from error
+        self.settings, self.slots, self.threads = settings, settings["jobs"], settings["cpus"]
+        self.name = f"lora-lab-{uuid.uuid4().hex[:8]}"
+        flags = sbatch_flags(settings)
+        queue.check([f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items()])
+        self.folder = results.absolute() / ".slurm" / self.name
+        self.executor = submitit.SlurmExecutor(self.folder, max_num_timeout=0)
+        self.executor.update_parameters(
+            job_name=self.name,
+            additional_parameters=flags,
+            setup=list(settings["setup"]),
+            use_srun=False,  # one process: it may use all that its job has
+            time=None,
+            wckey=None,
+        )
+        self.jobs: dict[int, Any] = {}  # submitit's, by ticket
+        self.missed: dict[int, float] = {}  # when a job was first seen to be out of the queue without a result
+        self.asked, self.answered = 0.0, time.monotonic()
+        self.keep = False  # submitit's files: they have logs that say what went wrong
+
+    def submit(self, ticket: int, config: Mapping[str, Any]) -> None:
+        """Raises InputError if Slurm does not take the job."""
+        for attempt in range(1, STARTS + 1):
+            try:
+                with (
+                    queue.outside_a_job(),
+                    contextlib.redirect_stderr(io.StringIO()),
+                ):  # submitit prints what it also raises
+                    self.jobs[ticket] = self.executor.submit(compute, dict(config))
+                return
+            except RuntimeError as error:  # submitit's FailedJobError has what sbatch said
+                reason = queue.reason(str(error))
+                if attempt == STARTS or not any(words in str(error) for words in BUSY):
+                    raise InputError(f"sbatch does not take another job: {reason}") from error
+                time.sleep(5 * attempt)
+
+    def finished(self, seconds: float) -> list[tuple[int, Outcome]]:
+        """Raises InputError if Slurm will never start a job, or has answered nothing for SILENCE seconds."""
+        end = time.monotonic() + seconds
+        while True:
+            ended = self._results()
+            if not ended and self.jobs and time.monotonic() - self.asked >= self.settings["poll"]:
+                ended = self._losses()
+            if ended or time.monotonic() >= end:
+                for ticket, _ in ended:
+                    del self.jobs[ticket]
+                    self.missed.pop(ticket, None)
+                return ended
+            time.sleep(min(0.5, max(0.0, end - time.monotonic())))
+
+    def close(self) -> None:
+        """Takes the jobs out of the queue by their name, those too whose submission was interrupted, and waits."""
+        self.jobs.clear()
+        if self.folder.exists():
+            queue.cancel(self.name)
+            if self.keep:
+                for link in self.folder.glob(".submission_file_*"):
+                    link.unlink()
+            else:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                with contextlib.suppress(OSError):  # another sweep's are there
+                    self.folder.parent.rmdir()
+
+    def _results(self) -> list[tuple[int, Outcome]]:
+        """The runs whose jobs have left a result."""
+        if self.folder.exists():
+            self.folder.chmod(self.folder.stat().st_mode)  # network file systems look again at a folder that changed
+        ended = []
+        for ticket, job in self.jobs.items():
+            file = job.paths.result_pickle
+            if file.exists():  # renamed to its place when it is whole
+                kind, result = pickle.loads(file.read_bytes())
+                if kind == "success":
+                    for leftover in self.folder.glob(f"{job.job_id}_*"):
+                        leftover.unlink()
+                else:  # `work` raises nothing: its job could not begin it
+                    result = Outcome(Status.BROKEN, f"{_last_line(result)}; the log is {job.paths.stderr}")
+                    self.keep = True
+                ended.append((ticket, result))
+        return ended
+
+    def _losses(self) -> list[tuple[int, Outcome]]:
+        """The runs whose jobs have been out of the queue for `grace` seconds, and left no result."""
+        entries = queue.entries(self.name)
+        self.asked = time.monotonic()
+        if entries is None:
+            if self.asked - self.answered > SILENCE:
+                raise InputError(
+                    f"Slurm has not answered for {SILENCE // 60} minutes: start the same command again when squeue does"
+                )
+            return []
+        self.answered = self.asked
+        lost = []
+        for ticket, job in self.jobs.items():
+            entry = entries.get(job.job_id)
+            if entry is not None and entry.hopeless:
+                raise InputError(f"Slurm will not start such jobs: {entry.reason} (scontrol show job {job.job_id})")
+            if entry is not None and entry.waits:
+                self.missed.pop(ticket, None)
+            elif self.asked - self.missed.setdefault(ticket, self.asked) >= self.settings["grace"]:
+                lost.append((ticket, Outcome(Status.LOST, self._why(job, entry))))
+        return lost
+
+    def _why(self, job: Any, entry: queue.Entry | None) -> str:
+        """Why a job left no result, as far as it is known, and where to read more."""
+        if entry and entry.held:
+            queue.cancel(self.name, job.job_id)
+            return f"no node could start Slurm job {job.job_id}: {entry.reason}"
+        how = f"Slurm job {job.job_id} {f'ended as {entry.state}' if entry else 'left the queue'}"
+        log: Path = job.paths.stderr
+        if log.exists():
+            self.keep = True
+            last = _last_line(log.read_text(errors="replace"))
+            return f"{how} without a result{f' ({last})' if last else ''}; its log is {log}"
+        if entry and entry.state == "CANCELLED":
+            return f"{how} before it began"
+        return f"{how} and wrote no log: do all nodes see {self.folder}?"
+
+
+def compute(config: Mapping[str, Any]) -> Outcome:
+    """`work` in a job. Told to end, it ends at once and lets go of what it holds, where submitit would go on.
+
+    The warning of a time limit, at which submitit ends a job, is ignored: what is left of its time may be enough.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    return work(config)
+
+
+def _last_line(text: str) -> str:
+    line = text.strip().rpartition("\n")[2]
+    ended = re.match(
+        r".*: line \d+: +\d+ (.+?)  ", line
+    )  # bash on what a signal has ended: "file: line 9: pid Killed   …"
+    return ended[1] if ended else " ".join(line.split())[:300]

@@ -1,0 +1,99 @@
+"""What a job of a sweep wants computed, step by step: the runs of a tuning, if its rate is tuned, then its own run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, NamedTuple, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments import budget, tuning
+from experiments.engines import Outcome, Status
+from experiments.store import definition, run_id, store_of
+from lora.config import InputError
+
+DONE = (Status.COMPUTED, Status.STORED)
+
+
+class Wanted(NamedTuple):
+    """A run: its resolved config, its id, and its role in the study: `tuning` or `study`."""
+
+    config: dict[str, Any]
+    run_id: str
+    role: str
+
+
+Job = Generator[list[Wanted], list[Outcome], None]
+
+
+def resolve(config: DictConfig) -> dict[str, Any]:
+    """The config of a run as plain values, its rank bought where it has a budget. Raises InputError as `budget`."""
+    return budget.resolve(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))
+
+
+def job(config: DictConfig, say: Callable[[str], None]) -> Job:
+    """The job of a composed config: yields runs that can be computed at once, is sent how each ended. `say` is told how
+    a rate was chosen.
+
+    Raises InputError if a run's settings cannot work, or no learning rate trains.
+    """
+    if config.training.lr == "tuned":
+        config.training.lr = yield from _tuned(config, say)
+    yield [_wanted(config, "study")]
+
+
+def _wanted(config: DictConfig, role: str) -> Wanted:
+    resolved = resolve(config)
+    return Wanted(resolved, run_id(definition(resolved)), role)
+
+
+def _tuned(config: DictConfig, say: Callable[[str], None]) -> Generator[list[Wanted], list[Outcome], float]:
+    """The learning rate with the best validation score, all else as in `config` and `tuning.at`.
+
+    Where text is generated that is the lowest validation loss.
+    """
+    store = store_of(config)
+    searching = tuning.search(config.tuning.lr_grid, config.tuning.extend, say)
+    rates = next(searching)
+    while True:
+        wanted = [_candidate(config, lr) for lr in rates]
+        outcomes = yield wanted
+        scores = {}
+        for lr, run, outcome in zip(rates, wanted, outcomes, strict=True):
+            if outcome.status in DONE:
+                scores[lr] = store.validation_score(run.run_id)
+            elif outcome.status is Status.DIVERGED:
+                say(f"lr={lr:g} is out: {outcome.message}")
+            else:
+                raise InputError(f"its learning rate cannot be tuned, the run at lr={lr:g} failed: {outcome.message}")
+        try:
+            rates = searching.send(scores)
+        except StopIteration as found:
+            best: float = found.value
+            return best
+
+
+def _candidate(config: DictConfig, lr: float) -> Wanted:
+    candidate = config.copy()
+    for key, value in {**config.tuning.at, "training.lr": lr}.items():
+        OmegaConf.update(candidate, key, value)
+    return _wanted(candidate, "tuning")
+
+
+def summary(run: Wanted, metrics: Mapping[str, Any]) -> str:
+    """A stored run in one line: what it is, its scores, and the seconds that it trained."""
+    defined, (method, training) = run.config, (run.config["method"], run.config["training"])
+    scores = {(row["split"], row["metric"]): row["value"] for row in metrics["metrics"]}
+    watched, main = metrics.get("validation_metric", metrics["main_metric"]), metrics["main_metric"]
+    what = " ".join(f"{key}={value}" for key, value in method.items() if key != "name" and value)
+    model = " ".join(filter(None, (_name(defined["model"]), defined["model"].get("quantization"))))
+    task = definition(defined)["task"]["name"]
+    return (
+        f"{run.run_id}  {model} {task} {method['name']} {what} lr={training['lr']:g} seed={defined['seed']}: "
+        f"validation {watched} {scores['validation', watched]:.4f}, test {main} {scores['test', main]:.4f}; "
+        f"{metrics['train_seconds']:.0f} s"
+    )
+
+
+def _name(model: Mapping[str, Any]) -> str:
+    return str(model["name"]).rstrip("/").rpartition("/")[2] if model["name"] == model["path"] else str(model["name"])

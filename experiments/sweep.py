@@ -1,0 +1,321 @@
+"""A sweep: the runs that its jobs want, each computed once, tuning first, on an engine; the parent keeps the list.
+
+The parent alone writes the list of runs, prints, and decides the exit code. A run that another process is computing is
+left to it and looked at again later, so that many copies of one command, on one machine or many, share the grid. A run
+whose worker was lost is begun once more.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from omegaconf import DictConfig
+
+from experiments import engines, header
+from experiments.checks import check
+from experiments.engines import Engine, Outcome, Status
+from experiments.jobs import DONE, Job, Wanted, job, resolve, summary
+from experiments.listing import RunList
+from experiments.progress import Progress, report
+from experiments.store import DivergedError, store_of
+from lora.config import InputError
+
+LOOK_AGAIN = 2.0  # seconds until a run that another process computes is looked at again
+MANY = 20  # stored runs that have a line each
+
+
+class Entry(NamedTuple):
+    """A job of a sweep: what tells it from the others, and its composed config."""
+
+    name: str
+    config: DictConfig
+
+
+class _Run:
+    """A run that jobs wait for. Tuning comes first, then runs in the order of the jobs."""
+
+    def __init__(self, wanted: Wanted, number: int) -> None:
+        self.wanted, self.number, self.lost = wanted, number, False
+        self.outcome: Outcome | None = None
+
+    def __lt__(self, other: _Run) -> bool:
+        return (self.wanted.role != "tuning", self.number) < (other.wanted.role != "tuning", other.number)
+
+
+class Sweep:
+    """The jobs of one command. `run` does them; a sweep of a study leaves its list in the study's folder."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries, self.config = entries, entries[0].config
+        self.store = store_of(self.config)
+        self.folder = Path(self.config.study_dir) if self.config.study.name else None
+        self.progress = Progress(self.config.study.name or "sweep")
+        self.jobs: dict[int, Job] = {}
+        self.waiting: dict[int, list[_Run]] = {}  # by job, the runs that it waits for
+        self.runs: dict[str, _Run] = {}
+        self.pending: list[_Run] = []  # a heap
+        self.elsewhere: list[_Run] = []  # other processes compute them
+        self.flying: dict[int, _Run] = {}
+        self.refused: list[_Run] = []  # all for one reason, before any run has ended otherwise
+        self.listed: list[list[dict[str, str]]] = [[] for _ in entries]
+        self.said: set[str] = set()
+
+    def run(self) -> int:
+        """Do all jobs: 0, or 2 if one failed.
+
+        Raises InputError if no job can begin, or runs are refused for one reason, with nothing that could be computed:
+        the settings are at fault. KeyboardInterrupt when it is interrupted, with nothing left running. In both cases
+        what was finished is stored, and the study has the list that it had.
+        """
+        try:
+            errors = self._begin()
+            self.list = RunList(self.folder) if self.folder else None
+            if self.config.study.name or len(self.entries) > 1:
+                header.runs(f"{self.progress.name} ({self.config.preset.name})", self._counts())
+            for number, message in errors.items():
+                self._fail(number, message)
+            self._tell_stored()
+            for number in list(self.waiting):
+                self._advance(number)
+            if self.waiting:
+                self._compute()
+        finally:
+            self.progress.close()
+        if self.refused:
+            raise InputError(_reason(self.refused[0]))
+        entries = list(itertools.chain.from_iterable(self.listed))
+        if self.list:
+            self.list.commit(entries)
+        return 2 if any("error" in entry and entry["role"] == "study" for entry in entries) else 0
+
+    def _begin(self) -> dict[int, str]:
+        """Check the settings of all jobs, and ask each for its first runs; what is wrong with some of them, by job."""
+        errors: dict[int, str] = {}
+        for number, entry in enumerate(self.entries):
+            try:
+                check(resolve(entry.config))
+                self.jobs[number] = job(entry.config, self._say_once)
+                self._want(number, next(self.jobs[number]))
+            except InputError as error:
+                errors[number] = str(error)
+        if len(errors) == len(self.entries):
+            raise InputError("; ".join(dict.fromkeys(errors.values())))
+        return errors
+
+    def _want(self, number: int, wanted: Iterable[Wanted]) -> None:
+        """A job waits for these runs; each that no other job has asked for is looked up, or put in the queue."""
+        self.waiting[number] = []
+        for one in wanted:
+            run = self.runs.get(one.run_id)
+            if run is None:
+                run = self.runs[one.run_id] = _Run(one, number)
+                run.outcome = self._known(run)
+                if run.outcome is None:
+                    heapq.heappush(self.pending, run)
+                elif self.progress.begun:
+                    self._say(run)
+            self.waiting[number].append(run)
+
+    def _known(self, run: _Run) -> Outcome | None:
+        """How a run ended before, here or elsewhere."""
+        if self.store.holds(run.wanted.run_id, run.wanted.config["runtime"]["keep_weights"] == "all"):
+            return Outcome(Status.STORED)
+        try:
+            self.store.raise_if_diverged(run.wanted.run_id)
+        except DivergedError as error:
+            return Outcome(Status.DIVERGED, str(error))
+        return None
+
+    def _tell_stored(self) -> None:
+        known = [run for run in self.runs.values() if run.outcome]
+        stored = [run for run in known if run.outcome and run.outcome.status is Status.STORED]
+        if len(stored) > MANY:
+            self.progress.skip(len(stored), f"{len(stored)} runs are stored")
+        for run in known:
+            if len(stored) <= MANY or run not in stored:
+                self._say(run)
+
+    def _advance(self, number: int) -> None:
+        """Go on with a job, as long as all the runs have ended that it waits for: list them, ask what it wants next."""
+        while number in self.waiting and all(run.outcome for run in self.waiting[number]):
+            runs = self.waiting.pop(number)
+            for run in runs:
+                self._list(number, run)
+            try:
+                self._want(number, self.jobs[number].send([run.outcome for run in runs if run.outcome]))
+            except StopIteration:
+                return
+            except InputError as error:
+                self._fail(number, str(error))
+
+    def _fail(self, number: int, message: str) -> None:
+        """A job ends without a run of its own."""
+        name = self.entries[number].name
+        self._note(number, {"run_id": name, "role": "study", "error": message})
+        self.progress.ended(": ".join(filter(None, (name, message))), failed=True)
+
+    def _list(self, number: int, run: _Run) -> None:
+        entry = {"run_id": run.wanted.run_id, "role": run.wanted.role}
+        if run.outcome and run.outcome.status not in DONE:
+            entry["error"] = run.outcome.message
+            if not self.store.failure(run.wanted.run_id).is_dir() and self.entries[number].name:
+                entry["run_id"] = self.entries[number].name  # nothing else says what it was
+        self._note(number, entry)
+
+    def _note(self, number: int, entry: dict[str, str]) -> None:
+        self.listed[number].append(entry)
+        if self.list:
+            self.list.add(entry)
+
+    def _compute(self) -> None:
+        """Compute what is queued until no job waits for anything."""
+        tickets = itertools.count()
+        wanted = [run.wanted for run in self.pending]
+        with engines.make(self.config, [run.config for run in wanted], self._at_once()) as engine, header.Data(wanted):
+            if len(self.entries) > 1:
+                header.pace(engine, wanted, self._total() - self.progress.done)
+            self.progress.begin()
+            while self.waiting:
+                self._submit(engine, tickets)
+                self.progress.under_way(len(self.flying), self._total())
+                if not self.flying and not self.pending and self.waiting:
+                    self._say_once(f"waiting for {len(self.elsewhere)} runs that other processes compute")
+                    time.sleep(LOOK_AGAIN)
+                for ticket, outcome in engine.finished(LOOK_AGAIN) if self.flying else ():
+                    self._ended(self.flying.pop(ticket), outcome)
+                self._look_again()
+                if len(self.refused) > 1:
+                    return
+
+    def _submit(self, engine: Engine, tickets: Iterable[int]) -> None:
+        for run in self._next(engine):
+            ticket = next(iter(tickets))
+            self.flying[ticket] = run
+            engine.submit(ticket, engine.prepared(run.wanted.config))
+
+    def _next(self, engine: Engine) -> Iterable[_Run]:
+        """Runs of the queue that nobody has and nobody computes, as many as the engine takes."""
+        while self.pending and len(self.flying) < engine.slots:
+            run = heapq.heappop(self.pending)
+            if self._looked_up(run):
+                yield run
+
+    def _looked_up(self, run: _Run) -> bool:
+        """True if a run is nobody's; else it has ended, which is noted, or is another process's."""
+        run.outcome = self._known(run)
+        if run.outcome:
+            self._done(run)
+        elif self.store.claimed(run.wanted.run_id):
+            self.elsewhere.append(run)
+        else:
+            return True
+        return False
+
+    def _look_again(self) -> None:
+        left, self.elsewhere = self.elsewhere, []
+        for run in left:
+            if self._looked_up(run):
+                heapq.heappush(self.pending, run)
+
+    def _ended(self, run: _Run, outcome: Outcome) -> None:
+        if outcome.status is Status.BUSY:
+            self.elsewhere.append(run)
+        elif outcome.status is Status.LOST and not run.lost:
+            run.lost = True
+            report(f"run {run.wanted.run_id} was lost: {outcome.message}; it is begun once more")
+            heapq.heappush(self.pending, run)
+        else:
+            run.outcome = outcome
+            self._done(run)
+
+    def _done(self, run: _Run) -> None:
+        """A run of the queue has ended: its line, and the jobs that waited for it go on."""
+        if self._only_refused(run):
+            self.refused.append(run)
+        else:
+            for held in [*self.refused, run]:
+                self._say(held)
+            self.refused.clear()
+        for number in [number for number, runs in self.waiting.items() if run in runs]:
+            self._advance(number)
+
+    def _only_refused(self, run: _Run) -> bool:
+        """True if a run was refused, and every other that has ended, for the same reason. Their lines wait: where that
+        is so of two, or of all, the settings are at fault, which is one line."""
+        ended = [other.outcome for other in self.runs.values() if other.outcome]
+        return all(outcome == run.outcome and outcome.status is Status.REFUSED for outcome in ended)
+
+    def _say(self, run: _Run) -> None:
+        assert run.outcome
+        status, name = run.outcome.status, self.entries[run.number].name
+        role = "tuning" if run.wanted.role == "tuning" else ""
+        if status in DONE:
+            line = summary(run.wanted, self.store.metrics(run.wanted.run_id))
+            stored = "(stored)" if status is Status.STORED else ""
+            text = " ".join(filter(None, (role, line, stored)))
+            self.progress.ended(text, computed=status is Status.COMPUTED)
+        else:
+            line = ": ".join(filter(None, (" ".join(filter(None, (role, name))), _reason(run))))
+            tried = role and status is Status.DIVERGED  # a rate of a grid that is too high is no failure
+            self.progress.ended(line, computed=True, failed=not tried)
+
+    def _say_once(self, line: str) -> None:
+        if line not in self.said:
+            self.said.add(line)
+            report(line)
+
+    def _at_once(self) -> int:
+        """How many runs could be computed at once, if there were the room: as many as jobs, or as a first tuning tries.
+
+        Of the grid alone, not of what is stored, since the threads of a run depend on it."""
+        tuned = [len(entry.config.tuning.lr_grid) for entry in self.entries if entry.config.training.lr == "tuned"]
+        return max([len(self.entries), *tuned])
+
+    def _total(self) -> int:
+        """Runs in all, as far as is known: those asked for, and one for each job that has not asked for its own yet."""
+        coming = sum(all(run.wanted.role == "tuning" for run in runs) for runs in self.waiting.values())
+        return len(self.runs) + coming
+
+    def _counts(self) -> header.Counts:
+        stored = sum(run.outcome is not None for run in self.runs.values())
+        tuning = sum(run.wanted.role == "tuning" and not run.outcome for run in self.runs.values())
+        self.progress.total = self._total()
+        return header.Counts(self._total(), stored, tuning)
+
+
+def _reason(run: _Run) -> str:
+    return run.outcome.message if run.outcome else ""
+
+
+class Done(NamedTuple):
+    """What a command did: its exit code, and the folder of the study whose list of runs it has written, if any."""
+
+    code: int
+    study_dir: Path | None
+
+
+done = Done(0, None)  # of the last `do`: Hydra's jobs return nothing to who started them
+
+
+def do(entries: Sequence[Entry]) -> None:
+    """Do the jobs of a command; `done` says how it went. Bad input and a full disk are one line."""
+    global done
+    sweep = Sweep(entries)
+    try:
+        done = Done(sweep.run(), sweep.folder)
+    except InputError as error:  # caught here: Hydra would print a traceback of the one run that is no grid
+        done = refused(str(error))
+    except OSError as error:
+        done = refused(f"{error.filename or sweep.store.root}: {error.strerror or error}")
+
+
+def refused(message: str) -> Done:
+    """Print why nothing could be done."""
+    print(f"error: {message}", file=sys.stderr)
+    return Done(2, None)
