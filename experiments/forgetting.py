@@ -109,7 +109,7 @@ def texts(runs: Sequence[Run], options: argparse.Namespace) -> list[Text]:
 def check(runs: Sequence[Run]) -> None:
     """Raises InputError if one of the runs is of no causal language model."""
     for run in runs:
-        if not (run.folder / "predictions.jsonl").is_file():
+        if not run.writes:
             raise InputError(
                 f"run {run.run_id} ({run.names['model']} on {run.names['task']}) is a classifier, which has no loss on "
                 "text: forgetting is measured on runs of causal language models"

@@ -19,6 +19,7 @@ import yaml
 
 from analysis import naming, tables
 from experiments.arguments import Parser, whole
+from experiments.records.source import unpacked
 from experiments.store import Store, definition
 from experiments.tasks import PATH_FIELDS
 from lora.config import InputError
@@ -44,6 +45,12 @@ class Run(NamedTuple):
         """The method's fields."""
         method: dict[str, Any] = self.config["method"]
         return method
+
+    @property
+    def writes(self) -> bool:
+        """True for a run of a language model, which has written texts."""
+        record = unpacked(self.folder)
+        return record.predictions is not None if record else (self.folder / "predictions.jsonl").is_file()
 
     @property
     def adapter(self) -> Path:

@@ -1,6 +1,7 @@
 """Records of a study's runs: pack them, unpack them elsewhere, verify them; and prune what tables do not need.
 
 python -m experiments.records pack results/desk/rank_ablation
+python -m experiments.records verify results/desk
 python -m experiments.records unpack /mnt/cluster/results/desk/rank_ablation --results results
 """
 
@@ -8,10 +9,11 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from experiments.arguments import Parser
+from experiments.listing import SWEEP
 from experiments.records import archive, transfer
 from experiments.records import prune as pruning
 from lora.config import InputError
@@ -29,7 +31,7 @@ def _parser() -> Parser:
     }
     for name, text in studies.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("study_dir", nargs="+", type=Path, help="results/<preset>/<study>")
+        command.add_argument("study_dir", nargs="+", type=Path, help="results/<preset>/<study>, or results/<preset>")
         if name != "verify":
             where = "the results folder (default: STUDY_DIR/../..)"
             command.add_argument("--results", type=Path, metavar="FOLDER", help=where)
@@ -41,16 +43,23 @@ def _parser() -> Parser:
     return parser
 
 
+def _studies(options: Namespace, *names: str) -> Iterator[Path]:
+    """The study folders that are given; for a folder that has none of the files `names`, those in it that have."""
+    for given in map(Path.resolve, options.study_dir):
+        inner = sorted({path.parent for name in names for path in given.glob(f"*/{name}")})
+        yield from [given] if any((given / name).is_file() for name in names) else inner or [given]
+
+
 def pack(options: Namespace) -> None:
     """Pack each study, and say where."""
-    for study_dir in map(Path.resolve, options.study_dir):
+    for study_dir in _studies(options, SWEEP):
         path = transfer.pack(study_dir, (options.results or study_dir.parent.parent) / "runs")
         print(f"{path}: {len(archive.read(path))} runs, {path.stat().st_size / 1000:.0f} kB")
 
 
 def unpack(options: Namespace) -> None:
     """Unpack each study, and say what became of its runs."""
-    for study_dir in map(Path.resolve, options.study_dir):
+    for study_dir in _studies(options, archive.ARCHIVE):
         results = options.results or study_dir.parent.parent
         found = transfer.unpack(study_dir, results)
         print(f"{study_dir}: {len(found.new)} runs stored in {results / 'runs'}, {len(found.known)} were stored there")
@@ -61,7 +70,7 @@ def unpack(options: Namespace) -> None:
 def verify(options: Namespace) -> None:
     """Check each study. Raises InputError if a record is wrong, after a line for each that is."""
     wrong = 0
-    for study_dir in options.study_dir:
+    for study_dir in _studies(options, archive.ARCHIVE):
         records, faults = archive.scan(study_dir / archive.ARCHIVE)
         for fault in faults:
             print(f"error: {fault}", file=sys.stderr)
