@@ -55,7 +55,7 @@ def fingerprint(study_dir: Path, runs_dir: Path, files: Sequence[str]) -> str:
     digest = hashlib.sha256()
     if listing.exists(study_dir):
         entries = [json.loads(line) for line in listing.text(study_dir).splitlines() if line.strip()]
-        listed = sorted((entry["run_id"], entry["role"], entry.get("error", "")) for entry in entries)
+        listed = sorted({(entry["run_id"], entry["role"], entry.get("error", "")) for entry in entries})
         digest.update(json.dumps(listed).encode())
         folders = [runs_dir / run_id for run_id, _, error in listed if not error]
         for path in (folder / name for folder in folders for name in RESULTS):

@@ -92,8 +92,8 @@ def _curves(steps: pd.DataFrame) -> pd.DataFrame:
     return curves.agg(mean="mean", low="min", high="max").reset_index()
 
 
-def largest_entries(runs: pd.DataFrame, stored: Runs, study_dir: Path) -> pd.DataFrame:
-    """The largest absolute entry of all A and B of each run: run_id, largest_entry, 0 if training never left A = B = 0.
+def largest_entries(runs: pd.DataFrame, stored: Runs, study_dir: Path) -> pd.Series:
+    """The largest absolute entry of all A and B of each run, in the order of `runs`: 0 if it never left A = B = 0.
 
     Written into study_dir; of a run without an adapter it is as it was written. Raises InputError if it was not, or an
     adapter is damaged.
@@ -105,16 +105,16 @@ def largest_entries(runs: pd.DataFrame, stored: Runs, study_dir: Path) -> pd.Dat
         known = {}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} is damaged ({' '.join(str(error).split())}); delete it") from error
-    found = {}
+    found = []
     for run_id in runs["run_id"]:
         if stored.store.has_adapter(run_id) or run_id not in known:
-            found[run_id] = _largest(stored.store.folder(run_id) / "adapter")
+            found.append(_largest(stored.store.folder(run_id) / "adapter"))
         else:
-            found[run_id] = float(known[run_id])
-    table = pd.DataFrame({"run_id": list(found), "largest_entry": list(found.values())})
+            found.append(float(known[run_id]))
+    table = runs[["run_id"]].assign(largest_entry=pd.Series(found, runs.index, dtype=float))
     if found:
         table.to_csv(path, index=False)
-    return table
+    return table["largest_entry"]
 
 
 def _largest(adapter_dir: Path) -> float:

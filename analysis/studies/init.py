@@ -55,7 +55,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     stored, each = Runs(study_dir, runs_dir), final.drop_duplicates("run_id")
     ends, curves = start_losses.losses(each, stored, study_dir)
     zero = each[each["init"] == "both_zero"]
-    entries = zero.merge(start_losses.largest_entries(zero, stored, study_dir), on="run_id")
+    entries = zero.assign(largest_entry=start_losses.largest_entries(zero, stored, study_dir))
     table = tabulate(final, ends, entries)
 
     names = ["runs.csv", "table.csv", LOSSES, CURVES, "table.md", *([] if zero.empty else [ENTRIES])]
@@ -71,7 +71,7 @@ def tabulate(final: pd.DataFrame, ends: pd.DataFrame, entries: pd.DataFrame) -> 
     """A row a start: CELL, validation and test (means, fractions) with <split>_interval, n, first_loss, final_loss; if
     gaussian is there, the test difference to it with its interval and p_holm; for both_zero, largest_entry of A and B.
 
-    ends: of `start_losses.losses`; entries: the runs of both_zero with the columns of `start_losses.largest_entries`.
+    ends: of `start_losses.losses`; entries: the runs of both_zero, with `start_losses.largest_entries`.
     """
     parts = []
     for split in ("validation", "test"):

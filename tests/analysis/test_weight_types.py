@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,9 +227,7 @@ def test_runs_of_something_else_are_refused(
     assert "\n" not in str(raised.value)
 
 
-def test_a_run_that_does_not_say_how_large_its_head_is_is_one_line(
-    train: Train, study_dir: Path, runs_dir: Path
-) -> None:
+def test_a_run_that_does_not_say_how_large_its_head_is(train: Train, study_dir: Path, runs_dir: Path) -> None:
     run_id = train("q+v", 2)
     path = runs_dir / run_id / "metrics.json"
     path.write_text(path.read_text().replace("head_params", "heads"))
