@@ -161,8 +161,9 @@ lint: $(READY) ## ruff and mypy
 test: lint ## lint and all tests
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto $(ARGS)
 
-bench: $(READY) ## speed: training against peft + transformers.Trainer, Section 7 at GPT-3's size against dense SVDs
+bench: $(READY) ## speed: training and a sweep against peft + transformers.Trainer, Section 7 at GPT-3's size against dense SVDs
 	$(PYTHON) -m bench.training --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	$(PYTHON) -m bench.sweep --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SWEEP)
 	$(PYTHON) -m bench.section7 --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SECTION7)
 
 clean: ## remove the environment and caches, but no results

@@ -7,8 +7,13 @@ python -m analysis.lab forgetting --measure forgetting preset=quick
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
+
+if __name__ == "__main__":  # Ctrl-C while the rest is imported: nothing was begun
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 from experiments import run
 
@@ -16,6 +21,14 @@ from experiments import run
 def main(arguments: Sequence[str]) -> int:
     """STUDY [--measure NAME [OPTIONS OF THE MEASUREMENT] --] OVERRIDES. 0; 2 if a run failed or the input cannot work,
     130 after an interruption: nothing is derived then from a list of runs that this command has not made."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is stored, the same command continues", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: Sequence[str]) -> int:
     study, rest = arguments[0], list(arguments[1:])
     measure: list[str] = []
     if rest[:1] == ["--measure"]:

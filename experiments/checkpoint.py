@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +60,7 @@ class Checkpoint:
             for generator, state in zip(self._generators(optimizer, order), found["generators"], strict=True):
                 generator.set_state(state)
             return Position(**found["position"])
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.path} is damaged ({reason}): delete it, the run begins anew") from error
 

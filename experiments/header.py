@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from experiments.engines import Engine
     from experiments.jobs import Wanted
 
-FACTS = ".data"  # in the folder of all runs: what is known of tasks, a JSON file each
+FACTS = ".tasks"  # in the folder of all runs: what is known of tasks, a JSON file each
 LOOK = 0.3  # seconds until it is looked again whether the first run has loaded its data
 
 

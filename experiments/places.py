@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,5 +66,7 @@ def _free(folder: Path, origin: str) -> Path:
         mark = folder / ORIGIN
     if not mark.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(origin, encoding="utf-8")
+        whole = folder / f"{ORIGIN}.{os.getpid()}"
+        whole.write_text(origin, encoding="utf-8")
+        whole.replace(mark)
     return folder

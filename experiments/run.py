@@ -11,6 +11,9 @@ import signal
 import sys
 from typing import Any
 
+if __name__ == "__main__":  # Ctrl-C while the rest is imported: nothing was begun
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -31,9 +34,12 @@ def command() -> sweep.Done:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed with a traceback
     # Threads that wait must not spin: beside other work on the same cores that makes a step several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before: Any = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no worker outlives the parent
     try:
         main()
+    except OSError as error:  # Hydra writes the grid into the results folder
+        return sweep.refused(sweep.reason(error))
     except (HydraException, OmegaConfBaseException) as error:
         # A wrong name gets a list of what there is; names that begin with _ are parts of others, paths are Hydra's.
         lines = str(error).partition("Config search path")[0].splitlines()

@@ -231,7 +231,8 @@ class Sweep:
             report(f"run {run.wanted.run_id} was lost: {outcome.message}; it is begun once more")
             heapq.heappush(self.pending, run)
         else:
-            run.outcome = outcome
+            twice = outcome.status is Status.LOST
+            run.outcome = outcome._replace(message=f"lost twice: {outcome.message}") if twice else outcome
             self._done(run)
 
     def _done(self, run: _Run) -> None:
@@ -312,7 +313,12 @@ def do(entries: Sequence[Entry]) -> None:
     except InputError as error:  # caught here: Hydra would print a traceback of the one run that is no grid
         done = refused(str(error))
     except OSError as error:
-        done = refused(f"{error.filename or sweep.store.root}: {error.strerror or error}")
+        done = refused(reason(error))
+
+
+def reason(error: OSError) -> str:
+    """What the system says of a file or folder of results, in one line."""
+    return f"{error.filename or 'the results folder'}: {error.strerror or error}; choose another with results_dir="
 
 
 def refused(message: str) -> Done:

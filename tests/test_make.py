@@ -102,7 +102,7 @@ def test_every_other_study(target: str, study: str, pictures: list[str], tiny_de
     model = [f"MODEL={tiny_decoder}"] if target == "forgetting" else []
     made = run("make", target, "PRESET=smoke", f"RESULTS={results}", *model)
     assert made.returncode == 0, made.stderr
-    folder = results / "smoke" / study
+    folder = results / "smoke" / (f"{study}@tiny" if model else study)
     assert str(folder) in made.stdout.splitlines()[-1]
     assert len(pd.read_csv(folder / "table.csv")) >= 2
     assert (folder / "table.md").read_text().startswith("# ")
@@ -132,7 +132,7 @@ def test_every_table(
     arguments += [] if real else [f"MODEL={tiny_decoder}"]
     made = run("make", target, "PRESET=smoke", f"RESULTS={results}", *arguments)
     assert made.returncode == 0, made.stderr
-    folder = results / "smoke" / study
+    folder = results / "smoke" / (study if real else f"{study}@tiny")
     assert str(folder) in made.stdout.splitlines()[-1]
     assert len(pd.read_csv(folder / "table.csv")) >= 1
     assert (folder / "table.md").read_text().startswith("# ")
@@ -160,7 +160,7 @@ def test_a_table_of_the_users_own_prompts(tmp_path: Path) -> None:
     size = "ARGS=task.max_length=32 task.generation.max_new_tokens=8"
     made = run("make", "table3", f"TASK={pairs}", "PRESET=smoke", f"RESULTS={results}", size)
     assert made.returncode == 0, made.stderr
-    runs = pd.read_csv(results / "smoke" / "table3" / "runs.csv")
+    runs = pd.read_csv(results / "smoke" / "table3@pairs" / "runs.csv")
     assert set(runs["task"]) == {"pairs"} and set(runs["model"]) == {"smollm2"}
     assert len(list(results.glob("runs/[!.]*/predictions.jsonl"))) == runs["run_id"].nunique() == 3
 
@@ -179,7 +179,7 @@ def test_a_sweep_that_is_killed_continues_where_it_was(tmp_path: Path) -> None:
     assert 2 <= len(done) < 4, "killed in the middle"
     resumed = run(*command)
     assert resumed.returncode == 0, resumed.stderr
-    stored = {line.split()[0] for line in resumed.stdout.splitlines() if line.endswith("(stored)")}
+    stored = {line.split()[1] for line in resumed.stdout.splitlines() if line.endswith("(stored)")}
     assert stored == done
     assert len(finished(results)) == 4
     assert not list(results.glob("runs/.[0-9a-f]*")), "what the killed run had begun is gone"
@@ -190,7 +190,7 @@ def test_two_processes_share_a_store(tmp_path: Path) -> None:
     both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert sorted("(stored)" in output for output in outputs) == [False, True]
+    assert sorted("(stored)" in output for output in outputs) == [False, True], outputs
     assert len(finished(tmp_path / "results")) == 1
 
 

@@ -79,7 +79,7 @@ class _Worker:
     def __init__(self, threads: int, gpu: str | None) -> None:
         self.connection, other = CONTEXT.Pipe()
         self.process = CONTEXT.Process(target=_serve, args=(other, threads, gpu), daemon=True)
-        with _own_main():
+        with _apart():
             self.process.start()
         other.close()
         self.ticket: int | None = None
@@ -107,8 +107,11 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _own_main() -> Iterator[None]:
-    """Start a process that does not run the parent's main module again, as spawn does: it imports its own work."""
+def _apart() -> Iterator[None]:
+    """Start a process that does not run the parent's main module again, as spawn does: it imports its own work. Ctrl-C
+    reaches all processes of a terminal; such a process is the parent's to end, and so is deaf to it from the start."""
+    deaf = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if deaf else None
     main = sys.modules["__main__"]
     kept = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
     try:
@@ -119,11 +122,14 @@ def _own_main() -> Iterator[None]:
     finally:
         for name, value in kept.items():
             setattr(main, name, value)
+        if deaf:
+            signal.signal(signal.SIGINT, before)
 
 
 def _serve(connection: Connection, threads: int, gpu: str | None) -> None:
     """What a worker process does: one run after the other, until the parent ends it, or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
     os.environ["TQDM_DISABLE"] = "1"  # the parent has the bar
     if gpu is not None:

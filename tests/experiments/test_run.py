@@ -1,6 +1,7 @@
 """The runner as a user types it, on a tiny random model and a tiny file; real weights are in tests/test_make.py."""
 
 import csv
+import errno
 import json
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from analysis.study import run_study
+from experiments import compute
 from experiments.models import Runtime, choose_runtime, has_native_bf16
 from lora import io
 
@@ -240,3 +243,71 @@ def test_regression(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     assert result.code == 0, result.err
     metrics = json.loads((only_run(tmp_path) / "metrics.json").read_text())
     assert {score["metric"] for score in metrics["metrics"]} == {"loss", "pearson", "spearman"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("out of memory\nin two lines"), MemoryError()],
+    ids=["full disk", "out of memory", "no memory"],
+)
+def test_every_run_of_a_grid_is_listed_whatever_ended_it(
+    error: Exception, cli: Cli, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = compute.compute
+
+    def breaks(config: Any, folder: Path) -> None:
+        if config["method"]["r"] == 2:
+            raise error
+        whole(config, folder)
+
+    monkeypatch.setattr(compute, "compute", breaks)
+    result = cli(*tiny, "study=rank_ablation", "method.r=1,2,4")
+    assert result.code == 2 and "Traceback" not in result.err
+    (line,) = result.err.splitlines()
+    assert line.startswith(f"error: [2/3] method.r=2: {type(error).__name__}")
+    folder = tmp_path / "results" / "smoke" / "rank_ablation@tiny_reviews"
+    entries = [json.loads(line) for line in (folder / "sweep.jsonl").read_text().splitlines()]
+    assert ["error" in entry for entry in entries] == [False, True, False]
+    assert type(error).__name__ in entries[1]["error"]
+    assert "Traceback" in (tmp_path / "results" / "runs" / f"{entries[1]['run_id']}.failed" / "error.txt").read_text()
+    run_study(folder, tmp_path / "results" / "runs")
+    assert f"failed and is not in the results: {type(error).__name__}" in (folder / "table.md").read_text()
+    monkeypatch.setattr(compute, "compute", whole)
+    again = cli(*tiny, "study=rank_ablation", "method.r=1,2,4")
+    assert again.code == 0, "what was not the fault of the run is tried anew"
+    assert not list((tmp_path / "results" / "runs").glob("*.failed"))
+
+
+def test_one_cause_is_one_line_and_nothing_is_begun(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
+    result = cli(*tiny, "study=rank_ablation", "method.r=1,2,4", "method.weight_types=q+gate")
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert result.err.startswith("error: a bert model has no weight type 'gate'")
+    folder = tmp_path / "results" / "smoke" / "rank_ablation@tiny_reviews"
+    assert not (folder / "sweep.jsonl").exists(), "the study has the list that it had"
+
+
+def test_results_of_other_models_and_data_stand_beside(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
+    study = ["study=rank_ablation", "method.r=1"]
+    assert cli(*tiny, *study).code == 0
+    copy = tmp_path / "elsewhere" / "reviews.csv"
+    copy.parent.mkdir()
+    copy.write_text(Path(tiny[3].partition("=")[2]).read_text().replace("film", "play"))
+    assert cli(*tiny, *study, f"task.path={copy}").code == 0
+    assert cli(*tiny, *study).code == 0
+    folders = sorted(path.name for path in (tmp_path / "results" / "smoke").iterdir())
+    assert len(folders) == 2 and folders[0] == "rank_ablation@tiny_reviews"
+    assert folders[1].startswith("rank_ablation@tiny_reviews-")
+    lists = [tmp_path / "results" / "smoke" / name / "sweep.jsonl" for name in folders]
+    runs = [json.loads(path.read_text())["run_id"] for path in lists]
+    assert len(set(runs)) == 2
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nowhere"])
+@pytest.mark.parametrize("grid", [[], ["study=rank_ablation"]], ids=["one run", "a grid"])
+def test_a_results_folder_that_cannot_be_is_one_line(
+    place: str, grid: list[str], cli: Cli, tiny: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    result = cli(*tiny, *grid, f"results_dir={tmp_path / place}")
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert result.err.startswith("error: ") and "choose another with results_dir=" in result.err

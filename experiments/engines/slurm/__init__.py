@@ -179,7 +179,6 @@ def compute(config: Mapping[str, Any]) -> Outcome:
 
 def _last_line(text: str) -> str:
     line = text.strip().rpartition("\n")[2]
-    ended = re.match(
-        r".*: line \d+: +\d+ (.+?)  ", line
-    )  # bash on what a signal has ended: "file: line 9: pid Killed   …"
+    # bash on what a signal has ended: "file: line 9: pid Killed   …"
+    ended = re.match(r".*: line \d+: +\d+ (.+?)  ", line)
     return ended[1] if ended else " ".join(line.split())[:300]

@@ -102,7 +102,7 @@ class Running(NamedTuple):
 
     def runs(self) -> set[str]:
         """What is in the folder of runs, but leases and what is known of the data."""
-        return {path.name for path in (self.results / "runs").iterdir()} - {".leases", ".data"}
+        return {path.name for path in (self.results / "runs").iterdir()} - {".leases", ".tasks"}
 
 
 def tuned_with_one_failing_and_one_killed(command: Command, *engine: str) -> None:
@@ -148,13 +148,21 @@ def an_interrupted_sweep(command: Command, *engine: str) -> None:
         os.killpg(sweep.process.pid, signal.SIGINT)  # a terminal sends it to all processes in the foreground
         assert sweep.end() == 130, sweep.said()
     assert isinstance(workers, dict)
-    assert not [pid for pid in workers.values() if _runs(pid)]
+    assert not [pid for pid in workers.values() if runs(pid)]
     assert "the same command continues" in sweep.said()
     assert "Traceback" not in sweep.said()
     assert not sweep.runs()
 
 
-def _runs(pid: int) -> bool:
+def until(done: Callable[[], bool]) -> None:
+    """Waits for what must come true."""
+    end = time.monotonic() + PATIENCE
+    while not done():
+        assert time.monotonic() < end, f"not so after {PATIENCE} s"
+        time.sleep(0.05)
+
+
+def runs(pid: int) -> bool:
     """True if a process is there, and no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

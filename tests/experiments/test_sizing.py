@@ -1,0 +1,102 @@
+"""Runs at once and threads of each, on made-up machines."""
+
+from typing import Any
+
+import pytest
+
+from experiments.engines import sizing
+from lora.config import InputError
+
+GIB = 2**30
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A machine of so many cores and GB, on which a run is planned to take so many GB."""
+
+    def made(cores: int, memory: int, need: float = 1.0, gpus: int = 0) -> None:
+        monkeypatch.setattr(sizing, "cores", lambda: cores)
+        monkeypatch.setattr(sizing, "memory", lambda: memory * GIB)
+        monkeypatch.setattr(sizing, "_need", lambda configs, enough: need * GIB)
+        monkeypatch.setattr(sizing, "gpus", lambda device: [str(number) for number in range(gpus)])
+
+    return made
+
+
+def configs(threads: int | None = None) -> list[dict[str, Any]]:
+    return [{"runtime": {"threads": threads, "device": "auto"}}]
+
+
+def sized(jobs: object, grid: int, threads: int | None = None) -> tuple[int, int]:
+    found = sizing.size(jobs, configs(threads), grid)
+    return found.workers, found.threads
+
+
+def test_small_runs_take_a_core_each(machine: Any) -> None:
+    machine(16, 64)
+    assert sized("auto", 21) == (16, 1)
+    assert sized("auto", 5) == (5, 3), "the cores that are left go to the runs' threads"
+    assert sized("auto", 1) == (1, 16), "one run has all cores"
+
+
+def test_threads_do_not_depend_on_jobs(machine: Any) -> None:
+    machine(16, 64)
+    assert {sized(jobs, 4)[1] for jobs in ("auto", 1, 2, 3, 4)} == {4}
+    machine(2, 24)
+    assert {sized(jobs, 7)[1] for jobs in ("auto", 1, 2)} == {1}
+
+
+def test_memory_bounds_the_runs_at_once_and_gives_their_cores_to_the_others(machine: Any) -> None:
+    machine(16, 64, need=20)
+    assert sized("auto", 21) == (2, 8)
+    with pytest.raises(
+        InputError, match=r"JOBS=4\): so many runs need about 80 GB, this machine has 64: 2 at once fit"
+    ):
+        sized(4, 21)
+
+
+def test_threads_of_the_settings_leave_fewer_workers(machine: Any) -> None:
+    machine(16, 64)
+    assert sized("auto", 21, threads=4) == (4, 4)
+    assert sized(8, 21, threads=4) == (8, 4)
+
+
+def test_each_gpu_has_a_worker(machine: Any) -> None:
+    machine(16, 64, gpus=4)
+    found = sizing.size("auto", configs(), 21)
+    assert (found.workers, found.threads, found.gpus) == (4, 4, ["0", "1", "2", "3"])
+    assert sizing.size(8, configs(), 21).workers == 8, "two a GPU, if it is asked for"
+    assert sizing.size("auto", configs(), 2).workers == 2
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, "two", True, None])
+def test_jobs_that_are_none(jobs: object, machine: Any) -> None:
+    machine(2, 24)
+    with pytest.raises(InputError, match=r"engine\.jobs = .* it must be auto, or a whole number of at least 1"):
+        sized(jobs, 3)
+
+
+def test_what_surely_fits_is_not_planned_and_the_rest_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {
+        "model": {"path": "asset:minilm", "quantization": None},
+        "method": {"name": "lora"},
+        "runtime": {"threads": None, "device": "cpu"},
+    }
+    rough = sizing._need([config], 100 * GIB)
+    assert sizing.PROCESS < rough < 4 * GIB
+    asked: list[Any] = []
+
+    class Pool:
+        def __enter__(self) -> "Pool":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def map(self, plan: Any, given: Any) -> list[float]:
+            asked.extend(given)
+            return [7.0 for _ in given]
+
+    monkeypatch.setattr(sizing.CONTEXT, "Pool", lambda processes: Pool())
+    full = {**config, "method": {"name": "full"}}
+    assert sizing._need([config, full, config], 1 * GIB) == 7.0
+    assert asked == [full], "of each model the run that trains most"
