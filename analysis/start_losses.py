@@ -77,7 +77,7 @@ def _steps(runs: pd.DataFrame, found: list[Run], study_dir: Path) -> pd.DataFram
                 f"{run.place / 'history.csv'} is missing or damaged ({' '.join(str(error).split())}); delete its "
                 f"folder, `{make_command(study_dir)}` trains the run again"
             ) from error
-        frames.append(rows.assign(**about))
+        frames.append(rows.assign(**{str(name): value for name, value in about.items()}))
     return pd.concat(frames, ignore_index=True)
 
 
