@@ -35,7 +35,7 @@ endef
 
 .PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study weight-types \
 	amplification w-vs-delta spectrum truncation forgetting memory qlora memory-methods table2 table3 table4 \
-	table13 table14 table15 low-data few-shot rank-generation rank-data latency gradient-check claims report compare lint test bench clean
+	table13 table14 table15 low-data few-shot rank-generation rank-data latency gradient-check tables claims report compare lint test bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -140,6 +140,10 @@ qlora: $(READY) ## QLoRA: base weights in 16, 8, 4 and 2 bits
 
 memory-methods: $(READY) ## GaLore, BAdam and Freeze beside full fine-tuning and LoRA: quality, memory, rank of the update
 	$(call study,memory_methods)
+
+tables: $(READY) ## every table and figure of PRESET, from stored runs or, without any, from the studies' records; then claims and report
+	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)
+	@$(MAKE) report
 
 claims: $(READY) ## the scoreboard: what the studies of PRESET say of the claims of the paper and of guides
 	@$(PYTHON) -m analysis.claims $(RESULTS)/$(PRESET)

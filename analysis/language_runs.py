@@ -1,19 +1,18 @@
 """What studies of language models read of stored runs beside the tidy table: sizes of data, demonstrations, floors."""
 
-import json
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import yaml
 from scipy.special import stdtrit
 
-from analysis import naming, samples, tables
+from analysis import naming, tables
 from analysis.method_tables import TASK
-from lora.config import InputError
+from experiments.records.source import Run, Runs
 
 DETAILS = ["train_examples", "all_examples", "epochs", "shots"]
 # A field of a Hydra override and its value, up to the next field: method.weight_types=q+v
@@ -35,22 +34,12 @@ def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     prompt (0 where a task knows none). Raises InputError as `load_runs`.
     """
     runs = naming.arranged(tables.load_runs(study_dir, runs_dir))
-    details = []
-    for run_id in runs["run_id"].unique():
-        folder = runs_dir / run_id
-        try:
-            details.append({"run_id": run_id} | _details(folder))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-            raise InputError(
-                f"run folder {folder} is damaged ({type(error).__name__}: {' '.join(str(error).split())}); "
-                f"delete it, `{tables.make_command(study_dir)}` trains it again"
-            ) from error
+    details = [{"run_id": run.run_id} | run.read(partial(_details, run)) for run in Runs(study_dir, runs_dir)]
     return runs.merge(pd.DataFrame(details, columns=["run_id", *DETAILS]), on="run_id", how="left")
 
 
-def _details(folder: Path) -> dict[str, Any]:
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    given = int(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["train_examples"])
+def _details(run: Run) -> dict[str, Any]:
+    config, given = run.config, int(run.metrics["train_examples"])
     asked = config["task"].get("train_examples")
     values = given, asked is None or asked > given, int(config["training"]["epochs"]), config["task"].get("shots") or 0
     return dict(zip(DETAILS, values, strict=True))
@@ -76,12 +65,11 @@ def line_names(table: pd.DataFrame) -> pd.Series:
 
 
 def tested(scores: pd.DataFrame, runs_dir: Path, study_dir: Path) -> dict[tuple[str, str], Tested]:
-    """By model and task what the runs were tested on. Raises InputError if a run has no readable predictions.jsonl."""
-    found = {}
+    """By model and task what the runs were tested on. Raises InputError if a run has no readable predictions."""
+    stored, found = Runs(study_dir, runs_dir), {}
     for (model, task), runs in scores.groupby(["model", "task"], sort=False):
-        entries = samples.read(runs_dir / runs["run_id"].iloc[0], study_dir)
-        references = pd.Series([entry["references"][0] for entry in entries])
-        found[str(model), str(task)] = Tested(len(entries), float(references.value_counts(normalize=True).iloc[0]))
+        predictions = stored[runs["run_id"].iloc[0]].predictions
+        found[str(model), str(task)] = Tested(predictions.inputs, predictions.majority)
     return found
 
 

@@ -1,13 +1,11 @@
 """What the study of quantised base weights reads: its runs, each with its quantisation, and the measured bases."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import yaml
 
 from analysis import language_runs, naming, tables
+from experiments.records.source import Run, Runs
 from lora.config import InputError
 
 NONE = "none"  # in the column quantization: the base weights are in 16 or 32 bits
@@ -24,24 +22,23 @@ def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     Raises InputError as `load_runs`.
     """
     runs = naming.arranged(tables.load_runs(study_dir, runs_dir))
-    rows = []
-    for run_id in runs["run_id"].unique():
-        metrics = json.loads((runs_dir / run_id / "metrics.json").read_text(encoding="utf-8"))
-        rows.append({"run_id": run_id, "quantization": _quantization(runs_dir / run_id), MEMORY: metrics.get(MEMORY)})
+    rows = [
+        {"run_id": run.run_id, "quantization": _quantization(run), MEMORY: run.metrics.get(MEMORY)}
+        for run in Runs(study_dir, runs_dir)
+    ]
     found = pd.DataFrame(rows, columns=["run_id", "quantization", MEMORY]).astype({MEMORY: float})
     return _named(runs.merge(found, on="run_id"))
 
 
 def load_failed(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     """The frame of `analysis.tables.load_failed`, with settings as in `load`. Raises InputError as that."""
-    failed = tables.load_failed(study_dir, runs_dir)
-    kinds = [_quantization(runs_dir / f"{run_id}.failed") for run_id in failed["run_id"]]
+    failed, runs = tables.load_failed(study_dir, runs_dir), Runs(study_dir, runs_dir)
+    kinds = [_quantization(run) for run in map(runs.failed, failed["run_id"]) if run]
     return _named(failed.assign(quantization=pd.Series(kinds, failed.index, dtype=object)))
 
 
-def _quantization(folder: Path) -> str:
-    config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    return config["model"].get("quantization") or NONE
+def _quantization(run: Run) -> str:
+    return run.config["model"].get("quantization") or NONE
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:

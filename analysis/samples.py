@@ -2,14 +2,15 @@
 
 import json
 import re
-from collections import Counter
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis import naming, tables
+from analysis import naming
+from experiments.records.schema import SHOWN
+from experiments.records.source import Runs
 from lora.config import InputError
 
 COLUMNS = [
@@ -26,7 +27,7 @@ method: no sample is picked by its result. Each method is shown at its first see
 _MARKUP = re.compile(r"[\\`*<~]|(?<!\w)_|_(?!\w)|\](?=\()")
 
 
-def write(final: pd.DataFrame, runs_dir: Path, study_dir: Path, count: int = 8) -> list[Path]:
+def write(final: pd.DataFrame, runs_dir: Path, study_dir: Path, count: int = SHOWN) -> list[Path]:
     """Writes samples.md and samples.csv (COLUMNS; references is a JSON list) into study_dir: the first `count` test
     inputs of every model and task, and what each method wrote for them at its first (lowest) seed. Returns their paths.
 
@@ -49,10 +50,11 @@ def collect(final: pd.DataFrame, runs_dir: Path, study_dir: Path, count: int) ->
     cell = ["model", "task", "label", "settings"]
     lowest = final.sort_values("seed", kind="stable").drop_duplicates(cell).index
     runs = final.loc[final.index.isin(lowest), [*cell, "seed", "run_id"]]
+    stored = Runs(study_dir, runs_dir)
     rows: list[dict[Hashable, Any]] = []
     for _, group in runs.groupby(["model", "task"], sort=False):
         methods = group.to_dict("records")
-        found = {run["run_id"]: read(runs_dir / run["run_id"], study_dir)[:count] for run in methods}
+        found = {run["run_id"]: stored[run["run_id"]].shown()[:count] for run in methods}
         _check(found, study_dir)
         for example, same in enumerate(zip(*found.values(), strict=True), start=1):
             shared: dict[Hashable, Any] = {
@@ -65,34 +67,17 @@ def collect(final: pd.DataFrame, runs_dir: Path, study_dir: Path, count: int) ->
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def read(folder: Path, study_dir: Path) -> list[dict[str, Any]]:
-    """predictions.jsonl of a stored run, one entry a test input: prompt, references, output and, where the task has
-    groups, group. Raises InputError if it is missing or damaged; study_dir says which command makes it."""
-    path = folder / "predictions.jsonl"
-    try:
-        with path.open(encoding="utf-8") as file:
-            entries: list[dict[str, Any]] = [json.loads(line) for line in file]
-        if not all(entry["references"] and {"prompt", "output"} <= entry.keys() for entry in entries):
-            raise ValueError("an entry has no prompt, references or output")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path} is missing or damaged ({type(error).__name__}: {' '.join(str(error).split())}); delete {folder}, "
-            f"`{tables.make_command(study_dir)}` trains it again"
-        ) from error
-    return entries
-
-
 def sizes(final: pd.DataFrame, runs_dir: Path, study_dir: Path) -> dict[Hashable, str]:
     """How many inputs the test split of each model and task has, in words: 96 test inputs (40 seen, 56 unseen).
 
     final and errors: as of `write`.
     """
+    stored = Runs(study_dir, runs_dir)
     found: dict[Hashable, str] = {}
     for key, runs in final.groupby(["model", "task"], sort=False):
-        entries = read(runs_dir / runs["run_id"].iloc[0], study_dir)
-        groups = Counter(entry["group"] for entry in entries if "group" in entry)
-        parts = ", ".join(f"{count} {group}" for group, count in sorted(groups.items()))
-        found[key] = f"{len(entries)} test inputs{f' ({parts})' if parts else ''}"
+        predictions = stored[runs["run_id"].iloc[0]].predictions
+        parts = ", ".join(f"{count} {group}" for group, count in predictions.groups.items())
+        found[key] = f"{predictions.inputs} test inputs{f' ({parts})' if parts else ''}"
     return found
 
 

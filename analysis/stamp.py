@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments import listing
+from experiments.records.archive import ARCHIVE
+from experiments.store import RECORD
 
 STAMP = "provenance.json"
 RESULTS = ("metrics.json", "history.csv")  # of a run: every training makes new ones
-RECORDS = "records.jsonl.gz"
 ROOT = Path(__file__).parents[1]
 
 
@@ -54,13 +55,13 @@ def fingerprint(study_dir: Path, runs_dir: Path, files: Sequence[str]) -> str:
     digest = hashlib.sha256()
     if listing.exists(study_dir):
         entries = [json.loads(line) for line in listing.text(study_dir).splitlines() if line.strip()]
-        listed = sorted((entry["run_id"], entry["role"], entry.get("error", "")) for entry in entries)
+        listed = sorted({(entry["run_id"], entry["role"], entry.get("error", "")) for entry in entries})
         digest.update(json.dumps(listed).encode())
         folders = [runs_dir / run_id for run_id, _, error in listed if not error]
         for path in (folder / name for folder in folders for name in RESULTS):
             digest.update(_content(path))
-    if not listing.exists(study_dir) or not all(folder.is_dir() for folder in folders):
-        digest.update(_content(study_dir / RECORDS))
+    if not listing.exists(study_dir) or any(not folder.is_dir() or (folder / RECORD).exists() for folder in folders):
+        digest.update(_content(study_dir / ARCHIVE))
     code = [path for package in ("analysis", "lora") for path in (ROOT / package).rglob("*.py")]
     measured = [path for name in files for path in sorted(study_dir.glob(name)) or [study_dir / name]]
     for path in measured + sorted([*code, *(ROOT / "analysis" / "paper").glob("*.csv")]):

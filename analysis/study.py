@@ -1,4 +1,8 @@
-"""Tables and figures of one study folder: `python -m analysis.study results/quick/rank_ablation`."""
+"""Tables and figures of a study, or of all studies of a preset.
+
+python -m analysis.study results/quick/rank_ablation
+python -m analysis.study results/desk
+"""
 
 import argparse
 import importlib
@@ -21,7 +25,7 @@ def run_study(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[
     the user's own. Work is skipped when every output is there, as it was written, and `analysis.stamp` finds the same
     sources and the same code. Raises InputError if the study is unknown or its runs or files are missing.
     """
-    known = sorted(module.name for module in pkgutil.iter_modules(analysis.studies.__path__))
+    known = _known()
     study = places.study_of(study_dir)
     if study not in known:
         raise InputError(f"{study_dir}: no study is called {study!r}; the studies are {', '.join(known)}")
@@ -31,16 +35,25 @@ def run_study(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[
     return [*outputs, study_dir / stamp.STAMP]
 
 
+def _known() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(analysis.studies.__path__))
+
+
+def studies_in(folder: Path) -> list[Path]:
+    """The study folders of results/<preset>; any other folder by itself."""
+    if places.study_of(folder) in _known() or not folder.is_dir():
+        return [folder]
+    found = [path for path in sorted(folder.iterdir()) if path.is_dir() and places.study_of(path) in _known()]
+    return found or [folder]
+
+
 def _build(study: str, study_dir: Path, runs_dir: Path, base: str | None) -> list[Path]:
-    from analysis.tables import (  # with pandas, which a study that is current spares
-        make_command,
-        provenance,
-        read_sweep,
-    )
+    from analysis.tables import make_command, provenance  # with pandas, which a study that is current spares
+    from experiments.records.source import Runs
 
     module = importlib.import_module(f"analysis.studies.{study}")
     inputs: tuple[str, ...] | None = getattr(module, "INPUTS", None)
-    run_ids = list(read_sweep(study_dir).roles) if inputs is None else []
+    runs = list(Runs(study_dir, runs_dir)) if inputs is None else []
     for name in inputs or ():
         if not (study_dir / name).is_file():
             raise InputError(f"{study_dir} has no {name}; `{make_command(study_dir)}` makes it")
@@ -49,18 +62,20 @@ def _build(study: str, study_dir: Path, runs_dir: Path, base: str | None) -> lis
     more = {"base": base} if getattr(module, "BASE", False) else {}
     outputs: list[Path] = module.build(study_dir, runs_dir, **more)
     mark = stamp.fingerprint(study_dir, runs_dir, files)
-    stamp.write(study_dir, outputs, mark, files, provenance(runs_dir, run_ids))
+    stamp.write(study_dir, outputs, mark, files, provenance(runs))
     return outputs
 
 
 def main() -> int:
     """Command line entry: 0, or 2 with one line on stderr if the input cannot work."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.study", description=__doc__)
-    parser.add_argument("study_dir", type=Path, help="results/<preset>/<study>")
+    description = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m analysis.study", description=description)
+    parser.add_argument("folder", type=Path, nargs="+", help="results/<preset>/<study>, or results/<preset>")
     parser.add_argument("--runs", type=Path, help="folder of the stored runs (default: STUDY_DIR/../../runs)")
     parser.add_argument("--base", help="the pretrained model, where it is a folder: runs store its content alone")
     args = parser.parse_args()
-    return show(args.study_dir, args.runs, args.base)
+    folders = [study_dir for folder in args.folder for study_dir in studies_in(folder)]
+    return max(show(study_dir, args.runs, args.base) for study_dir in folders)
 
 
 def show(study_dir: Path, runs_dir: Path | None = None, base: str | None = None) -> int:

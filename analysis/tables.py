@@ -2,23 +2,26 @@
 
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from scipy.special import stdtrit
 
 from analysis import naming
-from experiments import listing, places
+from experiments import places
+from experiments.records.source import Run, Runs
+from experiments.records.sweep import Sweep as Sweep  # which runs a study has, for all that reads tables
+from experiments.records.sweep import make_command as make_command
+from experiments.records.sweep import read_sweep as read_sweep
 from lora.config import InputError
 
 RUNS_COLUMNS = [
@@ -27,17 +30,6 @@ RUNS_COLUMNS = [
     "head_lr",
 ]  # fmt: skip
 FAILED_COLUMNS = ["run_id", "model", "task", "label", "settings", "lr", "seed"]
-MAKE_TARGETS = {
-    "rank_ablation": "ablate-rank", "subspace": "subspace-plots", "compare_methods": "compare-methods",
-    "scaling": "scaling", "latency": "latency", "alpha": "alpha-study", "init": "init-study",
-    "gradients": "gradient-check", "table3": "table3", "table4": "table4", "table8": "few-shot", "table13": "table13",
-    "table14": "table14", "table15": "table15", "table16": "low-data", "rank_generation": "rank-generation",
-    "rank_data": "rank-data",
-    "weight_types": "weight-types",
-    "forgetting": "forgetting", "amplification": "amplification", "w_vs_delta": "w-vs-delta", "spectrum": "spectrum",
-    "truncation": "truncation",
-    "memory": "memory", "qlora": "qlora", "memory_methods": "memory-methods",
-}  # fmt: skip
 PACKAGES = (
     "torch",
     "transformers",
@@ -52,88 +44,27 @@ PACKAGES = (
 )
 
 
-class Sweep(NamedTuple):
-    """What sweep.jsonl says: roles by run_id, in order of appearance, and what failed: (run_id, error)."""
-
-    roles: dict[str, set[str]]
-    failed: list[tuple[str, str]]
-
-
-def make_command(study_dir: Path) -> str:
-    """The command that trains the runs of a study folder results/<preset>/<study>."""
-    study = places.study_of(study_dir)
-    own = f" with the MODEL and TASK of {study_dir.name}" if study != study_dir.name else ""
-    return f"make {MAKE_TARGETS.get(study, study)} PRESET={study_dir.parent.name}{own}"
-
-
-def read_sweep(study_dir: Path) -> Sweep:
-    """Reads the list of runs that the runner left in `study_dir`; a run's latest line says whether it failed.
-
-    Raises InputError if the list is missing, damaged, empty, or holds failed runs only.
-    """
-    path = study_dir / "sweep.jsonl"
-    advice = f"`{make_command(study_dir)}` makes it"
-    roles: dict[str, set[str]] = {}
-    failed: dict[str, str] = {}
-    try:
-        lines = listing.text(study_dir).splitlines()
-    except OSError as error:
-        raise InputError(f"{study_dir} has no readable sweep.jsonl, the list of its runs; {advice}") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            run_id, role = entry["run_id"], entry["role"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}, line {number} is damaged; delete the file, {advice} again") from error
-        if "error" in entry:
-            failed[run_id] = str(entry["error"])
-        else:
-            failed.pop(run_id, None)
-            roles.setdefault(run_id, set()).add(role)
-    for run_id in failed:
-        roles.pop(run_id, None)
-    if not roles:
-        why = "; ".join(f"{run_id}: {error}" for run_id, error in failed.items()) or "the list is empty"
-        raise InputError(f"{path} lists no finished run ({why}); {advice}")
-    return Sweep(roles, list(failed.items()))
-
-
 def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     """One row a (run, split, metric) with the columns RUNS_COLUMNS, `main`, true for the task's main metric, and
     `test_rows` and `precision`.
 
-    Metrics are fractions as stored. test_rows: how many the run's test split had, None where it does not say; precision: the weights' as the run loaded
-    them. role:
-    study, tuning (of the learning-rate grid), or study+tuning. method is the config's name for it, label and settings
-    tell apart what it leaves together, as `analysis.naming` says.
-    Raises InputError as `read_sweep`, and if a listed run is not in `runs_dir` or is damaged.
+    Metrics are fractions as stored. test_rows: how many the run's test split had, None where it does not say;
+    precision: the weights' as the run loaded them. role: study, tuning (of the learning-rate grid), or study+tuning.
+    method is the config's name for it, label and settings tell apart what it leaves together, as `analysis.naming`
+    says. Raises InputError as `read_sweep`, and if a listed run is neither in `runs_dir` nor recorded, or is damaged.
     """
+    runs, study = Runs(study_dir, runs_dir), places.study_of(study_dir)
     rows: list[dict[str, Any]] = []
-    for run_id, roles in read_sweep(study_dir).roles.items():
-        folder = runs_dir / run_id
-        if not folder.is_dir():
-            raise InputError(
-                f"run {run_id} of {study_dir / 'sweep.jsonl'} is not in {runs_dir}; "
-                f"`{make_command(study_dir)}` trains it"
-            )
-        try:
-            shared = {"run_id": run_id, "study": places.study_of(study_dir), "role": "+".join(sorted(roles))}
-            rows += [shared | row for row in _read_run(folder)]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-            raise InputError(
-                f"run folder {folder} is damaged ({type(error).__name__}: {' '.join(str(error).split())}); "
-                f"delete it, `{make_command(study_dir)}` trains it again"
-            ) from error
+    for run in runs:
+        shared = {"run_id": run.run_id, "study": study, "role": "+".join(sorted(runs.sweep.roles[run.run_id]))}
+        rows += [shared | row for row in run.read(partial(_read_run, run))]
     return pd.DataFrame(rows, columns=[*RUNS_COLUMNS, "main", "test_rows", "precision"])
 
 
-def _read_run(folder: Path) -> list[dict[str, Any]]:
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+def _read_run(run: Run) -> list[dict[str, Any]]:
+    config, metrics = run.config, run.metrics
     method = config["method"]
-    run = {
+    shared = {
         **_identity(config),
         "method": method["name"],
         **{name: method.get(name) for name in ("weight_types", "r", "alpha")},
@@ -142,7 +73,7 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
         "precision": metrics.get("precision"),
     }
     return [
-        run
+        shared
         | {name: entry[name] for name in ("split", "metric", "value")}
         | {"main": entry["metric"] == metrics["main_metric"], "test_rows": metrics.get("test_examples")}
         for entry in metrics["metrics"]
@@ -165,15 +96,15 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
 def load_failed(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     """What the study's failed runs were, as far as the runner has kept it (<run_id>.failed): FAILED_COLUMNS.
 
-    Raises InputError as `read_sweep`.
+    Of a run that is not here, its line in the report, by `failure_lines`, is all that is known. Raises InputError as
+    `read_sweep`.
     """
+    runs = Runs(study_dir, runs_dir)
     rows = []
-    for run_id, _ in read_sweep(study_dir).failed:
-        try:
-            config = yaml.safe_load((runs_dir / f"{run_id}.failed" / "config.yaml").read_text(encoding="utf-8"))
-            rows.append({"run_id": run_id} | _identity(config))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-            continue  # its line in the report, by `failure_lines`, is all that is known
+    for run_id, _ in runs.sweep.failed:
+        run = runs.failed(run_id)
+        if run:
+            rows.append({"run_id": run_id} | run.read(partial(_identity, run.config)))
     return pd.DataFrame(rows, columns=FAILED_COLUMNS).astype({"lr": float})
 
 
@@ -244,12 +175,11 @@ def failure_lines(failed: Sequence[tuple[str, str]], known: pd.DataFrame | None 
     ]
 
 
-def provenance(runs_dir: Path, run_ids: Sequence[str]) -> dict[str, Any]:
+def provenance(runs: Iterable[Run]) -> dict[str, Any]:
     """Package versions, machine, command, date and commit of this analysis, and of the trainings it is made from."""
     trainings: list[dict[str, Any]] = []
-    for run_id in run_ids:
-        metrics = json.loads((runs_dir / run_id / "metrics.json").read_text(encoding="utf-8"))
-        record = {name: metrics.get(name) for name in ("machine", "versions", "precision")}
+    for run in runs:
+        record = {name: run.metrics.get(name) for name in ("machine", "versions", "precision")}
         if record not in trainings:
             trainings.append(record)
     return {

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-import yaml
 
 from analysis import naming, statistics, tables, updates
 from analysis.comparison import Site
 from analysis.delta_w import Update
 from analysis.svd import SVD, Array
 from analysis.weights import Weights
+from experiments.records.source import Runs
 from experiments.store import fingerprint
 from lora.config import InputError
 
@@ -76,12 +76,13 @@ def trained(
     base: where the pretrained model is, if it was a folder, of which runs store the content alone. Raises InputError if
     an adapter is not there any more, and if a model or an update is missing or damaged.
     """
+    stored = Runs(study_dir, runs_dir)
     opened: dict[tuple[str, str, str], Weights] = {}
     found: dict[tuple[str, str, str], list[UpdateRun]] = {}
     for record in of_each(runs[runs["run_id"].isin(chosen)]).to_dict("records"):
         about, precision = {name: record[name] for name in ABOUT}, str(record[PRECISION])
         folder = adapter(about["run_id"], study_dir, runs_dir).parent
-        path = str(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]["path"])
+        path = str(stored[about["run_id"]].config["model"]["path"])
         key = about["model"], path, precision
         if key not in opened:
             opened[key] = _open(path, base, about["run_id"]).rounded(getattr(torch, precision))

@@ -1,6 +1,7 @@
 """Sets of weight types under a budget of LoRA parameters: what each spends, and paired tests between them."""
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics, tables
-from lora import io
-from lora.budget import cost
+from experiments.records.source import Run, Runs
 from lora.config import WEIGHT_TYPES, InputError
 
 PLACE = ["model", "task", "metric"]
@@ -34,23 +34,23 @@ def is_attention(weight_types: str) -> bool:
 def with_parameters(runs: pd.DataFrame, runs_dir: Path, study_dir: Path) -> pd.DataFrame:
     """runs with `lora_params`: the parameters of A and B, and DoRA's m, that a run trained, without the task's head.
 
-    Counted from the shapes in the stored adapter and the run's r: a stored adapter of PiSSA has twice that rank. Raises
-    InputError if a run is not of LoRA on weight types with one rank, or if its adapter is missing or damaged.
+    Raises InputError if a run is not of LoRA on weight types with one rank, or is damaged.
     """
-    command, counts = tables.make_command(study_dir), {}
-    rows = runs.drop_duplicates("run_id")[["run_id", "weight_types", "r"]]
-    for run_id, weight_types, r in rows.itertuples(index=False, name=None):
+    command, counts, stored = tables.make_command(study_dir), {}, Runs(study_dir, runs_dir)
+    rows = runs.drop_duplicates("run_id")[["run_id", "weight_types", "r", "trainable_params"]]
+    for run_id, weight_types, r, trained in rows.itertuples(index=False, name=None):
         if not weight_types or not isinstance(r, int | float) or not r > 0:
             raise InputError(
                 f"run {run_id} of {study_dir / 'sweep.jsonl'} is not of LoRA on weight types with one rank; delete the "
                 f"file, `{command}` lists runs that are"
             )
-        try:
-            targets = io.read(runs_dir / run_id / "adapter").targets
-        except InputError as error:
-            raise InputError(f"{error}; delete {runs_dir / run_id}, `{command}` trains it again") from error
-        counts[run_id] = sum(cost(*target.shape, int(r), target.dora) for target in targets)
+        run = stored[run_id]
+        counts[run_id] = trained - run.read(partial(_head, run))
     return runs.assign(lora_params=runs["run_id"].map(counts), r=runs["r"].astype(int))
+
+
+def _head(run: Run) -> int:
+    return int(run.metrics["head_params"])
 
 
 def with_budgets(runs: pd.DataFrame) -> pd.DataFrame:

@@ -143,6 +143,7 @@ def compute(config: Mapping[str, Any], folder: Path) -> None:
     results = {
         "trainable_params": trainable,
         "total_params": total,
+        "head_params": sum(p.numel() for name in heads for p in model.get_submodule(name).parameters()),
         "weights_kept": kept,
         **{f"{split}_examples": len(problem.rows[split]) for split in tasks.SPLITS},
         "train_seconds": trained.seconds,

@@ -109,7 +109,7 @@ def texts(runs: Sequence[Run], options: argparse.Namespace) -> list[Text]:
 def check(runs: Sequence[Run]) -> None:
     """Raises InputError if one of the runs is of no causal language model."""
     for run in runs:
-        if not (run.folder / "predictions.jsonl").is_file():
+        if not run.writes:
             raise InputError(
                 f"run {run.run_id} ({run.names['model']} on {run.names['task']}) is a classifier, which has no loss on "
                 "text: forgetting is measured on runs of causal language models"
@@ -152,7 +152,7 @@ def _measure(run: Run, left: Sequence[Text], results: Results, base: dict[str, R
             windows = held_out.windows(text.documents, tokenizer, text.windows, text.tokens, text.name)
             base[key] = Read(windows, held_out.loss(model, windows, runtime))
         found.append(base[key])
-    methods.load(model, run.method, [], run.folder / "adapter")
+    methods.load(model, run.method, [], run.adapter)
     for text, before in zip(left, found, strict=True):
         row = {"text": text.name, "windows": len(before.windows), "tokens": text.tokens, "sha256": text.sha256}
         row |= {"loss_before": before.loss, "loss_after": held_out.loss(model, before.windows, runtime)}

@@ -19,6 +19,7 @@ import yaml
 
 from analysis import naming, tables
 from experiments.arguments import Parser, whole
+from experiments.records.source import unpacked
 from experiments.store import Store, definition
 from experiments.tasks import PATH_FIELDS
 from lora.config import InputError
@@ -37,12 +38,30 @@ class Run(NamedTuple):
     run_id: str
     folder: Path
     config: dict[str, Any]
+    study_dir: Path
 
     @property
     def method(self) -> dict[str, Any]:
         """The method's fields."""
         method: dict[str, Any] = self.config["method"]
         return method
+
+    @property
+    def writes(self) -> bool:
+        """True for a run of a language model, which has written texts."""
+        record = unpacked(self.folder)
+        return record.predictions is not None if record else (self.folder / "predictions.jsonl").is_file()
+
+    @property
+    def adapter(self) -> Path:
+        """What the run has trained. Raises InputError if that is not here."""
+        if not (self.folder / "adapter").is_dir():
+            command = tables.make_command(self.study_dir)
+            raise InputError(
+                f"run {self.run_id} has no adapter in {self.folder}: it was unpacked from records, pruned, or trained "
+                f"without keeping its weights; `{command} ARGS='runtime.keep_weights=all'` trains it again"
+            )
+        return self.folder / "adapter"
 
     @property
     def names(self) -> dict[str, Any]:
@@ -125,7 +144,7 @@ def _run(store: Store, run_id: str, settings: Mapping[str, str], study_dir: Path
         "threads": _number(settings, "runtime.threads", None),
         "eval_batch_size": _number(settings, "runtime.eval_batch_size", 64),
     }
-    return Run(run_id, folder, config)
+    return Run(run_id, folder, config, study_dir)
 
 
 def _number(settings: Mapping[str, str], name: str, default: int | None) -> int | None:

@@ -65,7 +65,7 @@ class Variant(NamedTuple):
     @property
     def writes(self) -> bool:
         """Whether it is a language model."""
-        return (self.run.folder / "predictions.jsonl").is_file()
+        return self.run.writes
 
 
 def variants(runs: Sequence[Run]) -> list[Variant]:

@@ -69,6 +69,7 @@ def run_id(defined: Mapping[str, Any]) -> str:
 
 
 DIVERGED = "diverged.txt"  # in the folder of a failed run: why
+RECORD = "record.json"  # in the folder of a run that was unpacked from a study's records: all that is known of it
 MANIFEST = "manifest.json"  # in the folder of a run, written last: SHA-256 of each of its files
 LEASE_SECONDS = 60.0  # without a sign of life for so long, who computes a run on another machine counts as gone
 
@@ -134,6 +135,25 @@ class Store:
         while (place := self.root / f"{identifier}.damaged-{number}").exists():
             number += 1
         return place
+
+    def has_adapter(self, identifier: str) -> bool:
+        """True for a stored run that can be measured: not one unpacked from records, nor one whose adapter was pruned.
+        Tables need no adapter, so that a sweep does not compute such a run again; if it is deleted, it does."""
+        return identifier in self and (self.folder(identifier) / "adapter").is_dir()
+
+    def remove(self, folder: Path) -> None:
+        """Removes the folder of a run, or `adapter` in it: then the run stays whole, without it."""
+        run = folder.parent
+        if run != self.root and (run / MANIFEST).exists():
+            listed = json.loads((run / MANIFEST).read_bytes())
+            kept = {name: entry for name, entry in listed.items() if not name.startswith(f"{folder.name}/")}
+            temporary = run / f".{MANIFEST}"
+            temporary.write_text(json.dumps(kept, indent=0))
+            temporary.replace(run / MANIFEST)
+        # Renamed first: what is cut off half-way must not pass for an adapter or a run.
+        gone = self.root / f".{(folder if run == self.root else run).name}.removed"
+        folder.rename(gone)
+        shutil.rmtree(gone)
 
     def metrics(self, identifier: str) -> dict[str, Any]:
         """metrics.json of a stored run."""

@@ -80,7 +80,7 @@ def _measure(
         cache.clear()
         cache[task] = tasks.load(run.config["task"])
     loaded = problem.load(run.config, cache[task], run.runtime())
-    update = cuts.load(loaded.model, run.method, loaded.heads, run.folder / "adapter", max(K))
+    update = cuts.load(loaded.model, run.method, loaded.heads, run.adapter, max(K))
     names = {name: run.names[name] for name in NAMES}
     for k in steps(update.whole) if ks is None else ks:
         bar.set_description(f"{run.names['label']} {run.names['settings']} k={k}")

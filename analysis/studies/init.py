@@ -7,9 +7,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from analysis import figures, table_md, tables
+from analysis import figures, start_losses, table_md, tables
+from analysis.start_losses import CELL, CURVES, ENTRIES, LOSSES, SMOOTHING
 from analysis.statistics import against, difference_text, mean_text
-from lora import io
+from experiments.records.source import Runs
 from lora.config import InputError
 
 STARTS = {
@@ -22,9 +23,6 @@ STARTS = {
     "pissa": "principal part of W0",
     "lora_ga": "along the gradient of W0",
 }
-CELL = ["model", "task", "metric", "init", "lr"]
-SMOOTHING = 10  # curves are means over 1/10 of the steps
-LAST = 10  # the final training loss is that of the last 1/10 of the steps
 READING = """\
 Test and validation {metrics} in percent, mean ± half-width of the 95% Student-t interval (number of seeds). To
 gaussian: the difference on test data in points, paired by seed, ± half-width of its 95% interval; p of the paired
@@ -34,10 +32,10 @@ means over seeds. For one seed the head starts from the same numbers everywhere.
 
 
 def build(study_dir: Path, runs_dir: Path) -> list[Path]:
-    """Writes runs.csv, table.csv, table.md, loss_curves.csv and init.png; returns their paths.
+    """Writes runs.csv, table.csv, table.md, losses.csv, loss_curves.csv and init.png; returns their paths.
 
-    Raises InputError if runs, histories or the adapters of both_zero are missing or damaged, if a seed of a start has
-    two runs, or if a run has no start of STARTS.
+    And saddle.csv if there are runs of both_zero. Raises InputError if runs are missing or damaged, as `start_losses`
+    does, if a seed of a start has two runs, or if a run has no start of STARTS.
     """
     runs = tables.load_runs(study_dir, runs_dir)
     runs["init"] = runs["label"].replace("lora", "gaussian")
@@ -54,50 +52,33 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     if final.empty:
         raise InputError(f"{study_dir} has no finished run; `{tables.make_command(study_dir)}` trains them")
     tables.check_seeds(final, ["model", "task", "init", "split"], study_dir)
-    losses = read_losses(final.drop_duplicates("run_id"), study_dir, runs_dir)
-    table = tabulate(final, losses, runs_dir)
-    curves = loss_curves(losses)
+    stored, each = Runs(study_dir, runs_dir), final.drop_duplicates("run_id")
+    ends, curves = start_losses.losses(each, stored, study_dir)
+    zero = each[each["init"] == "both_zero"]
+    entries = zero.assign(largest_entry=start_losses.largest_entries(zero, stored, study_dir))
+    table = tabulate(final, ends, entries)
 
-    outputs = {name: study_dir / name for name in ("runs.csv", "table.csv", "loss_curves.csv", "table.md")}
+    names = ["runs.csv", "table.csv", LOSSES, CURVES, "table.md", *([] if zero.empty else [ENTRIES])]
+    outputs = {name: study_dir / name for name in names}
     runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
     table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
-    curves.to_csv(outputs["loss_curves.csv"], index=False, float_format="%.5g")
     failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
     table_md.write(outputs["table.md"], report(table, tables.head_rate(runs), failed), runs)
     return [*outputs.values(), draw(final, table, curves, study_dir / "init.png")]
 
 
-def read_losses(runs: pd.DataFrame, study_dir: Path, runs_dir: Path) -> pd.DataFrame:
-    """Training losses of all runs: CELL, seed, step (from 1), loss. Raises InputError for a damaged history."""
-    frames = []
-    for run in runs.to_dict("records"):
-        path = runs_dir / run["run_id"] / "history.csv"
-        try:
-            history = pd.read_csv(path)
-            history = history[history["split"] == "train"][["step", "loss"]].astype({"step": int, "loss": float})
-            if history.empty:
-                raise ValueError("it has no training step")
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"{path} is missing or damaged ({' '.join(str(error).split())}); delete its folder, "
-                f"`{tables.make_command(study_dir)}` trains the run again"
-            ) from error
-        frames.append(history.assign(**{name: run[name] for name in [*CELL, "seed"]}))
-    return pd.concat(frames, ignore_index=True)
-
-
-def tabulate(final: pd.DataFrame, losses: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
+def tabulate(final: pd.DataFrame, ends: pd.DataFrame, entries: pd.DataFrame) -> pd.DataFrame:
     """A row a start: CELL, validation and test (means, fractions) with <split>_interval, n, first_loss, final_loss; if
     gaussian is there, the test difference to it with its interval and p_holm; for both_zero, largest_entry of A and B.
+
+    ends: of `start_losses.losses`; entries: the runs of both_zero, with `start_losses.largest_entries`.
     """
     parts = []
     for split in ("validation", "test"):
         means = tables.summarise(final[final["split"] == split], CELL)
         parts.append(means.rename(columns={"mean": split, "interval": f"{split}_interval"}).set_index(CELL))
     table = parts[0].drop(columns="n").join(parts[1])
-    runs = losses.groupby([*CELL, "seed"], sort=False)
-    ends = pd.DataFrame({"first_loss": runs["loss"].first(), "final_loss": runs["loss"].agg(_end)})
-    table = table.join(ends.groupby(CELL, sort=False).mean())
+    table = table.join(ends.drop(columns="runs").set_index(CELL))
     differences = []
     for _, group in final[final["split"] == "test"].groupby(CELL[:3], sort=False):
         if "gaussian" in set(group["init"]):
@@ -107,31 +88,8 @@ def tabulate(final: pd.DataFrame, losses: pd.DataFrame, runs_dir: Path) -> pd.Da
     if differences:
         found = pd.concat(differences).rename(columns={"interval": "difference_interval"})
         table = table.merge(found, on=CELL[:4], how="left")
-    zero = final[final["init"] == "both_zero"].drop_duplicates("run_id")
-    entries = [largest_entry(runs_dir / run_id / "adapter") for run_id in zero["run_id"]]
-    largest = zero[CELL].assign(largest_entry=entries).groupby(CELL, sort=False)["largest_entry"].max()
+    largest = entries.groupby(CELL, sort=False)["largest_entry"].max()
     return table.merge(largest.reset_index(), on=CELL, how="left")
-
-
-def _end(losses: pd.Series) -> float:
-    return float(losses.iloc[-max(1, len(losses) // LAST) :].mean())
-
-
-def largest_entry(adapter_dir: Path) -> float:
-    """The largest absolute entry of all A and B of a stored adapter: 0 if training never left A = B = 0.
-
-    Raises InputError if the adapter is missing or damaged.
-    """
-    adapter = io.read(adapter_dir)
-    return max(matrix.abs().max().item() for target in adapter.targets for matrix in adapter.matrices(target))
-
-
-def loss_curves(losses: pd.DataFrame) -> pd.DataFrame:
-    """Smoothed training loss, a row a start and step: CELL, step, mean, low and high over seeds."""
-    groups = losses.groupby([*CELL, "seed"], sort=False)["loss"]
-    smooth = groups.transform(lambda loss: loss.rolling(max(1, len(loss) // SMOOTHING), 1, center=True).mean())
-    curves = losses.assign(loss=smooth).groupby([*CELL, "step"], sort=False)["loss"]
-    return curves.agg(mean="mean", low="min", high="max").reset_index()
 
 
 def report(table: pd.DataFrame, head: str, failed: list[str]) -> str:

@@ -1,6 +1,5 @@
 """Methods that hold less memory than full fine-tuning with AdamW: quality, memory, time, and the rank of the update."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from analysis import (
 )
 from analysis.spectrum_tables import described
 from analysis.tuning import CELL
+from experiments.records.source import Runs
 
 BASE = True  # reads the pretrained weights
 MEASURED = ("ranks.csv",)
@@ -41,7 +41,7 @@ def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path
     updated = update_runs.load(study_dir, runs_dir)
     names = memory_methods_ranks.names(updated)
     test = test.assign(name=[names[key] for key in naming.keys(test)])
-    test = test.merge(training_memory(test["run_id"].unique().tolist(), runs_dir), on="run_id")
+    test = test.merge(training_memory(Runs(study_dir, runs_dir)), on="run_id")
     failed = tables.load_failed(study_dir, runs_dir)
     rates = tuning.rates(runs, failed)
     table = tabulate(test, rates)
@@ -82,12 +82,9 @@ def measure(
     return ranks
 
 
-def training_memory(run_ids: list[str], runs_dir: Path) -> pd.DataFrame:
+def training_memory(runs: Runs) -> pd.DataFrame:
     """run_id and MEMORY, what training took in bytes: NaN for runs that are older than its measurement."""
-    found = {
-        run_id: json.loads((runs_dir / run_id / "metrics.json").read_text(encoding="utf-8")).get(MEMORY)
-        for run_id in run_ids
-    }
+    found = {run.run_id: run.metrics.get(MEMORY) for run in runs}
     return pd.DataFrame({"run_id": list(found), MEMORY: pd.Series(list(found.values()), dtype=float)})
 
 

@@ -18,6 +18,7 @@ from analysis import (
 )
 from analysis.language_runs import DETAILS
 from analysis.method_tables import METHOD
+from experiments.records.source import Runs
 
 PAPER_TASKS = {"mnli_m_acc": "MNLI-m", "rte_acc": "RTE"}
 PAPER_ROWS = {"gpt3_few_shot": "demonstrations", "gpt3_fine_tuned": "full fine-tuning"}
@@ -52,7 +53,8 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     sizes = ("shots=" + test["shots"].astype(str)).where(frozen, "n=" + test["train_examples"].astype(str))
     told = language_runs.with_setting(test, sizes)
     tuning.check(told, study_dir)
-    words = {run_id: prompt_words(runs_dir / run_id, study_dir) for run_id in test["run_id"]}
+    stored = Runs(study_dir, runs_dir)
+    words = {run_id: stored[run_id].predictions.prompt_words for run_id in test["run_id"]}
     table = few_shot.tabulate(test.assign(prompt_words=test["run_id"].map(words)))
     data = language_runs.tested(test, runs_dir, study_dir)
 
@@ -66,12 +68,6 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     named, runs_named = (frame.assign(line=language_runs.line_names(frame)) for frame in (table, test))
     task_figures.draw_shots(named, runs_named, floors, outputs["table8.png"])
     return [*outputs.values(), *samples.write(told, runs_dir, study_dir)]
-
-
-def prompt_words(folder: Path, study_dir: Path) -> float:
-    """Mean number of words in the prompts of a stored run. Raises InputError as `analysis.samples.read`."""
-    entries = samples.read(folder, study_dir)
-    return sum(len(entry["prompt"].split()) for entry in entries) / len(entries)
 
 
 def section(cells: pd.DataFrame) -> list[str]:

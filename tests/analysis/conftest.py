@@ -58,6 +58,7 @@ def make_run(list_run: Callable[..., None], runs_dir: Path) -> Callable[..., str
         role: str = "study",
         method: Mapping[str, Any] | None = None,
         trainable_params: int | None = None,
+        head_params: int = 0,
         error: str = "",
     ) -> str:
         config: dict[str, Any] = {
@@ -75,7 +76,7 @@ def make_run(list_run: Callable[..., None], runs_dir: Path) -> Callable[..., str
             return run_id
         metrics = {
             "run_id": run_id, "trainable_params": trainable_params or 1000 * r, "total_params": 10**6,
-            "train_seconds": 2.0,
+            "head_params": head_params, "train_seconds": 2.0,
             "tokens_per_second": 100.0, "peak_memory_bytes": 10**9, "precision": "fp32", "main_metric": "accuracy",
             "metrics": [
                 {"split": split, "metric": metric, "value": value}

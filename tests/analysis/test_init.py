@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from analysis.studies import init
+from experiments.records.schema import Record
 from lora.config import InputError
 
 STUDY = "init"
@@ -51,7 +54,8 @@ def test_every_start_has_its_losses_and_scores(
             make_start(start, seed, end=0.5 + 0.01 * place + 0.02 * seed, test=0.8 - 0.01 * place + 0.01 * seed**2)
     list_run(run_id="method.init=pissa", role="study", error="the loss is nan")
     outputs = init.build(study_dir, runs_dir)
-    assert {path.name for path in outputs} == {"runs.csv", "table.csv", "loss_curves.csv", "table.md", "init.png"}
+    names = {"runs.csv", "table.csv", "losses.csv", "loss_curves.csv", "saddle.csv", "table.md", "init.png"}
+    assert {path.name for path in outputs} == names
     assert all(path.stat().st_size for path in outputs)
     table = pd.read_csv(study_dir / "table.csv").set_index("init")
     assert list(table.index) == list(init.STARTS)
@@ -90,6 +94,34 @@ def test_curves_are_smoothed_means_with_the_range_over_seeds(
     middle = [np.interp(19.5, range(1, STEPS + 1), np.linspace(1, end, STEPS)) for end in (0.2, 0.4, 0.9)]
     assert curves.loc[20, ["mean", "low", "high"]].tolist() == pytest.approx([np.mean(middle), *middle[::2]], rel=1e-3)
     assert "to gaussian" in (study_dir / "table.md").read_text()
+
+
+def test_tables_need_no_history_and_no_adapter_once_these_are_measured(
+    make_start: Start, study_dir: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [make_start(start, seed, end=0.5 + seed / 10) for start in ("gaussian", "both_zero") for seed in range(2)]
+    init.build(study_dir, runs_dir)
+    before = {path.name: path.read_text() for path in study_dir.iterdir() if path.suffix in (".csv", ".md")}
+    for run_id in ids:  # what unpacking a record without a history leaves
+        folder = runs_dir / run_id
+        config, metrics = (folder / "config.yaml").read_text(), json.loads((folder / "metrics.json").read_text())
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (folder / "config.yaml").write_text(config)
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        (folder / "record.json").write_text(Record(run_id, (), yaml.safe_load(config), metrics).line())
+    run_ids = {json.dumps(yaml.safe_load((runs_dir / one / "config.yaml").read_text())): one for one in ids}
+    monkeypatch.setattr("experiments.records.schema.identify", lambda config: run_ids[json.dumps(config)])
+    init.build(study_dir, runs_dir)
+    after = {path.name: path.read_text() for path in study_dir.iterdir() if path.suffix in (".csv", ".md")}
+    assert after == before
+    losses = study_dir / "losses.csv"
+    losses.write_text(losses.read_text().replace(ids[0], "0123456789ab"))
+    with pytest.raises(InputError, match=r"has no history here, and .*losses.csv is not of the same runs"):
+        init.build(study_dir, runs_dir)
+    losses.unlink()
+    with pytest.raises(InputError, match=r"has no history here, and .*losses.csv .* is missing or damaged"):
+        init.build(study_dir, runs_dir)
 
 
 @pytest.mark.parametrize("damage", ["gone", "empty", "columns"])

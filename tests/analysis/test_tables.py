@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from analysis import tables
+from experiments.records.source import Runs
 from lora.config import InputError
 
 STUDY = "rank_ablation"
@@ -151,10 +152,12 @@ def test_interval_is_student_t_and_one_value_has_none() -> None:
 
 
 def test_provenance_has_versions_and_the_machines_of_the_trainings(
-    make_run: Callable[..., str], runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+    make_run: Callable[..., str], study_dir: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.orig_argv", [str(Path("bin/python").absolute()), "-m", "analysis.study", "results/desk"])
-    record = tables.provenance(runs_dir, [make_run(seed=seed) for seed in range(2)])
+    for seed in range(2):
+        make_run(seed=seed)
+    record = tables.provenance(Runs(study_dir, runs_dir))
     assert record["command"] == "bin/python -m analysis.study results/desk"
     assert {"torch", "transformers"} <= record["versions"].keys()
     assert record["trainings"] == [{"machine": {"cpus": 2}, "versions": {"torch": "2"}, "precision": "fp32"}]

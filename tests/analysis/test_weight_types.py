@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from analysis.studies import weight_types
 from lora.config import InputError
 
 STUDY = "weight_types"
+HEAD = 66
 LAYERS, D, INNER = 2, 32, 128  # one attention type costs 128 parameters a rank, up or down 320
 ATTENTION = {"q": 4, "k": 4, "v": 4, "o": 4, "q+k": 2, "q+v": 2, "q+k+v+o": 1}  # ranks at 512 parameters
 FORWARD = {"up": 8, "down": 8, "up+down": 4}  # at 2560
@@ -28,28 +28,13 @@ def shape(weight_type: str) -> tuple[int, int]:
 
 
 @pytest.fixture
-def train(make_run: Callable[..., str], runs_dir: Path) -> Train:
-    """make_run, with the part of an adapter that says what was adapted."""
+def train(make_run: Callable[..., str]) -> Train:
+    """make_run, with as many trained parameters as A and B have, and the head."""
 
-    def make(weight_types: str = "q+v", r: int = 2, stored_r: int | None = None, **settings: object) -> str:
-        run_id = make_run(r=r, weight_types=weight_types, **settings)
-        targets = [
-            {
-                "module": f"layer.{layer}.{name}",
-                "weight_type": name,
-                "layer": layer,
-                "r": stored_r or r,
-                "scaling": 16 / r,
-            }
-            | {"shape": shape(name), "w0_norm": 1.0}
-            for layer in range(LAYERS)
-            for name in weight_types.split("+")
-        ]
-        folder = runs_dir / run_id / "adapter"
-        folder.mkdir(exist_ok=True)
-        content = {"format": 1, "targets": targets, "trained_parameters": ["classifier.weight"]}
-        (folder / "lora_config.json").write_text(json.dumps(content))
-        return run_id
+    def make(weight_types: str = "q+v", r: int = 2, head: int = HEAD, **settings: object) -> str:
+        lora = sum(LAYERS * r * sum(shape(name)) for name in weight_types.split("+"))
+        about = {"trainable_params": lora + head, "head_params": head}
+        return make_run(r=r, weight_types=weight_types, **about, **settings)
 
     return make
 
@@ -210,8 +195,8 @@ def test_budgets_are_the_numbers_that_most_sets_have(counts: dict[str, int], bud
 
 
 def test_parameters_are_counted_from_what_was_trained(train: Train, study_dir: Path, runs_dir: Path) -> None:
-    train("q+v", 2, stored_r=4)  # a start from PiSSA is stored with twice its rank
-    train("q+up", 3, trainable_params=10**6)  # a task's head does not count
+    train("q+v", 2, head=0)
+    train("q+up", 3, head=10**6)  # a task's head does not count
     weight_types.build(study_dir, runs_dir)
     runs = pd.read_csv(study_dir / "runs.csv").drop_duplicates("run_id").set_index("weight_types")
     assert runs["lora_params"].to_dict() == {"q+v": 512, "q+up": LAYERS * 3 * (2 * D + D + INNER)}
@@ -242,9 +227,10 @@ def test_runs_of_something_else_are_refused(
     assert "\n" not in str(raised.value)
 
 
-def test_a_damaged_adapter_is_one_line(train: Train, study_dir: Path, runs_dir: Path) -> None:
+def test_a_run_that_does_not_say_how_large_its_head_is(train: Train, study_dir: Path, runs_dir: Path) -> None:
     run_id = train("q+v", 2)
-    (runs_dir / run_id / "adapter" / "lora_config.json").write_text("{")
+    path = runs_dir / run_id / "metrics.json"
+    path.write_text(path.read_text().replace("head_params", "heads"))
     message = rf"is damaged .*; delete .*{run_id}, `make weight-types PRESET=quick` trains it again"
     with pytest.raises(InputError, match=message):
         weight_types.build(study_dir, runs_dir)
