@@ -9,7 +9,7 @@ from collections.abc import Callable
 There = Callable[[str], bool]  # whether a model has a module of this name
 
 _LETTERS = (
-    "{}_proj", "{}_lin", "W{}", "w{}", "linear_{}", "to_{}", "project_{}", "{}",
+    "{}_proj", "{}_lin", "W{}", "w{}", "linear_{}", "to_{}", "project_{}", "{}_head", "{}",
 )  # fmt: skip
 _WORDS = ("{}", "{}_proj", "projection_{}")
 TRIOS = (
@@ -28,7 +28,7 @@ FUSED = {  # weight types in one matrix, by its name; of c_attn with q_attn besi
 _ALONE = {"q_b_proj": ("q_a_proj",), "q_proj": ("kv_b_proj",), "q_attn": ("c_attn",), "to_q": ("to_kv",)}
 OUTPUTS = (
     *("o_proj", "out_proj", "o", "dense", "c_proj", "Wo", "out_lin", "proj", "linear_out", "attention_out"),
-    *("projection", "projection_layer", "to_out"),
+    *("projection", "projection_layer", "to_out", "post_proj"),
 )
 # The output projection beside the module that has q, k and v, which is one of these
 _OUTSIDE = ("output.dense", "output")
@@ -147,6 +147,8 @@ def by_name_alone(name: str) -> bool:
     """A stand-in for `There` where the model is not known: that is there which is likely from the path to it."""
     block, _, leaf = name.rpartition(".")
     parts = block.split(".")[-2:]
+    if leaf == "q_attn":  # GPT-2 has it for a decoder's attention to an encoder alone
+        return CROSS.search(block) is not None
     if ATTENTION.search(".".join(parts)):
         return leaf in _ATTENTION_NAMES and parts[-1] != "intermediate"
     return leaf in _MLP_NAMES
