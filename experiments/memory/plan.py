@@ -47,7 +47,11 @@ def plan(setup: Setup) -> Plan:
     with fake(batch.chosen(rows), len(rows) > 1, setup.device):
         started = dataclasses.replace(setup, method=_without_values(setup))
         problem = step.adapt(network.build(setup), rows, started, step.runtime(setup, "cpu"))
-        return _plan(problem, rows, started)
+        try:
+            return _plan(problem, rows, started)
+        except ValueError as error:  # such as a model's own rules for the length of its inputs
+            reason = " ".join(str(error).split())[:300]
+            raise error if isinstance(error, InputError) else InputError(f"model {path}: {reason}") from error
 
 
 def _without_values(setup: Setup) -> dict[str, Any]:

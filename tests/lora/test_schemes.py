@@ -1,4 +1,4 @@
-"""Weight types are what the forward pass uses them as, in every scheme of names; most models of transformers have one."""
+"""Weight types are what the forward pass uses them as, in every scheme of names, and most models have one."""
 
 import re
 import sys
@@ -93,21 +93,19 @@ PRODUCTS = {
     nn.functional.scaled_dot_product_attention,
 }  # fmt: skip
 # What the tables of names had before schemes: stored runs and adapters count on these, module by module
+BERT = {
+    "q": r"attention\.self\.query", "k": r"attention\.self\.key", "v": r"attention\.self\.value",
+    "o": r"attention\.output\.dense", "up": r"intermediate\.dense", "down": r"\d+\.output\.dense",
+}  # fmt: skip
+LLAMA = {**{x: rf"self_attn\.{x}_proj" for x in "qkvo"}, **{x: rf"mlp\.{x}_proj" for x in ("up", "gate", "down")}}
+NEOX = {
+    **dict.fromkeys("qkv", r"(self_)?attention\.query_key_value"), "o": r"(self_)?attention\.dense",
+    "up": r"mlp\.dense_h_to_4h", "down": r"mlp\.dense_4h_to_h",
+}  # fmt: skip
 BEFORE: dict[str, dict[str, str]] = {
-    **dict.fromkeys(
-        ("bert", "roberta", "xlm-roberta", "camembert", "electra"),
-        {"q": r"attention\.self\.query", "k": r"attention\.self\.key", "v": r"attention\.self\.value",
-         "o": r"attention\.output\.dense", "up": r"intermediate\.dense", "down": r"\d+\.output\.dense"},
-    ),
-    **dict.fromkeys(
-        ("llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "olmo2", "smollm3"),
-        {**{x: rf"self_attn\.{x}_proj" for x in "qkvo"}, **{x: rf"mlp\.{x}_proj" for x in ("up", "gate", "down")}},
-    ),
-    **dict.fromkeys(
-        ("gpt_neox", "bloom"),
-        {**dict.fromkeys("qkv", r"(self_)?attention\.query_key_value"), "o": r"(self_)?attention\.dense",
-         "up": r"mlp\.dense_h_to_4h", "down": r"mlp\.dense_4h_to_h"},
-    ),
+    "bert": BERT, "roberta": BERT, "xlm-roberta": BERT, "camembert": BERT, "electra": BERT, "llama": LLAMA,
+    "mistral": LLAMA, "mixtral": LLAMA, "qwen2": LLAMA, "qwen3": LLAMA, "gemma": LLAMA, "gemma2": LLAMA, "olmo2": LLAMA,
+    "smollm3": LLAMA, "gpt_neox": NEOX, "bloom": NEOX,
     "deberta-v2": {"q": r"self\.query_proj", "k": r"self\.key_proj", "v": r"self\.value_proj",
                    "o": r"attention\.output\.dense", "up": r"intermediate\.dense", "down": r"\d+\.output\.dense"},
     "gpt2": {**dict.fromkeys("qkv", r"attn\.c_attn"), "o": r"attn\.c_proj", "up": r"mlp\.c_fc", "down": r"mlp\.c_proj"},
