@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -362,3 +363,17 @@ def test_deepseeks_low_rank_projections() -> None:
         InputError, match="deepseek_v4 model has no weight type 'v': it has q.*look like attention too.*kv_proj"
     ):
         inject(on_meta("deepseek_v4"), LoRAConfig(r=1))
+
+
+def test_chatglm_has_its_few_key_heads_below_all_queries() -> None:
+    """As its published code splits them: 4 query heads of 8, then 2 key and 2 value heads; without groups by head."""
+    attention = nn.ModuleDict({"query_key_value": nn.Linear(32, 64), "dense": nn.Linear(32, 32)})
+    model: Any = nn.Sequential(nn.ModuleDict({"self_attention": attention}))
+    model.config = SimpleNamespace(model_type="chatglm", multi_query_attention=True, num_attention_heads=4)
+    found = targets.parts_of(model, "0.self_attention.query_key_value")
+    assert found == {"q": slice(0, 32), "k": slice(32, 48), "v": slice(48, 64)}
+    attention["query_key_value"], model.config.multi_query_attention = nn.Linear(32, 96), False
+    found = targets.parts_of(model, "0.self_attention.query_key_value")
+    assert found["k"].tolist() == [head * 24 + 8 + row for head in range(4) for row in range(8)]
+    attention["query_key_value"] = nn.Linear(32, 80)  # neither of them: nothing is known of its rows
+    assert targets.parts_of(model, "0.self_attention.query_key_value") == {}
