@@ -124,7 +124,8 @@ class Used(TorchFunctionMode):
 
     def __init__(self, block: Any) -> None:
         super().__init__()
-        self.inside, self.operands = False, []
+        self.inside = False
+        self.operands: list[tuple[Tensor, Tensor]] = []
         self.library = sys.modules[type(block).__module__]
         block.register_forward_pre_hook(lambda *_: setattr(self, "inside", True))
         block.register_forward_hook(lambda *_: setattr(self, "inside", False))
@@ -146,7 +147,7 @@ class Used(TorchFunctionMode):
         """q, k and v of the block in a forward pass of the model."""
         self.operands, self.inside = [], False
         name = "torch_chunk_gated_delta_rule"
-        rule = getattr(self.library, name, None)
+        rule: Any = getattr(self.library, name, None)
 
         def noted(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Any:
             self._note(q, k, v)
@@ -354,7 +355,7 @@ def test_a_fused_projection_of_unknown_order_is_refused() -> None:
 def test_deepseeks_low_rank_projections() -> None:
     """q is what makes queries of their low rank; the matrices that lead into the low ranks are of no type."""
     model = small_model("deepseek_v3", **LATENT)
-    types = {place.module: set() for place in targets.typed_places(model)}
+    types: dict[str, set[str]] = {place.module: set() for place in targets.typed_places(model)}
     for place in targets.typed_places(model):
         types[place.module].add(place.part.name)
     attention = {name.rpartition(".")[2]: own for name, own in types.items() if ".0.self_attn." in name}
@@ -374,6 +375,6 @@ def test_chatglm_has_its_few_key_heads_below_all_queries() -> None:
     assert found == {"q": slice(0, 32), "k": slice(32, 48), "v": slice(48, 64)}
     attention["query_key_value"], model.config.multi_query_attention = nn.Linear(32, 96), False
     found = targets.parts_of(model, "0.self_attention.query_key_value")
-    assert found["k"].tolist() == [head * 24 + 8 + row for head in range(4) for row in range(8)]
+    assert torch.arange(96)[found["k"]].tolist() == [head * 24 + 8 + row for head in range(4) for row in range(8)]
     attention["query_key_value"] = nn.Linear(32, 80)  # neither of them: nothing is known of its rows
     assert targets.parts_of(model, "0.self_attention.query_key_value") == {}
