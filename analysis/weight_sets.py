@@ -23,7 +23,8 @@ NEAR = 0.25  # ranks are whole numbers: sets that miss a budget by no more than 
 def order(weight_types: str) -> tuple[bool, int, tuple[int, ...]]:
     """Sort key of a set: attention alone comes first, few types before many, types in the order of WEIGHT_TYPES."""
     names = weight_types.split("+")
-    return not is_attention(weight_types), len(names), tuple(WEIGHT_TYPES.index(name) for name in names)
+    types = tuple(WEIGHT_TYPES.index(name.rpartition(".")[2]) for name in names)  # less the tower: decoder.q
+    return not is_attention(weight_types), len(names), types
 
 
 def is_attention(weight_types: str) -> bool:

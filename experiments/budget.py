@@ -14,7 +14,7 @@ from lora.config import InputError, LoRAConfig
 if TYPE_CHECKING:
     from torch import nn
 
-AS_MUCH_AS = re.compile(r"(?P<weight_types>[a-z+]+)@(?P<r>\d+)")
+AS_MUCH_AS = re.compile(r"(?P<weight_types>[a-z.+]+)@(?P<r>\d+)")
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from analysis.svd import svd_delta_w
 from experiments import methods
-from lora.config import InputError, LoRAConfig
+from lora.config import InputError
 from lora.inject import lora_layers
 from lora.layer import LoRALayer, Part, turned
-from lora.targets import ARCHITECTURES, Place, find_places
+from lora.targets import Place, typed_places
 
 
 class Cut(NamedTuple):
@@ -64,11 +64,10 @@ def load(model: nn.Module, method: Mapping[str, Any], heads: list[str], folder: 
 
 
 def _places(model: Any) -> list[Place]:
-    kind = model.config.model_type
-    if kind not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise InputError(f"weight types are not known for a {kind} model: no update is cut there (known: {known})")
-    return find_places(model, LoRAConfig(r=1, weight_types=tuple(ARCHITECTURES[kind])))
+    places = typed_places(model)
+    if not places:
+        raise InputError(f"weight types are not known for a {model.config.model_type} model: no update is cut there")
+    return places
 
 
 class _Weight:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 WEIGHT_TYPES = ("q", "k", "v", "o", "up", "gate", "down")
+TOWERS = ("encoder", "decoder", "cross", "text", "vision", "audio")  # of models that have several: decoder.q
 INITS = ("gaussian", "kaiming", "gaussian_b", "both_gaussian", "both_zero", "orthogonal", "pissa", "lora_ga")
 QUANTIZED_INITS = ("loftq",)  # for quantised base weights alone
 RESIDUAL_INITS = ("pissa", "lora_ga")  # B A starts elsewhere than at 0: its start is taken out of the base weight
@@ -25,7 +26,9 @@ class LoRAConfig:
     r            rank, one for all or a mapping weight type or pattern -> rank.
     alpha        the update is scaled by alpha / r (`standard`, the paper) or alpha / sqrt(r) (`rslora`); as for r.
     dropout      probability of dropping an input of the low-rank path while training.
-    weight_types which of q k v o up gate down get an adapter; the architecture says which modules these are.
+    weight_types which of q k v o up gate down get an adapter; the architecture says which modules these are
+                 (`lora.schemes`). Of a model with several towers a type is that of all of them, or of one of TOWERS, as
+                 `decoder.q`; `cross.q` is of a decoder's attention to an encoder.
     modules      glob patterns of further modules by name, e.g. "*.lm_head"; the whole module gets one adapter.
     layers       indices of the layers that get adapters; None means all.
     init         `gaussian`: A ~ N(0, 1/k), B = 0 (the paper); the others: see `lora.init.start` and, for quantised
@@ -57,8 +60,13 @@ class LoRAConfig:
         if not self.names:
             raise InputError("LoRA has no target: give weight_types (e.g. q+v) or modules (a name pattern)")
         for weight_type in self.weight_types:
-            if weight_type not in WEIGHT_TYPES:
+            tower, dot, own = weight_type.rpartition(".") if isinstance(weight_type, str) else ("", "", weight_type)
+            if own not in WEIGHT_TYPES:
                 raise InputError(f"unknown weight type {weight_type!r}: choose from {', '.join(WEIGHT_TYPES)}")
+            if dot and tower not in TOWERS:
+                raise InputError(
+                    f"unknown tower {tower!r} of weight type {weight_type!r}: choose from {', '.join(TOWERS)}"
+                )
         if len(set(self.names)) != len(self.names):
             raise InputError(f"a weight type or pattern is named twice in {', '.join(self.names)}")
         for field in ("r", "alpha"):

@@ -4,86 +4,20 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Sequence
-from itertools import accumulate
-from typing import Any, NamedTuple
+from collections import Counter
+from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lora.config import InputError, LoRAConfig
-from lora.layer import Part, adaptable
+from lora import schemes
+from lora.config import WEIGHT_TYPES, InputError, LoRAConfig
+from lora.fused import Matrix, Rows, queries, rows_of
+from lora.layer import LoRALayer, Part, adaptable, shape
+from lora.schemes import layer_of as layer_of
+from lora.schemes import towers_of
 
 WHOLE = "all"  # the name of a part that covers every row of a module chosen by pattern
-Rows = Callable[[Any], slice | Tensor]  # transformers config -> rows
-Table = dict[
-    str, tuple[str, Rows | None]
-]  # weight type -> (end of the module's name, a regular expression; rows if fused)
-
-
-def _below(*sizes: int) -> list[slice]:
-    """Blocks of rows one below the other."""
-    return [slice(stop - size, stop) for size, stop in zip(sizes, accumulate(sizes), strict=True)]
-
-
-def _per_head(config: Any) -> Sequence[Tensor]:
-    """GPT-NeoX's and BLOOM's query_key_value: within each head q, then k, then v."""
-    heads = config.num_attention_heads
-    return torch.arange(3 * config.hidden_size).view(heads, 3, -1).transpose(0, 1).flatten(1).unbind()
-
-
-def _grouped(config: Any) -> Sequence[slice]:
-    """Phi-3's qkv_proj: all heads of q, then the fewer key heads, then as many value heads."""
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    q, kv = config.num_attention_heads * head, config.num_key_value_heads * head
-    return _below(q, kv, kv)
-
-
-def _fused(module: str, rows: Callable[[Any], Sequence[slice | Tensor]], *weight_types: str) -> Table:
-    def part(index: int) -> Rows:
-        return lambda config: rows(config)[index]
-
-    return {weight_type: (module, part(index)) for index, weight_type in enumerate(weight_types)}
-
-
-def _plain(**modules: str) -> Table:
-    return {weight_type: (module, None) for weight_type, module in modules.items()}
-
-
-_BERT = _plain(
-    q=r"attention\.self\.query",
-    k=r"attention\.self\.key",
-    v=r"attention\.self\.value",
-    o=r"attention\.output\.dense",
-    up=r"intermediate\.dense",
-    down=r"\d+\.output\.dense",
-)
-_DEBERTA = _BERT | _plain(q=r"self\.query_proj", k=r"self\.key_proj", v=r"self\.value_proj")
-_QKV = _plain(**{x: rf"self_attn\.{x}_proj" for x in "qkv"})
-_LLAMA = _QKV | _plain(o=r"self_attn\.o_proj", up=r"mlp\.up_proj", gate=r"mlp\.gate_proj", down=r"mlp\.down_proj")
-_SPREAD = r"(self_)?attention\.query_key_value"
-_NEOX = _fused(_SPREAD, _per_head, "q", "k", "v") | _plain(
-    o=r"(self_)?attention\.dense", up=r"mlp\.dense_h_to_4h", down=r"mlp\.dense_4h_to_h"
-)
-
-ARCHITECTURES: dict[str, Table] = {  # by the model_type of the transformers config
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
-    **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "olmo2", "smollm3"), _LLAMA),
-    **dict.fromkeys(("gpt_neox", "bloom"), _NEOX),
-    "deberta-v2": _DEBERTA,
-    "gpt2": _fused(r"attn\.c_attn", lambda config: _below(*3 * [config.hidden_size]), "q", "k", "v")
-    | _plain(o=r"attn\.c_proj", up=r"mlp\.c_fc", down=r"mlp\.c_proj"),
-    "opt": _QKV | _plain(o=r"self_attn\.out_proj", up="fc1", down="fc2"),
-    "phi3": _fused(r"self_attn\.qkv_proj", _grouped, "q", "k", "v")
-    | _fused(r"mlp\.gate_up_proj", lambda config: _below(*2 * [config.intermediate_size]), "gate", "up")
-    | _plain(o=r"self_attn\.o_proj", down=r"mlp\.down_proj"),
-    "t5": _plain(
-        **{x: rf"(SelfAttention|EncDecAttention)\.{x}" for x in "qkvo"},
-        up=r"DenseReluDense\.(wi|wi_1)",
-        gate=r"DenseReluDense\.wi_0",
-        down=r"DenseReluDense\.wo",
-    ),
-}
+SHOWN = 6  # modules in a message
 
 
 class Place(NamedTuple):
@@ -94,64 +28,117 @@ class Place(NamedTuple):
     part: Part
 
 
-def layer_of(module: str) -> int | None:
-    """The layer a module lies in: the first number in its name (`bert.encoder.layer.3.attention…` -> 3)."""
-    number = re.search(r"(?:^|\.)(\d+)(?:\.|$)", module)
-    return int(number.group(1)) if number else None
-
-
 def _kind(model: nn.Module) -> str:
     return str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
 
 
-def _table(model: nn.Module) -> Table:
-    return ARCHITECTURES.get(_kind(model), {})
+def _child(module: nn.Module | None, path: str) -> nn.Module | None:
+    for name in path.split(".") if path else ():
+        module = module and module._modules.get(name)
+    return module
 
 
-def _is(module: str, ending: str) -> bool:
-    return re.search(rf"(^|\.){ending}$", module) is not None
+def _is_linear(module: nn.Module) -> bool:
+    """Whether a module is, or was before it was adapted, a matrix with outputs."""
+    base = module.base if isinstance(module, LoRALayer) else module
+    return adaptable(base) and not isinstance(base, nn.Embedding)
+
+
+def _shape(module: nn.Module) -> tuple[int, int]:
+    return shape(module.base if isinstance(module, LoRALayer) else module)
+
+
+def parts_of(model: nn.Module, module: str) -> dict[str, Rows]:
+    """Weight type -> its rows in the module of this name, in the order of the rows; empty for a module that is none.
+
+    A fused projection has several types. One whose layout is not known has none.
+    """
+    types = schemes.types_of(module, lambda name: _child(model, name) is not None)
+    name, _, leaf = module.removesuffix(".linear").rpartition(".")
+    own = _child(model, module)
+    if own is None or not types or not _is_linear(own):
+        return {}
+    outputs = (_child(model, each) for each in schemes.outputs_of(name))
+    out = next((_shape(found)[1] for found in outputs if found is not None and _is_linear(found)), 0)
+    matrix = Matrix(_child(model, name), _shape(own)[0], out, getattr(model, "config", None))
+    if leaf == "q_proj":
+        return {"q": queries(matrix)}
+    if len(types) == 1:
+        return {types[0]: slice(None)}
+    return rows_of(leaf, matrix) or {}
+
+
+def weight_types(model: nn.Module) -> tuple[str, ...]:
+    """The weight types that a model has modules of, in the order of WEIGHT_TYPES."""
+    found = {place.part.name for place in typed_places(model)}
+    return tuple(name for name in WEIGHT_TYPES if name in found)
 
 
 def weight_type_of(model: nn.Module, module: str) -> str:
-    """The weight type that a whole module is, or WHOLE for a fused projection or a module outside the table."""
-    types = (name for name, (ending, rows) in _table(model).items() if rows is None and _is(module, ending))
-    return next(types, WHOLE)
+    """The weight type that a whole module is, or WHOLE for a fused projection or a module that has none."""
+    found = parts_of(model, module)
+    return next((name for name, rows in found.items() if isinstance(rows, slice) and rows == slice(None)), WHOLE)
 
 
 def make_place(model: nn.Module, module: str, weight_type: str, r: int, scaling: float, dora: bool = False) -> Place:
     """The place of one adapter; a weight type that is a slice of a fused projection gets its rows."""
-    _, rows = _table(model).get(weight_type, ("", None))
-    part = Part(weight_type, r, scaling, rows(model.config) if rows else slice(None), dora)
-    return Place(module, layer_of(module), part)
-
-
-def _modules_of_type(model: nn.Module, weight_type: str, names: list[str]) -> list[str]:
-    kind, table = _kind(model), _table(model)
-    if not table:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise InputError(f"weight types are not known for a {kind} model: name modules by pattern (known: {known})")
-    if weight_type not in table:
-        raise InputError(f"a {kind} model has no weight type {weight_type!r}: it has {', '.join(table)}")
-    return [name for name in names if _is(name, table[weight_type][0])]
+    rows = parts_of(model, module).get(weight_type, slice(None))
+    return Place(module, layer_of(module), Part(weight_type, r, scaling, rows, dora))
 
 
 def typed_places(model: nn.Module) -> list[Place]:
     """Every module of `model` that has weight types, a place of rank 1 for each type, in the order of the modules."""
     names = [name for name, module in model.named_modules() if adaptable(module)]
-    types = [(name, x) for name in names for x, (ending, _) in _table(model).items() if _is(name, ending)]
-    return [make_place(model, name, weight_type, 1, 1.0) for name, weight_type in types]
+    types = [(name, weight_type, rows) for name in names for weight_type, rows in parts_of(model, name).items()]
+    return [Place(name, layer_of(name), Part(weight_type, 1, 1.0, rows)) for name, weight_type, rows in types]
 
 
 def types_by_name(module: str) -> list[str]:
     """The weight types of a module by its name alone, its model not being known: several for a fused projection, in
-    the order of its rows, and none for a name of no architecture in the tables."""
-    tables = (table for table in ARCHITECTURES.values() if any(_is(module, ending) for ending, _ in table.values()))
-    return [weight_type for weight_type, (ending, _) in next(tables, {}).items() if _is(module, ending)]
+    the order of its rows, and none for a name of no scheme."""
+    return list(schemes.types_of(module, schemes.by_name_alone))
 
 
 def spread_over_heads(module: str) -> bool:
     """Whether a module, by its name, is a fused projection with each weight type's rows spread over the heads."""
-    return _is(module, _SPREAD)
+    return schemes.SPREAD.search(module) is not None
+
+
+def _looks_like_attention(model: nn.Module, names: list[str]) -> str:
+    """Those of these modules that may be of attention, for a message, each once for all layers: `layers.*.attn.qkv`."""
+    matrices = [name for name in names if _is_linear(model.get_submodule(name)) and schemes.ATTENTION.search(name)]
+    found = list(dict.fromkeys(re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", name) for name in matrices))
+    return ", ".join(found[:SHOWN]) + ", …" * (len(found) > SHOWN)
+
+
+def _of_type(model: nn.Module, chosen: str, names: list[str], parts: dict[str, dict[str, Rows]]) -> list[str]:
+    """The modules of a weight type, or of a tower's: `q`, `decoder.q`. `names` are those that LoRA can adapt, `parts`
+    what `parts_of` says of each."""
+    tower, _, weight_type = chosen.rpartition(".")
+    kind, has = _kind(model), {own for found in parts.values() for own in found}
+    left = _looks_like_attention(model, [name for name in names if not parts[name]])
+    if not has:
+        looks = f"these look like attention: {left}" if left else "none looks like attention"
+        raise InputError(f"weight types are not known for a {kind} model: name modules by pattern ({looks})")
+    if weight_type not in has:
+        types = ", ".join(name for name in WEIGHT_TYPES if name in has)
+        more = (
+            f" (these look like attention too, name them by pattern: {left})" if left and weight_type in "qkvo" else ""
+        )
+        raise InputError(f"a {kind} model has no weight type {weight_type!r}: it has {types}{more}")
+    inside = [name for name in names if not tower or tower in towers_of(name)]
+    for name in inside:
+        if not parts[name] and weight_type in schemes.types_of(name, lambda other: _child(model, other) is not None):
+            raise InputError(
+                f"{name} of a {kind} model has {weight_type} in one matrix with others, in an order that is not known: "
+                "name it by pattern, to adapt all of it"
+            )
+    found = [name for name in inside if weight_type in parts[name]]
+    if not found:
+        towers = dict.fromkeys(own for name in names if weight_type in parts[name] for own in towers_of(name))
+        there = f"there is one of {', '.join(towers)}" if towers else f"choose {weight_type}"
+        raise InputError(f"a {kind} model has no {weight_type} in a tower {tower!r}: {there}")
+    return found
 
 
 def find_places(model: nn.Module, config: LoRAConfig) -> list[Place]:
@@ -165,18 +152,27 @@ def find_places(model: nn.Module, config: LoRAConfig) -> list[Place]:
     outside = [layer for layer in config.layers or () if not 0 <= layer < depth]
     if outside:
         raise InputError(f"layers {outside} do not exist: the model has layers 0 to {depth - 1}")
+    parts = {name: parts_of(model, name) for name in names} if config.weight_types else {}
     places: list[Place] = []
     for chosen in config.names:
         is_type = chosen in config.weight_types
-        found = _modules_of_type(model, chosen, names) if is_type else fnmatch.filter(names, chosen)
+        found = _of_type(model, chosen, names, parts) if is_type else fnmatch.filter(names, chosen)
         found = [name for name in found if config.layers is None or layer_of(name) in config.layers]
         if not found:
             some = ", ".join(names[:3]) or "none"
             raise InputError(f"{chosen!r} matches no module that LoRA can adapt (the model has, for example, {some})")
         r, scaling = config.rank(chosen), config.scale(chosen)
-        places += [make_place(model, name, chosen if is_type else WHOLE, r, scaling, config.dora) for name in found]
-    adapted = [place.module for place in places]
+        own = chosen.rpartition(".")[2] if is_type else WHOLE
+        for name in found:
+            rows = parts[name][own] if is_type else slice(None)
+            places.append(Place(name, layer_of(name), Part(own, r, scaling, rows, config.dora)))
+    adapted = Counter(place.module for place in places)
+    parted = Counter((place.module, place.part.name) for place in places)
     for place in places:
-        if place.part.name == WHOLE and adapted.count(place.module) > 1:
-            raise InputError(f"module {place.module} is chosen twice: by a pattern, and by another or a weight type")
-    return sorted(places, key=lambda place: names.index(place.module))
+        module, own = place.module, place.part.name
+        if parted[module, own] > 1 and own != WHOLE:
+            raise InputError(f"{own} of module {module} is chosen twice: by {own} and by towers: choose one")
+        if own == WHOLE and adapted[module] > 1:
+            raise InputError(f"module {module} is chosen twice: by a pattern, and by another or a weight type")
+    order = {name: index for index, name in enumerate(names)}
+    return sorted(places, key=lambda place: order[place.module])

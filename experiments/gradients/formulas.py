@@ -24,7 +24,7 @@ from experiments.models import head_modules
 from lora.config import LoRAConfig
 from lora.inject import freeze, inject, lora_layers
 from lora.layer import LoRALayer, turned
-from lora.targets import ARCHITECTURES
+from lora.targets import weight_types
 
 Batch = Mapping[str, Tensor]
 STARTS = ("gaussian", "gaussian_b", "both_gaussian", "both_zero")
@@ -109,9 +109,7 @@ def checks(base: nn.Module, name: str, batch: Batch, ranks: Sequence[int]) -> pd
     for r, (precision, dtype) in itertools.product(ranks, PRECISIONS.items()):
         model: Any = copy.deepcopy(base)
         torch.manual_seed(0)
-        inject(
-            model, LoRAConfig(r=r, alpha=1.5 * r, weight_types=tuple(ARCHITECTURES.get(model.config.model_type, "qv")))
-        )
+        inject(model, LoRAConfig(r=r, alpha=1.5 * r, weight_types=weight_types(model)))
         for _, layer in lora_layers(model):
             for B in layer.lora_B.values():
                 nn.init.normal_(B, std=0.02)

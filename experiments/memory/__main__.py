@@ -79,9 +79,10 @@ def setups(options: argparse.Namespace) -> list[Setup]:
         if known.writes_text and options.length < 2:
             raise InputError(f"--length {options.length}: the first token of a row is predicted from nothing")
         targets = options.length - 1 if known.writes_text else 0
+    stored = {"quantization": known.quantization} if known.quantization else {}
     return [
         Setup(
-            part.model,
+            part.model if part.model.get("quantization") else {**part.model, **stored},
             part.method,
             options.batch,
             options.length,

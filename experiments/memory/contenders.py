@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from experiments.memory import compose
 from experiments.memory.setup import Setup
@@ -37,35 +37,40 @@ CONTENDERS = (
 class Traits(NamedTuple):
     """What a model's config says: its number of parameters, its linear weight types, whether it is a language model (or
     has a new head), the positions it was pretrained for, and the most tokens that it can read at all: more, if its
-    positions are rotary."""
+    positions are rotary; and the quantisation that its weights are stored in, or None."""
 
     parameters: int
     weight_types: str
     writes_text: bool
     positions: int
     limit: int
+    quantization: str | None = None
 
 
 @cache
 def traits(model: str) -> Traits:
-    """Traits of a model as typed by a user. Raises InputError if its config cannot be found or read."""
+    """Traits of a model as typed by a user.
+
+    Raises InputError if its config cannot be found or read, or is of no model that is planned for.
+    """
     import torch  # seconds
     import transformers
 
-    from experiments.memory.network import network_config
+    from experiments.memory.network import model_class, network_config, stored_as, writes_text
     from experiments.methods._layers import positions
     from lora.targets import typed_places
 
-    config = network_config(compose.composed(model, ["full"])[0].model["path"])
-    architectures: Any = getattr(config, "architectures", None) or []
-    writes_text = any(name.endswith(("CausalLM", "LMHeadModel")) for name in architectures)
-    kind: Any = transformers.AutoModelForCausalLM if writes_text else transformers.AutoModel
+    path = compose.composed(model, ["full"])[0].model["path"]
+    config = network_config(path)
+    writes = writes_text(config)
+    kind, quantization = model_class(config, path, writes), stored_as(config, path)
     with torch.device("meta"):
-        network = kind.from_config(config)
+        network = kind.from_config(config) if writes else transformers.AutoModel.from_config(config)
     types = dict.fromkeys(place.part.name for place in typed_places(network))
     most = positions(network)
     rotary = getattr(config, "rope_parameters", None) is not None
-    return Traits(network.num_parameters(), "+".join(types), writes_text, most, 1 << 20 if rotary else most)
+    limit = 1 << 20 if rotary else most
+    return Traits(network.num_parameters(), "+".join(types), writes, most, limit, quantization)
 
 
 def setup(model: str, contender: Contender, batch: int, length: int, checkpointing: bool) -> Setup:

@@ -23,6 +23,7 @@ from experiments.memory.trace import FORWARD, GRADIENT, LOGITS, STEP, Bytes, Tra
 from experiments.methods import lora
 from experiments.methods._layers import layers
 from experiments.problem import Problem, Rows
+from lora.config import InputError
 from lora.inject import base_parameters, lora_layers, trainable_parameters
 
 # Parts beside those of a step: the end of the forward pass, and what lasts beyond a step: states and fp32 copies.
@@ -34,13 +35,23 @@ def plan(setup: Setup) -> Plan:
 
     Raises InputError for a model, a method or sizes that cannot be, as the modules do that it is made of.
     """
-    rows = batch.rows(network.network_config(setup.model["path"]), setup)
+    path, asked = setup.model["path"], setup.model.get("quantization")
+    config = network.network_config(path)
+    network.model_class(config, path, setup.targets is not None)
+    stored = network.stored_as(config, path)
+    if stored not in (None, asked):
+        raise InputError(f"model {path} is stored in {stored}: model.quantization = {asked or 'null'} is not of it")
+    rows = batch.rows(config, setup)
     if "lora" in str(setup.method["name"]).split("+"):
         lora.config(setup.method)  # a start that cannot be is an error, though another one takes its place below
     with fake(batch.chosen(rows), len(rows) > 1, setup.device):
         started = dataclasses.replace(setup, method=_without_values(setup))
         problem = step.adapt(network.build(setup), rows, started, step.runtime(setup, "cpu"))
-        return _plan(problem, rows, started)
+        try:
+            return _plan(problem, rows, started)
+        except ValueError as error:  # such as a model's own rules for the length of its inputs
+            reason = " ".join(str(error).split())[:300]
+            raise error if isinstance(error, InputError) else InputError(f"model {path}: {reason}") from error
 
 
 def _without_values(setup: Setup) -> dict[str, Any]:

@@ -22,7 +22,11 @@ from torch import Tensor, nn
 from experiments.methods import size
 from experiments.methods._layers import body, positions
 from lora.config import InputError
-from lora.targets import ARCHITECTURES
+
+KNOWN = (
+    *("bert", "bloom", "camembert", "deberta-v2", "electra", "gemma", "gemma2", "gpt2", "gpt_neox", "llama", "mistral"),
+    *("mixtral", "olmo2", "opt", "phi3", "qwen2", "qwen3", "roberta", "smollm3", "xlm-roberta"),
+)  # model types whose positions and masks are as here
 
 
 class Lengths(NamedTuple):
@@ -201,8 +205,8 @@ def causal(inner: Any) -> bool:
 
     Raises InputError for an architecture of which this is not known.
     """
-    if inner.config.model_type not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
+    if inner.config.model_type not in KNOWN:
+        known = ", ".join(KNOWN)
         raise InputError(f"where a prefix goes in a {inner.config.model_type} model is not known (known: {known})")
     return not hasattr(inner, "encoder")
 

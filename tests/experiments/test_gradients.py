@@ -19,7 +19,7 @@ from experiments.gradients import measure as command
 from experiments.models import head_modules
 from lora.config import LoRAConfig
 from lora.inject import freeze, inject, lora_layers
-from lora.targets import ARCHITECTURES
+from lora.targets import weight_types as types_of
 
 WIDE, INNER, LAYERS, TEXTS, TOKENS = 32, 48, 2, 3, 7
 SIZES = {
@@ -51,7 +51,7 @@ def batch() -> dict[str, Tensor]:
 
 def adapted(kind: str, r: int, alpha: float, weight_types: tuple[str, ...] | None = None) -> Any:
     model = tiny(kind)
-    inject(model, LoRAConfig(r=r, alpha=alpha, weight_types=weight_types or tuple(ARCHITECTURES[kind])))
+    inject(model, LoRAConfig(r=r, alpha=alpha, weight_types=weight_types or types_of(model)))
     for _, layer in lora_layers(model):
         for B in layer.lora_B.values():
             nn.init.normal_(B, std=0.3)
@@ -67,7 +67,7 @@ def test_formulas_are_autograds(kind: str, r: int, alpha: float) -> None:
     assert result["error"].max() < 1e-12
     assert set(result["gradient"]) == {"dL/dA", "dL/dB", "dL/dx"}
     of_a = result[result["gradient"] == "dL/dA"]
-    assert set(of_a["weight_type"]) == set(ARCHITECTURES[kind])
+    assert set(of_a["weight_type"]) == set(types_of(tiny(kind)))
     assert (of_a["modules"] == LAYERS).all()
     assert set(result["module"]) == ({"Conv1D"} if kind == "gpt2" else {"Linear"})
 

@@ -1,6 +1,7 @@
 """Plans of training steps: against real models, against formulas, and a few layers against all of them."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from safetensors import safe_open
 from torch import nn
 
 from experiments import methods
-from experiments.memory import depth
+from experiments.memory import depth, network
 from experiments.memory import plan as planning
 from experiments.memory.fake import fake
 from experiments.memory.setup import Plan, Setup
 from experiments.memory.trace import BACKWARD, COPIES, FORWARD, GRADIENT, LOGITS, Trace
 from experiments.models import head_modules
-from lora import io
+from lora import io, quantized
 from lora.config import InputError
 
 VOCABULARY, WIDTH, DEPTH, DEEP, ROWS, LENGTH, TARGETS = 90, 64, 2, 6, 3, 16, 5
@@ -248,6 +249,49 @@ def test_what_cannot_be_is_said(setup: Callable[..., Setup], change: dict[str, A
     fields = {"method": LORA, **change}
     with pytest.raises(InputError, match=message):
         plan(setup("llama", **fields))
+
+
+@pytest.mark.parametrize(
+    ("stored", "kind"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4",
+          "bnb_4bit_use_double_quant": True}, "nf4"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "int8"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}, "load_in_4bit"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True, "llm_int8_skip_modules": ["up_proj"]}, "load_in_8bit"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "gptq"),
+        ({"quant_method": "awq", "bits": 4}, "awq"),
+        ({"quant_method": "mxfp4"}, "mxfp4"),
+        ({"quant_method": "compressed-tensors", "format": "float-quantized"}, "compressed-tensors"),
+    ],
+)  # fmt: skip
+def test_weights_that_are_stored_quantised_are_planned_so_or_refused(
+    setup: Callable[..., Setup], stored: dict[str, Any], kind: str
+) -> None:
+    plain, folder = setup("llama", LORA), setup("llama", LORA).model["path"]
+    own = json.loads((Path(folder) / "config.json").read_text())
+    path = Path(folder).parent / f"stored-{len(str(stored))}-{kind.replace(' ', '-')}"
+    path.mkdir(exist_ok=True)
+    (path / "config.json").write_text(json.dumps(own | {"quantization_config": stored}))
+    wanted = dataclasses.replace(plain, model={**plain.model, "path": str(path)})
+    if kind in quantized.KINDS:
+        assert network.stored_as(network.network_config(str(path)), str(path)) == kind
+        with pytest.raises(InputError, match=f"is stored in {kind}: model.quantization = null is not of it"):
+            plan(wanted)
+        asked = dataclasses.replace(wanted, model={**wanted.model, "quantization": kind})
+        assert plan(asked) == plan(dataclasses.replace(plain, model={**plain.model, "quantization": kind}))
+    else:
+        with pytest.raises(InputError, match=rf"is stored quantised \(.*{kind}\), which is not planned for"):
+            plan(wanted)
+
+
+@pytest.mark.parametrize("kind", ["vit", "clip", "whisper", "wav2vec2", "patchtst"])
+def test_models_that_read_no_text_are_said(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(InputError, match=f"is of the type {kind}, of which transformers has no classifiers of") as said:
+        plan(Setup({"name": kind, "path": str(tmp_path)}, LORA, 1, 8))
+    assert "\n" not in str(said.value)
 
 
 def test_notes_say_what_a_plan_leaves_out(setup: Callable[..., Setup]) -> None:

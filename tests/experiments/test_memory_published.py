@@ -70,9 +70,9 @@ def test_every_shipped_config_is_tested_and_its_file_is_a_plain_config() -> None
 
 
 def test_traits_tell_language_models_from_classifiers_and_rotary_from_learnt_positions(tiny: str) -> None:
-    assert traits(tiny)[1:] == ("q+k+v+o+gate+up+down", True, 256, 1 << 20)
-    assert traits("minilm")[1:] == ("q+k+v+o+up+down", False, 512, 512)
-    assert traits("gpt3-175b")[1:] == ("q+k+v+o+up+down", True, 2048, 2048)
+    assert traits(tiny)[1:] == ("q+k+v+o+gate+up+down", True, 256, 1 << 20, None)
+    assert traits("minilm")[1:] == ("q+k+v+o+up+down", False, 512, 512, None)
+    assert traits("gpt3-175b")[1:] == ("q+k+v+o+up+down", True, 2048, 2048, None)
     assert traits("mixtral-8x7b").weight_types == "q+k+v+o"  # experts are one tensor, no linear module
 
 

@@ -35,7 +35,7 @@ def skeleton(kind: str) -> nn.Module:
 @pytest.mark.parametrize("dora", [False, True])
 def test_every_type_costs_what_injecting_adds(kind: str, dora: bool) -> None:
     body = skeleton(kind)
-    for weight_type in targets.ARCHITECTURES[kind]:
+    for weight_type in targets.weight_types(body):
         config = LoRAConfig(r=3, weight_types=(weight_type,), dora=dora)
         count = injected(tiny_model(kind), config)
         assert budget.parameters(body, config) == count, weight_type

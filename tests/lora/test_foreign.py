@@ -94,7 +94,7 @@ def test_types_by_name(kind: str) -> None:
     for module, _, part in typed_places(tiny_model(kind)):
         types.setdefault(module, []).append(part.name)
     assert {module: types_by_name(module) for module in types} == types
-    assert types_by_name("classifier") == types_by_name("encoder.layer.0.attn.Wqkv") == []
+    assert types_by_name("classifier") == types_by_name("encoder.layer.0.attn.in_one") == []
 
 
 def test_loralib_linear_and_embedding(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def train_heads(model: nn.Module, heads: list[str]) -> None:
 @pytest.mark.parametrize("dora", [False, True])
 def test_export_is_opened_by_peft(kind: str, dora: bool, tmp_path: Path) -> None:
     model = tiny_model(kind)
-    types = tuple(targets.ARCHITECTURES[kind])
+    types = targets.weight_types(tiny_model(kind))
     r = {name: 2 + index % 3 for index, name in enumerate(types)}
     alpha = {name: 3.0 + index for index, name in enumerate(types)}
     inject(model, LoRAConfig(r=r, alpha=alpha, weight_types=types, scaling="rslora", dora=dora))

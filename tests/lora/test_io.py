@@ -30,7 +30,7 @@ def trained_model(kind: str, config: LoRAConfig, heads: list[str], seed: int = 1
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_round_trip(kind: str, tmp_path: Path) -> None:
-    types = tuple(targets.ARCHITECTURES[kind])
+    types = targets.weight_types(tiny_model(kind))
     config = LoRAConfig(r={name: 1 + index for index, name in enumerate(types)}, alpha=5, weight_types=types)
     model = trained_model(kind, config, [HEADS[kind]] if kind in HEADS else [])
     io.save(model, tmp_path / "new" / "adapter")

@@ -12,7 +12,7 @@ from lora import targets
 from lora.config import LoRAConfig
 from lora.inject import base_parameters, inject, lora_layers
 
-CASES = [(kind, weight_type) for kind in ARCHITECTURES for weight_type in targets.ARCHITECTURES[kind]]
+CASES = [(kind, weight_type) for kind in ARCHITECTURES for weight_type in targets.weight_types(tiny_model(kind))]
 
 
 def loss(model: nn.Module) -> Tensor:
@@ -68,7 +68,7 @@ def test_equals_peft(kind: str, weight_type: str) -> None:
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_every_type_is_found_in_every_layer(kind: str) -> None:
     model = tiny_model(kind)
-    for weight_type in targets.ARCHITECTURES[kind]:
+    for weight_type in targets.weight_types(model):
         places = targets.find_places(model, LoRAConfig(r=1, weight_types=(weight_type,)))
         attention = kind == "t5" and weight_type in "qkvo"
         stacks = (

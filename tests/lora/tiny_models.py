@@ -112,4 +112,4 @@ def assert_identical(model: nn.Module, before: dict[str, Tensor]) -> None:
 
 def every_type(kind: str, **fields: object) -> LoRAConfig:
     """r = 2 for every weight type that the architecture has."""
-    return LoRAConfig(**({"r": 2, "weight_types": tuple(targets.ARCHITECTURES[kind])} | fields))
+    return LoRAConfig(**({"r": 2, "weight_types": targets.weight_types(tiny_model(kind))} | fields))
