@@ -77,7 +77,8 @@ def draw_curves(curves: pd.DataFrame, chance: pd.DataFrame, path: Path) -> Path:
 def _line(axis: Axes, mine: pd.DataFrame, chance: pd.DataFrame, colour: tuple[float, ...], label: str) -> None:
     """The ratio to chance over all layers, of means over seeds, and the interval of chance."""
     by_chance = chance.merge(mine[["dim", "r", "many"]].iloc[:1])
-    by_chance = by_chance[(by_chance["j"] == by_chance["r"]) & [f"i{i}" in mine for i in by_chance["i"]]]
+    kept = by_chance["i"].map(lambda i: f"i{i}" in mine)
+    by_chance = by_chance[(by_chance["j"] == by_chance["r"]) & kept]
     i, mean = by_chance["i"], by_chance["chance_mean"].to_numpy()
     ratios = mine.groupby("layer", sort=False)[[f"i{at}" for at in i]].mean().to_numpy() / mean
     axis.plot(i, np.median(ratios, axis=0), color=colour, linewidth=1.3, label=label)
