@@ -87,8 +87,8 @@ def size(jobs: object, configs: Sequence[Mapping[str, Any]], grid: int) -> Size:
         need = _need(configs, there / asked)
         if asked * need > there:
             raise InputError(
-                f"engine.jobs = {asked} (JOBS={asked}): so many runs need about {asked * need / GIB:.0f} GB, this machine "
-                f"has {there / GIB:.0f}: {fit} at once fit"
+                f"engine.jobs = {asked} (JOBS={asked}): so many runs need about {asked * need / GIB:.0f} GB, this "
+                f"machine has {there / GIB:.0f}: {fit} at once fit"
             )
     given = [config["runtime"]["threads"] for config in configs if config["runtime"]["threads"] is not None]
     threads = max(given, default=max(1, here // fit))
