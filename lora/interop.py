@@ -10,7 +10,8 @@ from torch import nn
 from lora.config import InputError, LoRAConfig
 from lora.fill import fill, slots
 from lora.formats.adapter import Foreign, Piece
-from lora.formats.loralib import loralib_pieces, modules_of, plain_names
+from lora.formats.keys import plain
+from lora.formats.loralib import loralib_pieces, modules_of
 from lora.formats.peft import read_peft
 from lora.formats.peft_out import save_peft
 from lora.layer import Part
@@ -70,7 +71,7 @@ def load_loralib(model: nn.Module, checkpoint: Path | str, config: LoRAConfig) -
     left = sorted(set(stored) - {target.module for target in pieces})
     if left:
         raise InputError(f"{checkpoint} also adapts {left[0]}, which the configuration leaves out")
-    others = {own: name for name, own in plain_names(file).items() if ".lora_" not in name}
+    others = {own: name for name, own in plain(file.shapes).items() if ".lora_" not in name}
     adapter = Foreign(str(checkpoint), file, pieces, others)
     _refuse_merged(model, adapter)
     _fill(model, adapter, str(checkpoint))

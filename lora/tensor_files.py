@@ -17,14 +17,18 @@ from lora.config import InputError
 # Keys under which training scripts put the names and tensors
 WRAPPERS = ("model_state_dict", "state_dict", "model", "module", "net", "network", "weights")
 PLAIN = ("float64", "float32", "float16", "bfloat16")  # numbers that are weights by themselves
-_SAFETENSORS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_SAFETENSORS = {
+    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"},
+    **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8"},
+    **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
+}
 _MAGIC = {b"GGUF": "is a GGUF file of llama.cpp"}  # what other libraries' files begin with
 
 
 class TensorFile(ABC):
     """Names, shapes and types of the tensors of one file; a tensor is read when it is asked for.
 
-    dtypes     name -> torch's name of a type in PLAIN, any other word for a type that is not
+    dtypes     name -> torch's name of its type
     metadata   what a safetensors file says of itself
     left       what else the file holds beside the tensors (an optimizer, an epoch), by name; it is not read
     """

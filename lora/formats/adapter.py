@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lora.config import InputError
 from lora.stored import Target
-from lora.tensor_files import PLAIN, TensorFile
+from lora.tensor_files import TensorFile
 
 
 class Piece(NamedTuple):
@@ -72,4 +72,4 @@ class Foreign(NamedTuple):
 
 def _counts(file: TensorFile, name: str) -> bool:
     """Whether a tensor is a counter or a table of indices, as BatchNorm has one, and no quantised weight."""
-    return file.dtypes[name] not in PLAIN and file.dtypes[name] in ("int64", "I64") and len(file.shapes[name]) < 2
+    return file.dtypes[name] == "int64" and len(file.shapes[name]) < 2

@@ -16,6 +16,7 @@ _ROLE = re.compile(
 )
 _LORA = re.compile(r"(?:^|\.)(lora_[A-Za-z_]+)")
 _SAVED = re.compile(r"\.modules_to_save\.([^.]+)(?=\.)")
+_TWICE = re.compile(r"\.modules_to_save(?=\.[^.]+$)")
 _ORIGINAL = re.compile(r"\.original_module(?=\.)")
 
 
@@ -26,7 +27,7 @@ class Key(NamedTuple):
     seen     the same with wrappers, as peft saw it: its patterns were matched against this
     role     lora_A, lora_B, lora_embedding_A, lora_embedding_B, lora_magnitude_vector, lora_B.bias; another word that
              begins with lora_; "" for a parameter of the model, whose leaf (`weight`) is in `leaf`; `original_module`
-             for the copy that peft keeps of a module that it trains whole
+             for what peft keeps of a module that it trains whole, `copy` for a bias that it stores of it once more
     adapter  the adapter's name, where the stored name has it
     """
 
@@ -40,6 +41,11 @@ class Key(NamedTuple):
 def unwrapped(name: str) -> str:
     """A name without the parts that wrappers put into it anywhere."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def plain(names: Iterable[str]) -> dict[str, str]:
+    """Stored name -> name without what wrappers have put into it."""
+    return _strip({name: unwrapped(name) for name in names})
 
 
 def parse(names: Iterable[str], keep_distributed: bool = False) -> dict[str, Key]:
@@ -70,11 +76,13 @@ def _key(name: str, bare: str) -> Key:
         return Key(bare[: found.start()], seen, found[1], bare[found.end() :].lstrip("."))
     if _ORIGINAL.search(bare):
         return Key(_ORIGINAL.sub("", bare).rpartition(".")[0], seen, "original_module")
-    adapter = None
-    if found := _SAVED.search(bare):
+    adapter, role = None, ""
+    if _TWICE.search(bare):
+        role, bare = "copy", _TWICE.sub("", bare)
+    elif found := _SAVED.search(bare):
         adapter, bare = found[1], _SAVED.sub("", bare)
     module, _, leaf = bare.replace(".base_layer.", ".").rpartition(".")
-    return Key(module, seen, "", leaf, adapter)
+    return Key(module, seen, role, leaf, adapter)
 
 
 def _adapter(role: str, rest: list[str]) -> tuple[str, str, str | None]:

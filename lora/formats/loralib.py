@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from lora.config import InputError
 from lora.formats.adapter import Foreign, Piece
-from lora.formats.keys import DISTRIBUTED, unwrapped
+from lora.formats.keys import plain
 from lora.formats.others import refuse_other
 from lora.formats.peft import matrix_shape
 from lora.stored import Target
@@ -39,7 +39,7 @@ def modules_of(file: TensorFile) -> dict[str, str]:
     if odd:
         raise InputError(f"{file.path}: {odd[0]} is no tensor of loralib's")
     stored = list(dict.fromkeys(name.rpartition(".lora_")[0] for name in names))
-    bare = plain_names(file)
+    bare = plain(file.shapes)
     found: dict[str, str] = {}
     for name in stored:
         module = bare[f"{name}.lora_A" if f"{name}.lora_A" in bare else f"{name}.lora_B"].rpartition(".lora_")[0]
@@ -47,14 +47,6 @@ def modules_of(file: TensorFile) -> dict[str, str]:
             raise InputError(f"{file.path}: {found[module]} and {name} are both {module}: which one is it?")
         found[module] = name
     return found
-
-
-def plain_names(file: TensorFile) -> dict[str, str]:
-    """Name in the file -> name without what wrappers have put into it."""
-    bare = {name: unwrapped(name) for name in file.shapes}
-    while bare and all(name.startswith(DISTRIBUTED) for name in bare.values()):
-        bare = {name: own.removeprefix(DISTRIBUTED) for name, own in bare.items()}
-    return bare
 
 
 def loralib_pieces(
@@ -112,7 +104,7 @@ def read_loralib(
                 _refuse_convolution(file, module, stored)
         r = file.shapes.get(f"{stored}.lora_B", (0, 0))[-1]
         pieces |= loralib_pieces(file, module, stored, names, [alpha / max(r, 1)] * len(names))
-    others = {own: name for name, own in plain_names(file).items() if ".lora_" not in name}
+    others = {own: name for name, own in plain(file.shapes).items() if ".lora_" not in name}
     return Foreign(str(file.path), file, pieces, others)
 
 

@@ -23,6 +23,7 @@ TRAINING = {
     "lora_monteclora_sampler": "MonteCLoRA samples with it in training alone",
     "lora_velora_embed": "VeLoRA compresses activations with it in training alone",
 }
+COPY = "peft stores the biases of a module that it trains whole twice (bias = all)"
 ORIGINAL = "the copy of a module as it was before training"
 
 
@@ -95,6 +96,8 @@ def _sorted(
     for name, key in keys.items():
         if key.role == "original_module":
             unused[name] = ORIGINAL
+        elif key.role == "copy":
+            unused[name] = COPY
         elif key.role in TRAINING:
             unused[name] = TRAINING[key.role]
         elif key.role == "":
