@@ -119,10 +119,8 @@ class Weights:
             )
         stored = self.checkpoint.weight(name)
         if stored.shape != whole.weight.shape:
-            raise InputError(
-                f"{self.source}: {name} is {tuple(stored.shape)}, {self.checkpoint.dtype(name)}, not {tuple(whole.weight.shape)}: quantised or "
-                "damaged weights cannot be read"
-            )
+            told = f"{tuple(stored.shape)}, {self.checkpoint.dtype(name)}, not {tuple(whole.weight.shape)}"
+            raise InputError(f"{self.source}: {name} is {told}: quantised or damaged weights cannot be read")
         place = self._places.get((bare, weight_type))
         rounded = stored if self.dtype is None else stored.to(self.dtype)
         return turned(whole, rounded.float())[place.rows if place else slice(None)]

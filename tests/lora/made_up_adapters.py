@@ -77,7 +77,7 @@ def _options(rng: random.Random, kind: str, tied: bool) -> tuple[dict[str, Any],
     options: dict[str, Any] = {"r": rng.randint(1, 5), "lora_alpha": rng.choice([1, 3, 12, 0.5])}
     special = rng.random()
     if special < 0.15:
-        targets = r".*\.(%s)" % "|".join(re.escape(one) for one in targets)
+        targets = r".*\.({})".format("|".join(re.escape(one) for one in targets))
     elif special < 0.25:
         targets = "all-linear"
     elif special < 0.4:
@@ -101,8 +101,10 @@ def _options(rng: random.Random, kind: str, tied: bool) -> tuple[dict[str, Any],
         options["modules_to_save"] = rng.sample([HEAD[kind], EMBEDDING[kind], NORM[kind]], rng.randint(1, 2))
     if kind == "llama" and rng.random() < 0.2:
         options["ensure_weight_tying"] = True
-    options["init_lora_weights"] = rng.choice([True, True, False, "gaussian", "eva", "orthogonal", "mica", "olora", "pissa"])
-    other: dict[str, Any] = rng.choice([{}] * 8 + [
+    options["init_lora_weights"] = rng.choice(
+        [True] * 5 + [False, "gaussian", "eva", "orthogonal", "mica", "olora", "pissa"]
+    )
+    other: dict[str, Any] = rng.choice([{}] * 24 + [
         {"lora_bias": True}, {"trainable_token_indices": [1, 5]}, {"target_parameters": ["q_proj.weight"]},
         {"layer_replication": [[0, 2], [0, 1]]}, {"monteclora_config": {}}, {"velora_config": {"num_groups": 4}},
         {"kasa_config": {}}, {"alora_invocation_tokens": [1, 2]},
@@ -147,7 +149,7 @@ def _change(rng: random.Random, folder: Path) -> tuple[str, bool]:
     """Change the files of an adapter; says how, and whether nobody can read them now."""
     path = folder / "adapter_model.safetensors"
     tensors = load_file(path)
-    if rng.random() < 0.3:
+    if rng.random() < 0.25:
         how = rng.choice(BROKEN)
         _break(how, folder, tensors, rng)
         return how, True
