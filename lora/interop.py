@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora.config import InputError, LoRAConfig
 from lora.fill import fill, slots
@@ -36,7 +36,18 @@ def load_peft(model: nn.Module, folder: Path | str) -> None:
 
 
 def _fill(model: nn.Module, adapter: Foreign, source: str) -> None:
-    fill(model, adapter.all_tensors(), adapter.parameters(), source, apart=adapter.apart)
+    adapters = dict(_within(target, tensors) for target, tensors in adapter.all_tensors().items())
+    fill(model, adapters, adapter.parameters(), source, apart=adapter.apart)
+
+
+def _within(target: Target, tensors: tuple[Tensor, ...]) -> tuple[Target, tuple[Tensor, ...]]:
+    """The same update with r = min(d, k), should r be above it: one factor is the identity, the other the product."""
+    A, B, *m = tensors
+    if target.r <= (least := min(target.shape)):
+        return target, tensors
+    d, k = target.shape
+    factors = (B @ A, torch.eye(d)) if d <= k else (torch.eye(k), B @ A)
+    return target._replace(r=least), (*factors, *m)
 
 
 def _in_order(parts: list[Part], module: str) -> list[Part]:

@@ -86,11 +86,13 @@ class PeftConfig(NamedTuple):
 
         Raises InputError as `values`.
         """
+        if self.is_on("ensure_weight_tying"):
+            return [True] * len(modules)  # peft adapts what is tied to a target, whatever its name
         excluded = self._listed("exclude_modules", modules)
         saved = [f"(^|.*\\.){name}($|\\..*)" for name in self.options.get("modules_to_save") or []]
         apart = first_match(saved, modules, f"{self.path} is damaged: modules_to_save")
         chosen = self.options.get("target_modules")
-        if chosen is None or chosen == ALL_LINEAR or self.is_on("ensure_weight_tying"):
+        if chosen is None or chosen == ALL_LINEAR:
             named = [True] * len(modules)
         else:
             named = self._listed("target_modules", modules)

@@ -60,6 +60,14 @@ def edit(folder: Path, **options: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | options))
 
 
+def compare(folder: Path) -> None:
+    """Read all of an adapter as compare does."""
+    found = updates.read(folder)
+    for update in found.values():
+        update.norm()
+    found.account()
+
+
 def assert_refused(folder: Path, match: str, model: nn.Module | None = None) -> None:
     """By load_peft, with the model as it was, and by compare's reader, both in one line."""
     model = model or tiny_model("llama")
@@ -69,9 +77,7 @@ def assert_refused(folder: Path, match: str, model: nn.Module | None = None) -> 
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 800
     assert_identical(model, before)
     with pytest.raises(InputError, match=match):
-        found = updates.read(folder)
-        [update.norm() for update in found.values()]
-        found.account()
+        compare(folder)
 
 
 PREFIXES = ("_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module.", "_fsdp_wrapped_module.")
@@ -334,7 +340,10 @@ PICKLES: dict[str, tuple[Callable[[dict[Any, Any]], Any], str]] = {
     "integer keys": (lambda state: state | {7: torch.ones(2)}, "holds other things than names and tensors"),
     "meta": (lambda state: state | {A_NAME: torch.ones(3, 32, device="meta")}, "lora_A has no data"),
     "sparse": (lambda state: state | {A_NAME: torch.ones(3, 32).to_sparse()}, "lora_A is sparse, nested or quantised"),
-    "nested": (lambda state: state | {A_NAME: torch.nested.nested_tensor([torch.ones(2)])}, "is sparse, nested|cannot be read"),
+    "nested": (
+        lambda state: state | {A_NAME: torch.nested.nested_tensor([torch.ones(2)])},
+        "is sparse, nested|cannot be read",
+    ),
     "complex": (lambda state: state | {A_NAME: torch.ones(3, 32, dtype=torch.complex64)}, "stored as complex64"),
     "64 GB": (lambda state: state | {A_NAME: torch.ones(1).expand(4, 1 << 32)}, "asks for 68,719,476,736 bytes"),
     "two sets": (lambda state: {"model": state, "ema": state}, r"several sets of weights \(model, ema\)"),
@@ -376,7 +385,7 @@ def test_parameters_and_state_dicts_under_a_key(keys: tuple[str, ...], tmp_path:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"rank_pattern": {r"(\w+\w+)+!": 4}}, "rank_pattern: matching its regular expressions does not end"),
+        ({"rank_pattern": {r"([\w.]+)+!": 4}}, "rank_pattern: matching its regular expressions does not end"),
         ({"target_modules": r"((a|m|l|\.|\w)*)*!"}, "target_modules: matching its regular expressions does not end"),
         ({"rank_pattern": {"(" * 5000: 4}}, "adapter_config.json is damaged: rank_pattern"),
         ({"rank_pattern": {"a" * 20_000: 4}}, "regular expression of 20,0.. characters is too long"),
@@ -482,3 +491,14 @@ def test_counters_and_buffers_of_a_saved_module(tmp_path: Path) -> None:
     run = theirs.base_model.model
     assert_equal(ours["head"](ours["body"](x)), run["head"](run["body"](x)))
     assert ours["head"].num_batches_tracked == 1
+
+
+def test_a_rank_above_the_layers_size(tmp_path: Path) -> None:
+    """r = 5 on a classifier of two classes: peft takes it."""
+    config = peft.LoraConfig(r=5, lora_alpha=12, target_modules=["query", "classifier"], use_rslora=True)
+    theirs = peft.get_peft_model(tiny_model("bert"), config)
+    randomise(theirs)
+    theirs.save_pretrained(tmp_path)
+    ours = tiny_model("bert")
+    load_peft(ours, tmp_path)
+    assert_equal(logits(ours), logits(peft.PeftModel.from_pretrained(tiny_model("bert"), tmp_path)))
