@@ -69,10 +69,7 @@ def test_what_peft_trained_beside_lora(tmp_path: Path, base: str, capsys: pytest
     assert run(tmp_path / "peft", "--base", base, "--out", tmp_path / "out") == 0
     assert "2 tensors, 2,080 parameters" in capsys.readouterr().out
     page = (tmp_path / "out" / "compare.md").read_text()
-    assert (
-        "| `lm_head.weight` | module trained whole | 64 x 32 |" in page.replace("  ", "").replace(" |", " |")
-        or "lm_head.weight" in page
-    )
+    assert "`lm_head.weight`" in page and "module trained whole" in page and "64 x 32" in page
     table = pd.read_csv(tmp_path / "out" / "beside.csv")
     assert list(table["parameter"]) == ["lm_head.weight", "model.norm.weight"] and table["norm_change"].notna().all()
     assert pd.read_csv(tmp_path / "out" / "summary.csv")["beside_parameters"].item() == 64 * 32 + 32
@@ -84,7 +81,7 @@ def test_magnitudes_and_biases(tmp_path: Path) -> None:
     assert [row.what for row in magnitudes.values()] == ["magnitudes of DoRA"] * 2
     of_peft("bert", tmp_path / "biases", target_modules=["query"], bias="lora_only")
     biases = rows(tmp_path / "biases", base_folder("bert", tmp_path / "base"))
-    assert {name for name in biases} == {f"bert.encoder.layer.{n}.attention.self.query.bias" for n in range(2)}
+    assert set(biases) == {f"bert.encoder.layer.{n}.attention.self.query.bias" for n in range(2)}
     assert all(row.what == "bias" and row.norm_change == 0 for row in biases.values())
 
 
@@ -195,7 +192,7 @@ QUANTISED: dict[str, Callable[[dict[str, Tensor], str], dict[str, Tensor]]] = {
     "int8 of bitsandbytes": lambda t, n: t | {n: t[n].to(torch.int8), n.replace("weight", "SCB"): torch.ones(32)},
     "nf4 of bitsandbytes": lambda t, n: t | {n: torch.zeros(512, 1, dtype=torch.uint8), f"{n}.absmax": torch.ones(16)},
     "GPTQ": lambda t, n: without(t, n, {"qweight": torch.ones(4, 32, dtype=torch.int32), "scales": torch.ones(1, 32)}),
-    "AWQ": lambda t, n: without(t, n, {"qweight": torch.ones(32, 4, dtype=torch.int32), "qzeros": torch.ones(1, 4, dtype=torch.int32)}),
+    "AWQ": lambda t, n: without(t, n, {"qweight": torch.ones(32, 4, dtype=torch.int32), "qzeros": torch.ones(1, 4)}),
     "compressed": lambda t, n: without(t, n, {"weight_packed": torch.ones(32, 4, dtype=torch.int32)}),
 }  # fmt: skip
 
@@ -247,7 +244,7 @@ def test_what_is_in_no_weight_matrix_is_told(part: str, tmp_path: Path, capsys: 
     stored = {name: load_file(folder / "model.safetensors") for name, folder in (("a", after), ("b", before))}
     changed = {name for name in stored["a"] if not torch.equal(stored["a"][name], stored["b"][name])}
     assert changed and set(found) == changed
-    for name, row in found.items():
+    for row in found.values():
         assert row.norm_change == pytest.approx(0.5 * row.numbers**0.5, rel=1e-4)
     assert run(after, "--base", before, "--out", tmp_path / "out") == 0
     assert f"{len(changed)} tensor" in capsys.readouterr().out

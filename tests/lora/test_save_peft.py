@@ -1,4 +1,4 @@
-"""Everything that save_peft writes is opened by peft, with the same outputs: over all inits, variants, quantisations."""
+"""Everything that save_peft writes is opened by peft, with the same outputs: all inits, variants, quantisations."""
 
 from pathlib import Path
 
