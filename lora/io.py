@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -109,9 +109,11 @@ def _apart(model: nn.Module, trained: Mapping[str, Tensor]) -> list[str]:
     """The trained embeddings, input or output, that are tied by the model's config and are not tied in the model."""
     if not getattr(getattr(model, "config", None), "tie_word_embeddings", False):
         return []
-    ends = (getattr(model, f"get_{side}_embeddings", lambda: None)() for side in ("input", "output"))
-    weights = [end.weight for end in ends if end is not None]
-    if len(weights) < 2 or weights[0] is weights[1]:
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    if output is None:
+        return []
+    weights = [end.weight for end in (output, cast(Any, model).get_input_embeddings())]
+    if weights[0] is weights[1]:
         return []
     return sorted(name for name, own in trained.items() if any(own is weight for weight in weights))
 

@@ -127,22 +127,34 @@ class Pickled(TensorFile):
 
 def _unpickle(path: Path) -> Any:
     """What a file of `torch.save` holds. Raises InputError if it is damaged, or holds objects that could run code."""
-    with path.open("rb") as file:
-        magic = file.read(4)
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
     if magic in _MAGIC:
         raise InputError(f"{path} {_MAGIC[magic]}, which is not read here: give the adapter in peft's format")
     zipped = zipfile.is_zipfile(path)
     try:
         if zipped:
             with zipfile.ZipFile(path) as archive:
-                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                    raise ValueError("it is compressed, which files of torch.save are not")
+                _check_archive(archive)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # torch.load raises pickle, zip, end-of-file and runtime errors for a damaged file
         raise InputError(
             f"{path} cannot be read as plain tensors ({type(error).__name__}): it is damaged, or holds other "
             "objects, which are not unpickled because they could run code"
         ) from error
+
+
+def _check_archive(archive: zipfile.ZipFile) -> None:
+    """Raises ValueError for an archive that torch.save does not write: compressed, or one that asks for memory at will
+    (`bytearray(n)` is what the unpickler of torch would make, whatever n)."""
+    for entry in archive.infolist():
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError("it is compressed")
+        if entry.filename.endswith("data.pkl") and b"bytearray" in archive.read(entry):
+            raise ValueError("it makes a bytearray")
 
 
 def _tensors_of(path: Path, state: Any) -> tuple[dict[str, Tensor], list[str]]:

@@ -53,7 +53,10 @@ def parse(names: Iterable[str], keep_distributed: bool = False) -> dict[str, Key
     names = list(names)
     bare = {name: unwrapped(name) for name in names}
     outer = _strip(bare)
-    inner = {name: own.removeprefix(PREFIX) for name, own in outer.items()}
+    # What holds a PeftModel has one text before peft's prefix in all names: an attribute's name
+    before = {own.partition(PREFIX)[0] if PREFIX in own else None for own in outer.values()}
+    holder = next(iter(before)) if len(before) == 1 else None
+    inner = {name: own.removeprefix(holder or "").removeprefix(PREFIX) for name, own in outer.items()}
     if not keep_distributed:
         inner = _strip(inner)
     return {name: _key(name, own) for name, own in inner.items()}

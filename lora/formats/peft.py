@@ -146,9 +146,9 @@ def _pieces(
                 "peft does not load it"
             )
         (rank, k), (d, columns) = (matrix_shape(file, name) for name in names[:2])
-        factor = scaling(config, r, alpha)
-        if rank != r or factor is None:
-            told = f"r = {r!r} and lora_alpha = {alpha!r} in {PEFT_CONFIG}"
+        factor = scaling(config, r, alpha) if rank == r else None
+        if factor is None:
+            told = f"r = {repr(r)[:40]} and lora_alpha = {repr(alpha)[:40]} in {PEFT_CONFIG}"
             raise InputError(f"{folder}: {module} has rank {rank} in {file.path.name}, but {told}")
         target = Target(module, weight_type(module), layer_of(module), rank, factor, (d, k), 0.0, dora)
         needed = list(target.shapes.values())

@@ -31,6 +31,7 @@ HARMLESS = (
     *("runtime_config", "ensure_weight_tying", "merge_weights"),
 )
 ALL_LINEAR = "all-linear"
+LARGEST = 2.0**127  # of a scaling: fp32's range
 
 
 def _texts(value: object) -> bool:
@@ -92,7 +93,7 @@ class PeftConfig(NamedTuple):
         saved = [f"(^|.*\\.){name}($|\\..*)" for name in self.options.get("modules_to_save") or []]
         apart = first_match(saved, modules, f"{self.path} is damaged: modules_to_save")
         chosen = self.options.get("target_modules")
-        if chosen is None or chosen == ALL_LINEAR:
+        if chosen is None or str(chosen).lower() == ALL_LINEAR:
             named = [True] * len(modules)
         else:
             named = self._listed("target_modules", modules)
@@ -167,8 +168,9 @@ def read_peft_config(folder: Path) -> PeftConfig:
     return config
 
 
-def scaling(config: PeftConfig, r: object, alpha: object) -> float | None:
-    """The factor in front of B A; None if r and lora_alpha are not what gives one."""
+def scaling(config: PeftConfig, r: Any, alpha: Any) -> float | None:
+    """The factor in front of B A; None if r and lora_alpha are not what gives one that fp32 holds."""
     if not is_count(r) or not is_number(alpha):
         return None
-    return alpha / (r**0.5 if config.is_on("use_rslora") else r)  # type: ignore[operator]
+    found = float(alpha / (r**0.5 if config.is_on("use_rslora") else r))
+    return found if abs(found) < LARGEST else None

@@ -46,7 +46,7 @@ def save_peft(model: nn.Module, folder: Path | str, base_model: str = "") -> Non
     alphas: dict[str, float] = {}
     ranks: dict[str, int] = {}
     for name, layer in layers.items():
-        first = layer.parts[0].scaling
+        first = next((part.scaling for part in layer.parts if part.scaling), 1.0)
         matrices = [layer.matrices(part.name) for part in layer.parts]
         A = torch.cat([A for A, _ in matrices])
         B = A.new_zeros(shape(layer.base)[0], len(A))

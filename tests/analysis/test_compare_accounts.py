@@ -55,7 +55,7 @@ def trained(folder: Path, **options: Any) -> dict[str, Tensor]:
 
 
 def test_what_peft_trained_beside_lora(tmp_path: Path, base: str, capsys: pytest.CaptureFixture[str]) -> None:
-    after = trained(tmp_path / "peft", modules_to_save=["lm_head", "norm"])
+    after = trained(tmp_path / "peft", modules_to_save=["lm_head", "model.norm"])
     before = tiny_model("llama").state_dict()
     found = rows(tmp_path / "peft", base)
     assert set(found) == {"lm_head.weight", "model.norm.weight"}

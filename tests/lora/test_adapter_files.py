@@ -80,7 +80,10 @@ def assert_refused(folder: Path, match: str, model: nn.Module | None = None) -> 
         compare(folder)
 
 
-PREFIXES = ("_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module.", "_fsdp_wrapped_module.")
+PREFIXES = (
+    *("model.", "_forward_module.model.", "_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module."),
+    "_fsdp_wrapped_module.",
+)
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -392,6 +395,8 @@ def test_parameters_and_state_dicts_under_a_key(keys: tuple[str, ...], tmp_path:
         ({"rank_pattern": {"q_proj": "4"}}, "has rank 4 in adapter_model.safetensors, but r = '4'"),
         ({"alpha_pattern": {"q_proj": float("nan")}}, "lora_alpha = nan"),
         ({"lora_alpha": True}, "lora_alpha = True"),
+        ({"lora_alpha": 1e308}, r"lora_alpha = 1e\+308"),
+        ({"r": 10**400, "rank_pattern": {}}, "but r = 10000"),
         ({"use_rslora": "yes"}, "use_rslora = 'yes' is not true or false"),
         ({"target_modules": {"q_proj": 1}}, "target_modules = .* is not a list of names"),
         ({"modules_to_save": "lm_head"}, "modules_to_save = 'lm_head' is not a list of names"),
