@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from lora.tensor_files import TensorFile
 
 WHOLE, BIAS, MAGNITUDES = "module trained whole", "bias", "magnitudes of DoRA"
 PARAMETER, ABSENT = "parameter", "not in the base model"
+WRAPPED = re.compile(r"\.(base_layer|modules_to_save|original_module)\.")  # what peft puts into a model's names
 FEW = 3  # names that a note gives before it only counts
 
 
@@ -90,11 +92,12 @@ def of_checkpoint(tuned: Weights, base: Weights, partial: bool) -> Account:
     Raises InputError if one of the two holds codes in place of weights, or is damaged.
     """
     read = tuned.read_as_matrix()
-    rows, same = [], 0
+    rows, same, indices = [], 0, []
     for name, stored in tuned.parameters.items():
         if stored in read:
             continue
-        if tuned.checkpoint.dtype(stored) in ("int64", "int32", "bool"):  # tables of indices, masks
+        if tuned.checkpoint.dtype(stored) in ("int64", "int32", "bool"):
+            indices.append(stored)
             continue
         tensor, own = tuned.parameter(name), base.parameter(name)
         assert tensor is not None
@@ -106,6 +109,7 @@ def of_checkpoint(tuned: Weights, base: Weights, partial: bool) -> Account:
         same += row.norm_change == 0
         rows += [row] * (row.norm_change != 0)
     notes = [f"{same} tensors beside the weight matrices are the base model's"] * bool(same)
+    notes += [f"{_named(indices)} of indices or masks, not compared"] * bool(indices)
     absent = [stored for name, stored in base.parameters.items() if name not in tuned.parameters]
     if absent and not partial:
         notes.append(f"{_named(absent)} of {base.source} not in it, and not compared")

@@ -250,8 +250,12 @@ def _differences(name: str, kind: str, tuned: Weights | TensorFile, base: Weight
     for weights in (tuned, base):
         beside.refuse_codes(weights.source, quantised(weights.checkpoint.where))
     names = tuned.checkpoint.where
-    if is_peft(names) or any(".lora_" in own for own in names):
-        raise InputError(f"{name} holds a model with LoRA's matrices beside its weights: merge them, and save it again")
+    inside = [own for own in names if ".lora_" in own or beside.WRAPPED.search(own)]
+    if inside or is_peft(names):
+        raise InputError(
+            f"{name} holds a model with an adapter in it, merged or not ({inside[0] if inside else 'peft'}): take the "
+            "adapter out (merge_and_unload), and save it again"
+        )
     there = tuned.sites
     shared = {site: at for site, at in base.sites.items() if there.get(site) == at}
     if not shared:

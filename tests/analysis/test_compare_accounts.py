@@ -298,6 +298,11 @@ def test_a_model_with_adapters_in_it_is_refused(library: str, merged: bool, tmp_
     torch.save(model.state_dict(), tmp_path / "state.pt")
     with pytest.raises(InputError, match="merge"):
         read(tmp_path / "state.pt", base)
+    left = {name: value for name, value in model.state_dict().items() if "lora_" not in name}
+    if library == "peft":
+        torch.save(left, tmp_path / "state.pt")
+        with pytest.raises(InputError, match="with an adapter in it, merged or not .*q_proj.base_layer.weight"):
+            read(tmp_path / "state.pt", base)
 
 
 def test_two_stored_names_for_one_matrix_are_refused(tmp_path: Path, base: str) -> None:
