@@ -147,7 +147,7 @@ def _fingerprint(base: Weights) -> str:
 
 
 def _of_suite(name: str, adapter: io.Adapter, base: Weights | None) -> Updates:
-    file = open_tensors(adapter.folder / io.WEIGHTS)
+    file = adapter.open()
     if not adapter.targets:
         return _differences(name, "full fine-tuning", file, base)
 

@@ -28,7 +28,7 @@ from lora.config import QUANTIZED_INITS, InputError
 from lora.fill import adapters_of, fill
 from lora.inject import Weights, base_parameters, lora_layers
 from lora.stored import Target
-from lora.tensor_files import open_tensors
+from lora.tensor_files import TensorFile, open_tensors
 
 __all__ = ["Adapter", "Target", "fill", "load", "read", "read_json", "read_tensors", "save"]
 
@@ -44,10 +44,18 @@ class Adapter(NamedTuple):
     init: str = "gaussian"  # or loftq
     apart: Sequence[str] = ()  # trained parameters that are not tied, though the model's config ties them
 
+    def open(self) -> TensorFile:
+        """The file of its tensors. Raises InputError if it is missing, damaged, or holds a tensor that the config does
+        not tell of."""
+        file = open_tensors(self.folder / WEIGHTS)
+        known = {name for target in self.targets for name in _names(target)} | set(self.trained_parameters)
+        if more := sorted(set(file.shapes) - known):
+            raise InputError(f"{file.path} holds {more[0]}, of which {CONFIG} does not tell: one of the two is damaged")
+        return file
+
     def tensors(self, target: Target) -> tuple[Tensor, ...]:
         """A (r, k), B (d, r) and, with DoRA, m (d,), fp32. Raises InputError if the file is damaged."""
-        file = open_tensors(self.folder / WEIGHTS)
-        stored = file.weights([f"{target.key}.lora_{name}" for name in target.shapes])
+        stored = self.open().weights(_names(target))
         tensors = tuple(tensor.float() for tensor in stored.values())
         target.check(tensors, str(self.folder))
         return tensors
@@ -56,6 +64,11 @@ class Adapter(NamedTuple):
         """A (r, k) and B (d, r), fp32. Raises InputError if the file is damaged."""
         A, B, *_ = self.tensors(target)
         return A, B
+
+
+def _names(target: Target) -> list[str]:
+    """The names of a target's tensors in the file."""
+    return [f"{target.key}.lora_{name}" for name in target.shapes]
 
 
 def read_tensors(path: Path, names: list[str] | None = None) -> dict[str, Tensor]:
@@ -146,8 +159,7 @@ def load(model: nn.Module, folder: Path | str, pretrained: Weights | None = None
     Raises InputError if the adapter is damaged or is for another model; the model is then as it was.
     """
     adapter = read(folder)
-    file = open_tensors(adapter.folder / WEIGHTS)
-    names = {target: [f"{target.key}.lora_{name}" for name in target.shapes] for target in adapter.targets}
+    file, names = adapter.open(), {target: _names(target) for target in adapter.targets}
     stored = file.weights([name for own in names.values() for name in own])
     adapters = {target: tuple(stored[name].float() for name in own) for target, own in names.items()}
     parameters = file.weights(adapter.trained_parameters)

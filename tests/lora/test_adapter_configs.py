@@ -10,6 +10,7 @@ from peft_files import CONFIG, WEIGHTS, assert_refused, edit, write
 from safetensors.torch import load_file, save_file
 from tiny_models import assert_identical, state, tiny_model
 
+from analysis import updates
 from lora import io
 from lora.config import InputError, LoRAConfig
 from lora.formats import patterns
@@ -96,6 +97,20 @@ def test_types_in_lora_config_are_checked(field: str, value: Any, tmp_path: Path
     with pytest.raises(InputError, match="lora_config.json is damaged"):
         io.load(fresh, tmp_path)
     assert_identical(fresh, before)
+
+
+@pytest.mark.parametrize("targets", [0, 1])
+def test_a_tensor_that_the_config_does_not_tell_of_is_named(targets: int, tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    inject(model, LoRAConfig(r=4, weight_types=("q",)))
+    freeze(model)
+    io.save(model, tmp_path)
+    content = json.loads((tmp_path / io.CONFIG).read_text())
+    (tmp_path / io.CONFIG).write_text(json.dumps(content | {"targets": content["targets"][:targets]}))
+    with pytest.raises(InputError, match=r"holds model.layers..*lora_A, of which lora_config.json does not tell"):
+        io.load(tiny_model("llama"), tmp_path)
+    with pytest.raises(InputError, match="of which lora_config.json does not tell"):
+        updates.read(tmp_path, None)
 
 
 def test_whatever_goes_wrong_the_model_is_as_it_was(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
