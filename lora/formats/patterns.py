@@ -10,13 +10,14 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lora.config import InputError
 
 SECONDS = 20
 LONGEST = 10_000  # characters of one expression
 PREFIX, ENDING = r"(.*\.)?(", ")$"  # what peft puts around each
+_TEXT = re.compile(r"\^?(?:[A-Za-z0-9_]|\\[.\-])+")  # a name with its dots escaped
 _OPEN = re.compile(r"[*+?{|(]")  # what can make matching long
 _CHILD = """
 import json, re, sys
@@ -47,6 +48,37 @@ def first_match(patterns: Sequence[str], names: Sequence[str], where: str, whole
         if len(pattern) > LONGEST:
             raise InputError(f"{where}: a regular expression of {len(pattern):,} characters is too long")
     if not patterns or not names:
+        return [None] * len(names)
+    texts = {pattern: _text(pattern) for pattern in patterns}
+    rest = [index for index, pattern in enumerate(patterns) if whole or texts[pattern] is None]
+    found = _expressions([patterns[index] for index in rest], names, where, whole)
+    first = [None if own is None else rest[own] for own in found]
+    if len(rest) < len(patterns):
+        ends: dict[str, int] = {}
+        for index, pattern in enumerate(patterns):
+            if (text := texts[pattern]) is not None:
+                ends.setdefault(text, index)
+        first = [_earlier(own, ends, name) for own, name in zip(first, names, strict=True)]
+    return first
+
+
+def _text(pattern: str) -> str | None:
+    """What a key of peft's stands for if it is no more than a text: the end of a name, or (with `^`) all of it."""
+    body = pattern.removeprefix(PREFIX).removesuffix(ENDING)
+    if not _TEXT.fullmatch(body) or pattern != f"{PREFIX}{body}{ENDING}":
+        return None
+    return body.replace("\\", "")
+
+
+def _earlier(found: int | None, ends: Mapping[str, int], name: str) -> int | None:
+    """The lower of `found` and the indices of the texts that are the name or, from a dot on, its end."""
+    parts = name.split(".")
+    tails = [f"^{name}", *(".".join(parts[start:]) for start in range(len(parts)))]
+    return min((index for index in (found, *map(ends.get, tails)) if index is not None), default=None)
+
+
+def _expressions(patterns: Sequence[str], names: Sequence[str], where: str, whole: bool) -> list[int | None]:
+    if not patterns:
         return [None] * len(names)
     if not all(_simple(pattern) for pattern in patterns):
         return _elsewhere(patterns, names, where, whole)
