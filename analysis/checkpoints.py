@@ -88,3 +88,11 @@ class Checkpoint:
     def tensor(self, name: str) -> Tensor:
         """One tensor, as it is stored. Raises InputError if it or its file is missing or damaged."""
         return self._open_file(self.where[name]).tensor(name)
+
+    def dtype(self, name: str) -> str:
+        """torch's name of the type in which a tensor is stored. Raises InputError as `tensor`."""
+        return self._open_file(self.where[name]).dtypes[name]
+
+    def weight(self, name: str) -> Tensor:
+        """One tensor that holds finite numbers in floating point. Raises InputError as `tensor`, and if it does not."""
+        return self._open_file(self.where[name]).weights([name])[name]

@@ -4,7 +4,8 @@
 
 An ADAPTER is a run's id or folder, an adapter of this suite, a peft adapter (folder or hub id), a loralib checkpoint,
 or a full checkpoint (a model's folder, hub id, asset:NAME or a file of weights), of which ΔW is the difference to
---base. Writes summary.csv, modules.csv, pairs.csv, pictures, and compare.md, which shows them.
+--base. Writes summary.csv, modules.csv, pairs.csv, beside.csv (what else they store), pictures, and compare.md, which
+shows them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ from tqdm import tqdm
 from analysis import compare_figures as figures
 from analysis.compare_measures import SAME_NORM, Measured, Module, match, measure
 from analysis.compare_page import Pair, coverage, page
-from analysis.compare_tables import cosine_cells, phi_cells, summarise, summary_cells, verdict
+from analysis.compare_tables import (
+    beside_cells,
+    beside_rows,
+    cosine_cells,
+    phi_cells,
+    summarise,
+    summary_cells,
+    verdict,
+)
 from analysis.updates import Updates, read
 from analysis.weights import Weights
 from experiments import hub
@@ -104,18 +113,22 @@ def compare(options: argparse.Namespace) -> list[Path]:
         one = measure(module, names, options.top, base)
         drawn = {key: grid for key, grid in one.grids.items() if middle[key[:2]] == module.layer}
         measured.append(one._replace(grids=drawn))
+    accounts = [adapter.account() for adapter in adapters]
     alone = pd.DataFrame([row for one in measured for row in one.rows])
     together = pd.DataFrame([row for one in measured for row in one.pairs], columns=PAIR_COLUMNS)
-    summary = summarise(adapters, alone)
+    rest = beside_rows(names, accounts)
+    summary = summarise(adapters, alone, rest)
     pairs = [_pair(couple, names, modules, alone, together) for couple in couples]
     options.out.mkdir(parents=True, exist_ok=True)
-    tables = {"summary": summary, "modules": alone, "pairs": together}
+    tables = {"summary": summary, "modules": alone, "pairs": together, "beside": rest}
     for name, table in tables.items():
         table.to_csv(options.out / f"{name}.csv", index=False, float_format="%.6g")
     pictures = _draw(names, couples, pairs, measured, options.out)
     path = options.out / "compare.md"
-    path.write_text(page(adapters, summary, alone, pairs, pictures, options.base, options.top), encoding="utf-8")
-    _report(summary, pairs)
+    path.write_text(
+        page(adapters, accounts, summary, alone, rest, pairs, pictures, options.base, options.top), encoding="utf-8"
+    )
+    _report(summary, rest, pairs)
     drawn_files = [file for files in pictures.values() for file in files]
     return [path, *(options.out / f"{name}.csv" for name in tables), *drawn_files]
 
@@ -163,8 +176,11 @@ def _draw(
     return {key: [path for path in paths if path] for key, paths in found.items()}
 
 
-def _report(summary: pd.DataFrame, pairs: Sequence[Pair]) -> None:
+def _report(summary: pd.DataFrame, rest: pd.DataFrame, pairs: Sequence[Pair]) -> None:
     print(tabulate(summary_cells(summary).to_dict("list"), headers="keys", disable_numparse=True))
+    if len(rest):
+        print("", "Beside the updates of weight matrices:", sep="\n")
+        print(tabulate(beside_cells(rest).to_dict("list"), headers="keys", disable_numparse=True))
     for pair in pairs:
         print("", f"{pair.first} and {pair.second}", *coverage(pair), sep="\n")
         if len(pair.rows):

@@ -12,6 +12,7 @@ import numpy as np
 
 from analysis.amplification import DENSE, amplification, expected_projection, projection_norm
 from analysis.delta_w import Difference, LowRank, Update, inner
+from analysis.module_names import canonical
 from analysis.spectrum import effective_rank, stable_rank
 from analysis.subspace import Baseline, gaussian_baseline, phi
 from analysis.svd import Array
@@ -59,14 +60,13 @@ class Measured(NamedTuple):
 
 def match(adapters: Sequence[Updates]) -> list[Module]:
     """The modules of all adapters, layer by layer. Two are the same if weight type and shape are, and the module's name
-    in one ends with that in the other: a task head puts the model's name before it."""
+    is, but for what a head or a multimodal model puts before it."""
     found: list[Module] = []
     alike: dict[tuple[Any, ...], list[Module]] = {}
     for index, adapter in enumerate(adapters):
         for site, update in adapter.items():
-            tail = update.module[_first_number(update.module) :]
-            same = alike.setdefault((tail, site.weight_type, update.shape), [])
-            module = next((m for m in same if index not in m.updates and _same(m.name, update.module)), None)
+            same = alike.setdefault((canonical(update.module), site.weight_type, update.shape), [])
+            module = next((m for m in same if index not in m.updates), None)
             if module is None:
                 layer = "–" if site.layer == str(None) else site.layer
                 module = Module(update.module, layer, site.weight_type, update.shape, {})
@@ -74,15 +74,6 @@ def match(adapters: Sequence[Updates]) -> list[Module]:
                 found.append(module)
             module.updates[index] = update
     return sorted(found, key=_order)
-
-
-def _first_number(name: str) -> int:
-    number = re.search(r"(?:^|\.)\d+(?:\.|$)", name)
-    return number.start() if number else name.rfind(".") + 1
-
-
-def _same(first: str, second: str) -> bool:
-    return f".{first}".endswith(f".{second}") or f".{second}".endswith(f".{first}")
 
 
 def _order(module: Module) -> tuple[Any, ...]:

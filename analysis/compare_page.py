@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis import compare_tables as cells
 from analysis.amplification import DENSE
+from analysis.beside import Account
 from analysis.compare_measures import Module
 from analysis.tables import markdown
 from analysis.updates import Updates
@@ -26,6 +27,9 @@ from the same random numbers share directions on the right before any training.
 1/√(d k); chance is given as {far} of these either way.
 - Stable rank: ‖ΔW‖² / σ₁². Effective rank: exp of the entropy of σ / Σσ; not computed for differences of weights with
 more than {dense} rows and columns."""
+BESIDE = """\
+What is stored too: modules trained whole, biases, embeddings, magnitudes. It is in none of the measures above. ‖P‖ is
+the norm of the stored tensor, ‖ΔP‖ that of its difference to the base model's. All rows are in `beside.csv`."""
 AMPLIFICATION = """\
 - Amplification is ‖ΔW‖ / ‖UᵀWV‖, U and V the top left and right singular vectors of ΔW, {top} at most (Section 7.3):
 how much stronger the update is than W in the update's own directions. ‖UᵀWV‖ for random U and V is the root of its
@@ -73,8 +77,10 @@ def _count(modules: Sequence[Module]) -> str:
 
 def page(
     adapters: Sequence[Updates],
+    accounts: Sequence[Account],
     summary: pd.DataFrame,
     modules: pd.DataFrame,
+    rest: pd.DataFrame,
     pairs: Sequence[Pair],
     pictures: Mapping[tuple[str, ...], Sequence[Path]],
     base: str | None,
@@ -82,7 +88,11 @@ def page(
 ) -> str:
     """compare.md. `pictures`: those of an adapter, by its name, and of a pair, by both."""
     lines = ["# Adapters side by side" if len(adapters) > 1 else f"# {adapters[0].name}", ""]
-    notes = [f"- `{adapter.name}`: {note}." for adapter in adapters for note in adapter.notes]
+    notes = [
+        f"- `{adapter.name}`: {note}."
+        for adapter, account in zip(adapters, accounts, strict=True)
+        for note in (*adapter.notes, *account.notes)
+    ]
     lines += [markdown(cells.summary_cells(summary))] + (["", *notes] if notes else [])
     for pair in pairs:
         lines += ["", f"## {pair.first} and {pair.second}", "", *coverage(pair)]
@@ -95,6 +105,8 @@ def page(
     lines += ["", "## Each adapter", "", markdown(cells.by_type(modules))]
     for adapter in adapters:
         lines += _linked(pictures.get((adapter.name,), ()))
+    if len(rest):
+        lines += ["", "## Beside the updates of weight matrices", "", BESIDE, "", markdown(cells.beside_cells(rest))]
     lines += ["", "## How to read this", "", READING.format(top=top, far=cells.FAR, dense=DENSE)]
     lines += [AMPLIFICATION.format(top=top, base=base)] if base else []
     return "\n".join(lines) + "\n"

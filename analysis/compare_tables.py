@@ -9,16 +9,43 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.beside import Account
 from analysis.compare_measures import SIDES, Module
 from analysis.updates import Updates
 from lora.config import WEIGHT_TYPES
 
 NONE = "–"
+BESIDE_COLUMNS = ["adapter", "parameter", "what", "shape", "numbers", "norm", "norm_base", "norm_change"]
 FAR = 3  # standard deviations of a random update's cosine beyond which one is called above chance
 
 
-def summarise(adapters: Sequence[Updates], modules: pd.DataFrame) -> pd.DataFrame:
-    """summary.csv, a row an adapter, from modules.csv: norms over all its modules, means over those that are not zero.
+def beside_rows(names: Sequence[str], accounts: Sequence[Account]) -> pd.DataFrame:
+    """beside.csv: a row for each tensor that an adapter stores beside its updates."""
+    rows = [
+        {"adapter": name, "parameter": row.name, "what": row.what, "shape": " x ".join(map(str, row.shape)),
+         "numbers": row.numbers, "norm": row.norm, "norm_base": row.norm_base, "norm_change": row.norm_change}
+        for name, account in zip(names, accounts, strict=True)
+        for row in account.rows
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=BESIDE_COLUMNS)
+
+
+def beside_cells(rest: pd.DataFrame) -> pd.DataFrame:
+    """What is stored beside the updates, as cells: of tensors that are the same but for their layer one row."""
+    like = rest["parameter"].str.replace(r"(?<=\.)\d+(?=\.)", "*", regex=True)
+    rows = []
+    for (adapter, name, what, shape), own in rest.groupby(["adapter", like, "what", "shape"], sort=False):
+        shown = own["parameter"].iloc[0] if len(own) == 1 else name
+        rows.append({
+            "adapter": adapter, "parameter": f"`{shown}`", "what": what, "shape": shape, "tensors": str(len(own)),
+            "numbers": f"{own['numbers'].sum():,}", "‖P‖": spread(own["norm"]), "‖ΔP‖": spread(own["norm_change"]),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def summarise(adapters: Sequence[Updates], modules: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
+    """summary.csv, a row an adapter, from modules.csv: norms over all its modules, means over those that are not zero;
+    from beside.csv how many tensors and numbers are stored beside them.
 
     relative_norm, norm_w and amplification are empty unless W is known of every module.
     """
@@ -36,6 +63,8 @@ def summarise(adapters: Sequence[Updates], modules: pd.DataFrame) -> pd.DataFram
             "modules": len(own), "zero_modules": len(own) - len(trained), "parameters": int(own["parameters"].sum()),
             "norm_delta_w": norm, "norm_w": norm_w, "relative_norm": norm / norm_w,
         }  # fmt: skip
+        others = rest[rest["adapter"] == adapter.name]
+        row |= {"beside_tensors": len(others), "beside_parameters": int(others["numbers"].sum())}
         for name in ("stable_rank", "effective_rank", "amplification"):
             row[name] = trained[name].mean(skipna=False) if name in trained and len(trained) else np.nan
         rows.append(row)
@@ -66,6 +95,10 @@ def summary_cells(summary: pd.DataFrame) -> pd.DataFrame:
             for n, zero in zip(summary["modules"], summary["zero_modules"], strict=True)
         ],
         "parameters": [f"{n:,}" for n in summary["parameters"]],
+        "beside the matrices": [
+            f"{n} tensor{'s' * (n > 1)}, {numbers:,} parameters" if n else NONE
+            for n, numbers in zip(summary["beside_tensors"], summary["beside_parameters"], strict=True)
+        ],
         "‖ΔW‖": _numbers(summary["norm_delta_w"]),
         "‖ΔW‖ / ‖W‖": _numbers(summary["relative_norm"]),
         "stable rank, mean": _numbers(summary["stable_rank"]),

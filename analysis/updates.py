@@ -11,14 +11,21 @@ import torch
 import yaml
 from torch import Tensor
 
+from analysis import beside
+from analysis.beside import Account
 from analysis.checkpoints import Files
 from analysis.comparison import Site, sites_of
 from analysis.delta_w import Difference, LowRank, Update
+from analysis.module_names import quantised
 from analysis.weights import Weights
 from experiments.store import fingerprint
-from lora import foreign, io
+from lora import io
 from lora.config import InputError
-from lora.io import Target
+from lora.formats import loralib, others
+from lora.formats.adapter import Foreign
+from lora.formats.peft import PEFT_PICKLED, PEFT_WEIGHTS, is_peft, read_peft
+from lora.formats.peft_config import PEFT_CONFIG
+from lora.stored import Target
 from lora.targets import WHOLE
 from lora.tensor_files import TensorFile, open_tensors
 
@@ -30,12 +37,18 @@ DORA = "DoRA: delta_w is the update s B A of W0's directions alone, before the m
 
 class Updates(Mapping[Site, Update]):
     """The updates of one source. `name`: the source; `kind`: what it is, for a reader; `base`: its base model, as far
-    as it is known; `notes`: what else a reader must know of them."""
+    as it is known; `notes`: what else a reader must know of them; `account`: reads what else the source stores."""
 
     def __init__(
-        self, name: str, kind: str, updates: Sequence[Update], base: str | None = None, notes: Sequence[str] = ()
+        self,
+        name: str,
+        kind: str,
+        updates: Sequence[Update],
+        base: str | None = None,
+        notes: Sequence[str] = (),
+        account: Callable[[], Account] = Account,
     ) -> None:
-        self.name, self.kind, self.base, self.notes = name, kind, base, list(notes)
+        self.name, self.kind, self.base, self.notes, self.account = name, kind, base, list(notes), account
         self._updates = {update.site: update for update in updates}
 
     def __getitem__(self, site: Site) -> Update:
@@ -57,7 +70,7 @@ def read(
              full checkpoint: a model's folder or hub id, or a file of its weights
     base     its base model (see `Weights.open`). Full checkpoints need it; it gives fused projections weight types
     alpha    of a loralib checkpoint, which stores none; `slices`: the weight types that it adapts, where several share
-             a module (see `lora.foreign.read_loralib`)
+             a module (see `lora.formats.loralib.read_loralib`)
 
     Raises InputError if the source is missing, damaged or not for `base`.
     """
@@ -71,25 +84,32 @@ def read(
     if (path / io.CONFIG).is_file():
         return _of_suite(name, io.read(path), base)
     files = Files(name)
-    if config := files.find(foreign.PEFT_CONFIG):
-        if not files.find(foreign.PEFT_WEIGHTS):
-            files.find(foreign.PEFT_PICKLED)  # a file of the hub is there once it has been asked for
-        return _of_foreign(name, "peft", foreign.read_peft(config.parent), base)
+    if config := files.find(PEFT_CONFIG):
+        if not files.find(PEFT_WEIGHTS):
+            files.find(PEFT_PICKLED)  # a file of the hub is there once it has been asked for
+        return _of_foreign(name, "peft", read_peft(config.parent), base)
     if files.find("config.json"):
         return _differences(name, "full checkpoint", Weights.open(name), base)
     raise files.absent(
         f"is nothing to read updates from: it has no {io.CONFIG} or {RUN} (adapters and runs of this suite), "
-        f"{foreign.PEFT_CONFIG} (peft) or config.json (a model)"
+        f"{PEFT_CONFIG} (peft) or config.json (a model)"
     )
 
 
 def _read_file(path: Path, base: Weights | None, alpha: float | None, slices: Sequence[str]) -> Updates:
     file = open_tensors(path)
-    if not foreign.is_loralib(file):
+    others.refuse_other(file)
+    if is_peft(file.shapes):
+        raise InputError(
+            f"{path} holds LoRA's matrices under peft's names, and does not tell their scaling: give the folder with "
+            f"its {PEFT_CONFIG}, or merge the adapter into the model (merge_and_unload) and save that"
+        )
+    if not loralib.is_loralib(file):
         return _differences(str(path), "full checkpoint", file, base)
     if alpha is None:
         raise InputError(f"{path} is a loralib checkpoint, which does not store alpha: give --alpha (its default is 1)")
-    return _of_foreign(str(path), "loralib", foreign.read_loralib(file, alpha, slices), base)
+    is_linear = base.has if base else lambda module: False
+    return _of_foreign(str(path), "loralib", loralib.read_loralib(file, alpha, slices, is_linear), base)
 
 
 def read_run(run_dir: Path, base: Weights | None = None) -> Updates:
@@ -127,14 +147,22 @@ def _fingerprint(base: Weights) -> str:
 
 
 def _of_suite(name: str, adapter: io.Adapter, base: Weights | None) -> Updates:
+    file = adapter.open()
     if not adapter.targets:
-        return _differences(name, "full fine-tuning", open_tensors(adapter.folder / io.WEIGHTS), base)
-    return _of_factors(name, "LoRA", {target: partial(adapter.tensors, target) for target in adapter.targets}, base)
+        return _differences(name, "full fine-tuning", file, base)
+
+    def account() -> Account:
+        rows = beside.of_parameters(file.weights(adapter.trained_parameters), base)
+        dora = {target: adapter.tensors(target) for target in adapter.targets if target.dora}
+        return Account([*rows, *beside.of_magnitudes(dora)])
+
+    found = {target: partial(adapter.tensors, target) for target in adapter.targets}
+    return _of_factors(name, "LoRA", found, base, account)
 
 
-def _of_foreign(name: str, library: str, adapter: foreign.Foreign, base: Weights | None) -> Updates:
+def _of_foreign(name: str, library: str, adapter: Foreign, base: Weights | None) -> Updates:
     found = {target: partial(adapter.tensors, target) for target in adapter.pieces}
-    updates = _of_factors(name, f"LoRA ({library})", found, base)
+    updates = _of_factors(name, f"LoRA ({library})", found, base, partial(beside.of_adapter, adapter, base))
     updates.base = adapter.base or updates.base
     return updates
 
@@ -165,8 +193,15 @@ class _Factors(NamedTuple):
 
 
 def _of_factors(
-    name: str, kind: str, found: Mapping[Target, Callable[[], tuple[Tensor, ...]]], base: Weights | None
+    name: str,
+    kind: str,
+    found: Mapping[Target, Callable[[], tuple[Tensor, ...]]],
+    base: Weights | None,
+    account: Callable[[], Account],
 ) -> Updates:
+    absent = [target for target in found if base and not base.has(target.module)]
+    if base and absent and len(absent) == len(found):
+        base.shape(absent[0].module, absent[0].weight_type)  # raises: it is for another model
     parts = [part for target, read in found.items() for part in _parts(target, read, base)]
     if not parts:
         raise InputError(f"{name} adapts no module: it is damaged, or holds no LoRA")
@@ -179,7 +214,11 @@ def _of_factors(
     ]  # fmt: skip
     dora = any(target.dora for target in found)
     kind = kind.replace("LoRA", "DoRA") if dora else kind
-    return Updates(name, kind, updates, base.source if base else None, [DORA] * dora)
+    notes = [DORA] * dora
+    if base and absent:
+        names = ", ".join(target.module for target in absent[:2]) + (", …" if len(absent) > 2 else "")
+        notes.append(f"{len(absent)} of its modules are not in {base.source} ({names}): their W is not known")
+    return Updates(name, kind, updates, base.source if base else None, notes, account)
 
 
 def _parts(target: Target, read: Callable[[], tuple[Tensor, ...]], base: Weights | None) -> Iterator[_Factors]:
@@ -188,7 +227,7 @@ def _parts(target: Target, read: Callable[[], tuple[Tensor, ...]], base: Weights
     Raises InputError if the base model has no such matrix, or one of another shape.
     """
     slices = base.slices(target.module) if base and target.weight_type == WHOLE else {}
-    if base and (target.weight_type != WHOLE or base.has(target.module)):
+    if base and base.has(target.module):
         shape = base.shape(target.module, target.weight_type)
         if shape != target.shape:
             raise InputError(
@@ -206,7 +245,17 @@ def _parts(target: Target, read: Callable[[], tuple[Tensor, ...]], base: Weights
 def _differences(name: str, kind: str, tuned: Weights | TensorFile, base: Weights | None) -> Updates:
     if base is None:
         raise InputError(f"{name} holds whole weights, no adapter: its updates need the model it started from, --base")
+    rest = beside.of_rest(tuned) if isinstance(tuned, TensorFile) else []
     tuned = tuned if isinstance(tuned, Weights) else base.of(tuned)
+    for weights in (tuned, base):
+        beside.refuse_codes(weights.source, quantised(weights.checkpoint.where))
+    names = tuned.checkpoint.where
+    inside = [own for own in names if ".lora_" in own or beside.WRAPPED.search(own)]
+    if inside or is_peft(names):
+        raise InputError(
+            f"{name} holds a model with an adapter in it, merged or not ({inside[0] if inside else 'peft'}): take the "
+            "adapter out (merge_and_unload), and save it again"
+        )
     there = tuned.sites
     shared = {site: at for site, at in base.sites.items() if there.get(site) == at}
     if not shared:
@@ -224,4 +273,6 @@ def _differences(name: str, kind: str, tuned: Weights | TensorFile, base: Weight
         f"stored in {dtypes[0]} and its base in {dtypes[1]}: delta_w has the rounding to the coarser of the two too"
     )
     differences = [Difference(site, *at, tuned, base) for site, at in shared.items()]
-    return Updates(name, kind, differences, base.source, [rounded] * (base.dtype is None and dtypes[0] != dtypes[1]))
+    notes = [*([rounded] * (base.dtype is None and dtypes[0] != dtypes[1])), *rest]
+    account = partial(beside.of_checkpoint, tuned, base, kind == "full fine-tuning")
+    return Updates(name, kind, differences, base.source, notes, account)

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from analysis.checkpoints import Checkpoint, Files
 from analysis.comparison import Site, sites_of
+from analysis.module_names import ARCHITECTURES, canonical, quantised, unique
 from experiments.models import skeleton
 from lora.config import InputError
+from lora.formats.keys import plain
 from lora.layer import adaptable, turned
 from lora.targets import WHOLE, layer_of, typed_places
 from lora.tensor_files import TensorFile
@@ -39,8 +41,14 @@ class Weights:
         self.body, self.checkpoint, self.dtype = body, checkpoint, dtype
         self.source = checkpoint.source
         self._modules = {name: module for name, module in body.named_modules() if adaptable(module)}
-        names = ((name.removesuffix(".weight"), name) for name in checkpoint.where if name.endswith(".weight"))
-        self._names = {self._bare(module): name for module, name in names}
+        self._prefixes = {str(getattr(body, "base_model_prefix", "")), *ARCHITECTURES}
+        self._canonical = unique({name: self.canonical(name) for name in self._modules})
+        self._stored = self._by_canonical()
+        self._names = {
+            self._bare(name.removesuffix(".weight")): stored
+            for name, stored in self._stored.items()
+            if name.endswith(".weight")
+        }
         places = self._typed() or self._linear()
         self._places = {(place.module, place.weight_type): place for place in places}
         self._by_site = dict(zip(sites_of(places), places, strict=True))
@@ -101,13 +109,18 @@ class Weights:
         self.shape(module, weight_type)
         name, whole = self._names.get(bare), self._modules[bare]
         if name is None:
-            raise InputError(f"{self.source} lacks the weight of {module}: it is damaged, or of another architecture")
-        stored = self.checkpoint.tensor(name)
-        if stored.shape != whole.weight.shape or not stored.is_floating_point():
+            codes = [own for own in quantised(self.checkpoint.where) if f".{bare}." in f".{own}"]
+            why = f"is quantised there ({codes[0]}), which is not read" if codes else "is damaged, or of another kind"
+            raise InputError(f"{self.source} lacks the weight of {module}: it {why}")
+        codes = quantised(own for own in self.checkpoint.where if own.startswith(name.removesuffix("weight")))
+        if codes:
             raise InputError(
-                f"{self.source}: {name} is {tuple(stored.shape)}, {str(stored.dtype).removeprefix('torch.')}, not "
-                f"{tuple(whole.weight.shape)} in floating point: quantised or damaged weights cannot be read"
+                f"{self.source}: {name} is quantised ({codes[0]}), which is not read: give the model in 16 or 32 bits"
             )
+        stored = self.checkpoint.weight(name)
+        if stored.shape != whole.weight.shape:
+            told = f"{tuple(stored.shape)}, {self.checkpoint.dtype(name)}, not {tuple(whole.weight.shape)}"
+            raise InputError(f"{self.source}: {name} is {told}: quantised or damaged weights cannot be read")
         place = self._places.get((bare, weight_type))
         rounded = stored if self.dtype is None else stored.to(self.dtype)
         return turned(whole, rounded.float())[place.rows if place else slice(None)]
@@ -116,11 +129,43 @@ class Weights:
         """The precision in which a module of `sites` is stored."""
         return self.checkpoint.tensor(self._names[self._bare(module)]).dtype
 
+    def canonical(self, name: str) -> str:
+        """A name less what models and heads put before those of the body (`bert.encoder…`, `model.language_model…`)."""
+        return canonical(name, self._prefixes)
+
+    def parameter(self, name: str) -> Tensor | None:
+        """A stored tensor by its name in this or in a larger model, rounded as `dtype` says; None if there is none.
+
+        Raises InputError if its file is damaged, or it holds codes or NaN.
+        """
+        stored = self._stored.get(self.canonical(name))
+        if stored is None:
+            return None
+        value = self.checkpoint.weight(stored)
+        return value if self.dtype is None else value.to(self.dtype)
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The canonical name of every stored tensor -> its name in the file."""
+        return dict(self._stored)
+
+    def read_as_matrix(self) -> set[str]:
+        """The stored names of the tensors that `sites` are in."""
+        return {self._names[module] for module, _ in self.sites.values()}
+
+    def _by_canonical(self) -> dict[str, str]:
+        """Canonical name -> stored name. Raises InputError if two tensors have one name but for what is before it."""
+        found: dict[str, str] = {}
+        for stored, name in plain(self.checkpoint.where).items():
+            own = self.canonical(name)
+            if own in found and own.removesuffix(".weight") in self._canonical:
+                raise InputError(f"{self.source} holds {own} twice, as {found[own]} and as {stored}: which one is it?")
+            found[name if own in found else own] = stored
+        return found
+
     def _bare(self, module: str) -> str:
-        """The module's name in the body: less what stands before it (`bert.encoder…`, `model.layers…`)."""
-        parts = module.split(".")
-        endings = (".".join(parts[first:]) for first in range(len(parts)))
-        return next((ending for ending in endings if ending in self._modules), module)
+        """The module's name in the body, where one module alone can be meant; else the name itself."""
+        return module if module in self._modules else self._canonical.get(self.canonical(module), module)
 
     def _typed(self) -> list[_Place]:
         return [self._place(module, part.name, part.rows) for module, _, part in typed_places(self.body)]

@@ -19,53 +19,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora.config import InputError
-from lora.inject import Weights, attach, base_parameters, eject, lora_layers
-from lora.targets import layer_of, make_place
-from lora.tensor_files import open_tensors
+from lora.config import QUANTIZED_INITS, InputError
+from lora.fill import adapters_of, fill
+from lora.inject import Weights, base_parameters, lora_layers
+from lora.stored import Target
+from lora.tensor_files import TensorFile, open_tensors
+
+__all__ = ["Adapter", "Target", "fill", "load", "read", "read_json", "read_tensors", "save"]
 
 CONFIG, WEIGHTS, FORMAT = "lora_config.json", "adapter.safetensors", 1
-
-
-class Target(NamedTuple):
-    """One adapter: delta_w = scaling * B A of `shape` (d, k), in `module`, with A (r, k) and B (d, r).
-
-    `w0_norm` is the Frobenius norm of the W0 it was trained on, or 0 if that is not known. With `dora` scaling * B A is
-    the update of W0's directions alone, and there are magnitudes m (d,).
-    """
-
-    module: str
-    weight_type: str
-    layer: int | None
-    r: int
-    scaling: float
-    shape: tuple[int, int]
-    w0_norm: float
-    dora: bool = False
-
-    @property
-    def key(self) -> str:
-        """Prefix of the target's tensors in the file."""
-        return f"{self.module}.{self.weight_type}"
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of A, B and, with DoRA, m."""
-        (d, k), r = self.shape, self.r
-        return {"A": (r, k), "B": (d, r)} | ({"m": (d,)} if self.dora else {})
-
-    def check(self, tensors: Sequence[Tensor], source: str) -> None:
-        """Raises InputError, naming `source`, if A, B or m has not the shape that it must have."""
-        needed, found = list(self.shapes.values()), [tuple(tensor.shape) for tensor in tensors]
-        if found != needed:
-            has, needs = (" and ".join(map("{} {}".format, self.shapes, shapes)) for shapes in (found, needed))
-            raise InputError(f"{source} is damaged: {self.key} has {has}, but needs {needs}")
 
 
 class Adapter(NamedTuple):
@@ -75,10 +42,20 @@ class Adapter(NamedTuple):
     targets: list[Target]
     trained_parameters: list[str]
     init: str = "gaussian"  # or loftq
+    apart: Sequence[str] = ()  # trained parameters that are not tied, though the model's config ties them
+
+    def open(self) -> TensorFile:
+        """The file of its tensors. Raises InputError if it is missing, damaged, or holds a tensor that the config does
+        not tell of."""
+        file = open_tensors(self.folder / WEIGHTS)
+        known = {name for target in self.targets for name in _names(target)} | set(self.trained_parameters)
+        if more := sorted(set(file.shapes) - known):
+            raise InputError(f"{file.path} holds {more[0]}, of which {CONFIG} does not tell: one of the two is damaged")
+        return file
 
     def tensors(self, target: Target) -> tuple[Tensor, ...]:
         """A (r, k), B (d, r) and, with DoRA, m (d,), fp32. Raises InputError if the file is damaged."""
-        stored = read_tensors(self.folder / WEIGHTS, [f"{target.key}.lora_{name}" for name in target.shapes])
+        stored = self.open().weights(_names(target))
         tensors = tuple(tensor.float() for tensor in stored.values())
         target.check(tensors, str(self.folder))
         return tensors
@@ -87,6 +64,11 @@ class Adapter(NamedTuple):
         """A (r, k) and B (d, r), fp32. Raises InputError if the file is damaged."""
         A, B, *_ = self.tensors(target)
         return A, B
+
+
+def _names(target: Target) -> list[str]:
+    """The names of a target's tensors in the file."""
+    return [f"{target.key}.lora_{name}" for name in target.shapes]
 
 
 def read_tensors(path: Path, names: list[str] | None = None) -> dict[str, Tensor]:
@@ -100,26 +82,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path} does not exist: is its folder an adapter?")
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is damaged (it holds no JSON object)")
     return content
-
-
-def _targets(model: nn.Module) -> dict[Target, tuple[Tensor, ...]]:
-    """Every adapter of `model`, as an update of the pretrained W0, and its A, B and, with DoRA, m."""
-    found: dict[Target, tuple[Tensor, ...]] = {}
-    for name, layer in lora_layers(model):
-        for part in layer.parts:
-            w0 = layer.w0(part)
-            d, k = w0.shape
-            norm = w0.float().norm().item()
-            A, B = layer.matrices(part.name)
-            target = Target(name, part.name, layer_of(name), len(A), part.scaling, (d, k), norm, part.dora)
-            found[target] = (A, B, layer.lora_m[part.name]) if part.dora else (A, B)
-    return found
 
 
 def save(model: nn.Module, folder: Path | str) -> None:
@@ -131,7 +99,7 @@ def save(model: nn.Module, folder: Path | str) -> None:
     for name, layer in lora_layers(model):
         if layer.residual and layer.weight.requires_grad:
             raise InputError(f"{name}.weight, now the residual of W0, is trained beside its adapter: freeze it to save")
-    targets = _targets(model)
+    targets = adapters_of(model)
     others = {name: parameter for name, parameter in base_parameters(model).items() if parameter.requires_grad}
     tensors: dict[str, Tensor] = {**others}
     for target, own in targets.items():
@@ -143,9 +111,24 @@ def save(model: nn.Module, folder: Path | str) -> None:
     content: dict[str, Any] = {"format": FORMAT, "targets": entries, "trained_parameters": sorted(others)}
     if any(layer.loftq for _, layer in lora_layers(model)):
         content["init"] = "loftq"
+    if apart := _apart(model, others):
+        content["apart"] = apart
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(content, indent=1))
+
+
+def _apart(model: nn.Module, trained: Mapping[str, Tensor]) -> list[str]:
+    """The trained embeddings, input or output, that are tied by the model's config and are not tied in the model."""
+    if not getattr(getattr(model, "config", None), "tie_word_embeddings", False):
+        return []
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    if output is None:
+        return []
+    weights = [end.weight for end in (output, cast(Any, model).get_input_embeddings())]
+    if weights[0] is weights[1]:
+        return []
+    return sorted(name for name, own in trained.items() if any(own is weight for weight in weights))
 
 
 def read(folder: Path | str) -> Adapter:
@@ -155,56 +138,18 @@ def read(folder: Path | str) -> Adapter:
     if content.get("format") != FORMAT:
         raise InputError(f"{folder / CONFIG} is damaged or of another version (its format is not {FORMAT})")
     try:
-        targets = [Target(**{**entry, "shape": tuple(entry["shape"])}) for entry in content["targets"]]
-        return Adapter(folder, targets, list(content["trained_parameters"]), content.get("init", "gaussian"))
-    except (KeyError, TypeError) as error:
+        targets = [Target.of(entry) for entry in content["targets"]]
+        lists = [content["trained_parameters"], content.get("apart", [])]
+        if any(not isinstance(names, list) or not all(isinstance(name, str) for name in names) for names in lists):
+            raise TypeError("trained_parameters and apart are lists of names")
+        init = content.get("init", "gaussian")
+        if init not in ("gaussian", *QUANTIZED_INITS):
+            raise TypeError(f"init {init!r} is unknown")
+        if len({target.key for target in targets}) < len(targets):
+            raise TypeError("a target is there twice")
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / CONFIG} is damaged ({error})") from error
-
-
-@torch.no_grad()
-def fill(
-    model: nn.Module,
-    adapters: Mapping[Target, tuple[Tensor, ...]],
-    parameters: Mapping[str, Tensor],
-    source: str,
-    init: str = "gaussian",
-    pretrained: Weights | None = None,
-) -> None:
-    """Attach `adapters` (A, B and, with DoRA, m) to `model` and copy `parameters` into it. `init` and `pretrained` are
-    of `attach`: loftq quantises the weights anew.
-
-    Raises InputError, naming `source`, if a module or parameter does not exist, a shape differs, or W0 is not the one
-    trained on; the model is then as it was.
-    """
-    own = base_parameters(model)
-    for name, tensor in parameters.items():
-        if name not in own or own[name].shape != tensor.shape:
-            there = f"has {tuple(own[name].shape)} there" if name in own else "has no such parameter"
-            raise InputError(
-                f"{source} is for another model: it trained {name} {tuple(tensor.shape)}, this one {there}"
-            )
-    for target, tensors in adapters.items():
-        target.check(tensors, source)
-    try:
-        places = [make_place(model, t.module, t.weight_type, t.r, t.scaling, t.dora) for t in adapters]
-        attach(model, places, init=init, pretrained=pretrained)
-    except InputError as error:
-        raise InputError(f"{source} does not fit this model: {error}") from error
-    here = {target.key: (target, ours) for target, ours in _targets(model).items()}
-    for target in adapters:
-        found, _ = here[target.key]
-        same_base = not target.w0_norm or abs(found.w0_norm - target.w0_norm) <= 0.01 * target.w0_norm
-        if found.shape != target.shape or not same_base:
-            eject(model)
-            raise InputError(
-                f"{source} is for another model: {target.key} was trained on a W0 of shape {target.shape} and norm"
-                f" {target.w0_norm:.4g}, here it is {found.shape} and {found.w0_norm:.4g}"
-            )
-    for target, tensors in adapters.items():
-        for ours, stored in zip(here[target.key][1], tensors, strict=True):
-            ours.copy_(stored)
-    for name, tensor in parameters.items():
-        own[name].copy_(tensor)
+    return Adapter(folder, targets, lists[0], init, lists[1])
 
 
 def load(model: nn.Module, folder: Path | str, pretrained: Weights | None = None) -> None:
@@ -214,6 +159,8 @@ def load(model: nn.Module, folder: Path | str, pretrained: Weights | None = None
     Raises InputError if the adapter is damaged or is for another model; the model is then as it was.
     """
     adapter = read(folder)
-    adapters = {target: adapter.tensors(target) for target in adapter.targets}
-    parameters = read_tensors(adapter.folder / WEIGHTS, adapter.trained_parameters)
-    fill(model, adapters, parameters, str(folder), adapter.init, pretrained)
+    file, names = adapter.open(), {target: _names(target) for target in adapter.targets}
+    stored = file.weights([name for own in names.values() for name in own])
+    adapters = {target: tuple(stored[name].float() for name in own) for target, own in names.items()}
+    parameters = file.weights(adapter.trained_parameters)
+    fill(model, adapters, parameters, str(folder), adapter.init, pretrained, adapter.apart)

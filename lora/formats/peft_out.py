@@ -1,0 +1,116 @@
+"""Write the adapters of a model as a peft folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lora import dora
+from lora.config import InputError
+from lora.fill import slots
+from lora.formats.keys import PREFIX
+from lora.formats.peft import PEFT_MAGNITUDE, PEFT_WEIGHTS
+from lora.formats.peft_config import PEFT_CONFIG
+from lora.inject import base_parameters, lora_layers
+from lora.layer import Part, shape
+
+
+@torch.no_grad()
+def save_peft(model: nn.Module, folder: Path | str, base_model: str = "") -> None:
+    """Write the adapters and trained heads of `model` as a peft folder, which `peft.PeftModel.from_pretrained` opens.
+
+    Slices of a fused projection become one adapter of all of it: the A's one below the other, each B in its own rows.
+    Adapters that started from pissa or lora_ga become ordinary LoRA on the pretrained W0, as in `lora.io`.
+
+    Raises InputError if there are no adapters, if some are DoRA and others not, if they started from loftq, or if what
+    is trained beside them is no module that peft can store.
+    """
+    folder, layers = Path(folder), dict(lora_layers(model))
+    if not layers:
+        raise InputError("the model has no LoRA adapters to save")
+    if any(layer.loftq for layer in layers.values()):
+        raise InputError(
+            "adapters that started from loftq belong to weights that it has quantised anew, which a peft folder does "
+            "not hold: save them with lora.io.save, or merge them and save the model"
+        )
+    kinds = {part.dora for layer in layers.values() for part in layer.parts}
+    if len(kinds) > 1:
+        raise InputError("peft cannot store a model of which some adapters are DoRA and others are not")
+    tensors: dict[str, Tensor] = {}
+    alphas: dict[str, float] = {}
+    ranks: dict[str, int] = {}
+    for name, layer in layers.items():
+        first = next((part.scaling for part in layer.parts if part.scaling), 1.0)
+        matrices = [layer.matrices(part.name) for part in layer.parts]
+        A = torch.cat([A for A, _ in matrices])
+        B = A.new_zeros(shape(layer.base)[0], len(A))
+        columns = torch.split(B, [len(A) for A, _ in matrices], dim=1)  # views: what is written here is written in B
+        for part, (_, own), column in zip(layer.parts, matrices, columns, strict=True):
+            column[part.rows] = own * (part.scaling / first)
+        kind, ending = ("lora_embedding", "") if isinstance(layer.base, nn.Embedding) else ("lora", ".weight")
+        tensors |= {f"{PREFIX}{name}.{kind}_{side}{ending}": value for side, value in (("A", A), ("B", B))}
+        alphas[name], ranks[name] = first * len(A), len(A)
+        if True in kinds:
+            m = dora.start(layer.w0(Part("", 1, 1.0)))  # of all rows: those without an adapter keep their norm
+            for part in layer.parts:
+                m[part.rows] = layer.lora_m[part.name]
+            tensors[f"{PREFIX}{name}.{PEFT_MAGNITUDE}"] = m
+    heads, tied = _heads(model, layers)
+    for head in [*heads, *tied]:
+        stored = model.get_submodule(head).state_dict()
+        tensors |= {f"{PREFIX}{head}.{key}": value.clone() for key, value in stored.items()}
+    config = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base_model,
+        "target_modules": sorted(layers),
+        "rank_pattern": {f"^{re.escape(name)}": rank for name, rank in ranks.items()},
+        "alpha_pattern": {f"^{re.escape(name)}": alpha for name, alpha in alphas.items()},
+        "use_dora": True in kinds,
+        "modules_to_save": heads or None,
+        "ensure_weight_tying": bool(tied),
+        "inference_mode": True,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PEFT_CONFIG).write_text(json.dumps(config, indent=1))
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, folder / PEFT_WEIGHTS)
+
+
+def _heads(model: nn.Module, layers: Mapping[str, nn.Module]) -> tuple[list[str], list[str]]:
+    """The modules that are trained beside the adapters, and those that are tied to them.
+
+    Raises InputError if one is none that peft can store and find again.
+    """
+    trained = [name for name, parameter in base_parameters(model).items() if parameter.requires_grad]
+    heads = sorted({name.rpartition(".")[0] for name in trained})
+    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    for head in heads:
+        inside = [name for name in layers if name == head or f".{name}.".find(f".{head}.") >= 0]
+        if not head or inside:
+            raise InputError(
+                f"peft cannot store {head or trained[0]!r}, trained beside the adapters: only whole modules"
+                + (f" without adapters in them ({inside[0]})" if inside else "")
+            )
+        same = [name for name in names if name.endswith(head) and name not in heads]
+        if same:
+            raise InputError(
+                f"peft cannot store {head!r}, trained beside the adapters: it takes {same[0]!r} for it too"
+            )
+    there = slots(model)
+    owners = {name.rpartition(".")[0]: slot.tensor for name, slot in there.items()}
+    shared = {id(there[name].tensor) for name in trained if name in there}
+    tied = sorted(name for name, tensor in owners.items() if id(tensor) in shared and name not in heads)
+    if tied and (not _is_output(model, tied) or any(name.removesuffix(".base") in layers for name in tied)):
+        raise InputError(f"peft cannot store {trained[0]!r}, trained beside the adapters: it is tied to {tied[0]}")
+    return heads, tied
+
+
+def _is_output(model: nn.Module, tied: list[str]) -> bool:
+    """Whether what is tied is the output embedding alone, which peft can tie too."""
+    found = getattr(model, "get_output_embeddings", lambda: None)()
+    return found is not None and tied == [name for name, module in model.named_modules() if module is found]
