@@ -78,12 +78,14 @@ def _first(dataset: "Dataset", size: int | None, seed: int) -> "Dataset":
 def resolve(task: Mapping[str, Any]) -> dict[str, Any]:
     """The task config with what PATH_FIELDS leave open: a name, and the SHA-256 of the user's data as `data_sha256`.
 
-    Without PATH_FIELDS the result says what the data are, wherever they lie. Tasks without files of the user's come
-    back as they are. Raises InputError for a file or folder that is not there.
+    Without PATH_FIELDS the result says what the data are, wherever they lie; an `encoding` that is null says nothing.
+    Tasks without files of the user's come back as they are. Raises InputError for a file or folder that is not there,
+    and a file of the user's own that cannot be read.
     """
-    paths = [Path(task[field]).expanduser() for field in PATH_FIELDS if task.get(field) is not None]
+    own = {field: value for field, value in task.items() if field != "encoding" or value is not None}
+    paths = [Path(own[field]).expanduser() for field in PATH_FIELDS if own.get(field) is not None]
     if not paths:
-        return dict(task)
+        return own
     digest = hashlib.sha256()
     for path in paths:
         # Of a folder, the data: GLUE's folders also hold notes and sources, which no task reads.
@@ -98,4 +100,7 @@ def resolve(task: Mapping[str, Any]) -> dict[str, Any]:
             digest.update(f"{file.name} {file.stat().st_size}\n".encode())
             with file.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return {**task, "name": task["name"] or paths[0].stem, "data_sha256": digest.hexdigest()}
+    from experiments.tasks import _labels  # imports pandas, which tasks without files of the user's do not need
+
+    named = {**own, "name": own["name"] or paths[0].stem, "data_sha256": digest.hexdigest()}
+    return named | _labels.defining(own)

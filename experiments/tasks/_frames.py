@@ -1,8 +1,6 @@
 """What the task families share: from files to pandas frames (text, [text_pair], label) to a TaskData."""
 
-import csv
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from datasets import Dataset
@@ -10,25 +8,6 @@ from sklearn.model_selection import train_test_split
 
 from experiments.tasks import TaskData
 from lora.config import InputError
-
-
-def read_table(path: Path, sep: str, quoting: int = csv.QUOTE_NONE, **options: Any) -> pd.DataFrame:
-    """A UTF-8 table, every cell a string: words such as NA and None are text, not missing values.
-
-    Raises InputError for a file that is missing, empty, unreadable or not a table; `options` go to pandas.read_csv.
-    """
-    options |= {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-    try:
-        frame: pd.DataFrame = pd.read_csv(path, sep=sep, quoting=quoting, **options)  # type: ignore[call-overload]
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except pd.errors.EmptyDataError as error:
-        raise InputError(f"{path} is empty") from error
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a table in UTF-8: {str(error).strip()}") from error
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the surplus fields for an index
-        raise InputError(f"{path}: the rows have more fields than the header")
-    return frame
 
 
 def require_columns(frame: pd.DataFrame, columns: list[str], path: Path) -> None:

@@ -14,7 +14,8 @@ import pandas as pd
 from datasets import load_dataset
 
 from experiments.tasks import TaskData
-from experiments.tasks._frames import read_table, require_classes, require_columns, split, task_data
+from experiments.tasks._frames import require_classes, require_columns, split, task_data
+from experiments.tasks._reading import read_table
 from lora.config import InputError
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,5 @@
 """SAMSum: 16k messenger dialogues with summaries (Gliwa et al. 2019, arXiv:1911.12237), the paper's Table 4."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ import pandas as pd
 from datasets import Dataset, load_dataset
 
 from experiments.tasks import TextData
+from experiments.tasks._reading import parse_json, read_text
 from lora.config import InputError
 
 log = logging.getLogger(__name__)
@@ -72,12 +72,7 @@ def _from_folder(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def _read_json(path: Path) -> pd.DataFrame:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise InputError(f"{path} is not JSON: {error}") from error
+    rows = parse_json(read_text(path), str(path))
     if not isinstance(rows, list):
         raise InputError(f"{path} should be a list of dialogues, each with the fields dialogue and summary")
     for number, row in enumerate(rows, start=1):
