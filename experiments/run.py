@@ -120,7 +120,10 @@ def _beyond(tried: list[float], best: float) -> list[float]:
 
 
 def _resolve(config: DictConfig) -> dict[str, Any]:
-    return budget.resolve(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))
+    """The settings as plain values. Raises InputError as `check` and `budget.resolve`."""
+    resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    check(resolved)
+    return budget.resolve(resolved)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -133,7 +136,7 @@ def main(config: DictConfig) -> None:
                 file.write(json.dumps(entry) + "\n")
 
     try:
-        check(_resolve(config))
+        _resolve(config)  # finds settings that cannot work before the first of several learning rates is tried
         if config.training.lr == "tuned":
             config.training.lr = tune(config, record)
         record(run_id=ensure(_resolve(config)), role="study")

@@ -14,9 +14,7 @@ from experiments.tasks._reading import read
 
 log = logging.getLogger(__name__)
 
-RULES = (
-    2  # of tasks whose classes `spellings` changes: part of their run_ids. Before, every spelling was a class.
-)
+RULES = 2  # of tasks whose classes `spellings` changes: part of their run_ids. Before, every spelling was a class.
 NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?")  # 007 is none: it may be a code
 SHOWN = 5  # groups that a warning names
 

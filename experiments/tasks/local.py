@@ -20,7 +20,8 @@ def load(task: Mapping[str, Any]) -> TaskData | TextData:
     A file without the text column, but with that of prompts or completions, holds prompts and completions: see
     `_pairs.load`. Otherwise each of validation and test that has no file is a tenth of the training file, stratified.
     The labels are those found in the training file, as `_labels.spellings` reads them, sorted as text. Raises
-    InputError for what `read` and `labelled` find wrong, a file with one class, a file too small to split, and a label that the training file does not have.
+    InputError for what `read` and `labelled` find wrong, a file with one class, a file too small to split, and a label
+    that the training file does not have.
     """
     if task["path"] is None:
         raise InputError("task.path is not set: give the training file, e.g. task.path=reviews.csv")

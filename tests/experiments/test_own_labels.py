@@ -206,24 +206,28 @@ ODD = [
 VALUES: list[Any] = [*ODD, 0, 1, 1.0, -0.0, 1e300, True, None, [], ["a"], {}, {"a": 1}, float("nan"), 10**30]
 
 
+def seldom(random: Random, odd: list[Any], usual: Any) -> Any:
+    return random.choice(odd) if random.random() < 0.005 else usual
+
+
 def made_csv(random: Random) -> tuple[str, bytes, list[tuple[str, str]] | None]:
-    rows = [(random.choice(ODD), random.choice([*ODD[:14], "pos", "neg"])) for _ in range(random.randrange(40))]
+    classes = random.choice([["pos", "neg"], ["pos", "neg ", " pos", "neg"], ["1", "1.0", "0"], ["Yes", "yes", "no"]])
+    rows = [
+        (seldom(random, ODD, f"{random.choice(ODD)} {i}"), seldom(random, ODD, random.choice(classes)))
+        for i in range(random.randrange(60))
+    ]
     text = io.StringIO()
     csv.writer(text, lineterminator=random.choice(["\n", "\r\n"])).writerows([("text", "label"), *rows])
-    content = text.getvalue().encode(random.choice(["utf-8"] * 6 + ["utf-8-sig", "cp1252", "utf-16"]), "replace")
-    return ".csv", content, rows
+    encoding = random.choice(["utf-8"] * 6 + ["utf-8-sig", "cp1252", "utf-16"])
+    return ".csv", text.getvalue().encode(encoding, "replace"), rows if encoding.startswith("utf-8") else None
 
 
 def made_jsonl(random: Random) -> tuple[str, bytes, None]:
     lines = []
-    for _ in range(random.randrange(40)):
-        row = {"text": random.choice(VALUES[:20] * 3 + VALUES), "label": random.choice(["pos", "neg", *VALUES])}
-        line = json.dumps(row, ensure_ascii=random.random() < 0.5)
-        if random.random() < 0.02:
-            line = random.choice(
-                [line[:-3], line + "}", "[]", '"x"', '{"text": "\\udc00", "label": 1}', "[" * 9999, "1" * 5000]
-            )
-        lines.append(line)
+    broken = ["{", "[]", '"x"', '{"text": "\\udc00", "label": 1}', "[" * 9999, "1" * 5000]
+    for i in range(random.randrange(60)):
+        row = {"text": seldom(random, VALUES, f"{random.choice(ODD)} {i}"), "label": seldom(random, VALUES, i % 3)}
+        lines.append(seldom(random, broken, json.dumps(row, ensure_ascii=random.random() < 0.5)))
     return ".jsonl", random.choice(["\n", "\r\n"]).join(lines).encode("utf-8", "replace"), None
 
 
