@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from experiments import methods, metrics
-from experiments.models import Runtime, head_modules, load_classifier
+from experiments.models import Runtime, check_tokens, head_modules, load_classifier
 from experiments.problem import Evaluated, Problem, Rows
 from experiments.tasks import SPLITS, TaskData
+from lora.config import InputError
 
 
 def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Rows:
@@ -41,7 +42,12 @@ class Classification(Problem):
         self.model, self.tokenizer = load_classifier(model, data, runtime)
         self.heads = head_modules(self.model)
         length = min(task["max_length"], max(1, methods.room(self.model, method)))
+        marks = self.tokenizer.num_special_tokens_to_add(pair="text_pair" in data.train.column_names)
+        if length <= marks:
+            raise InputError(f"task.max_length = {length} leaves no room for a text: the tokenizer adds {marks} marks")
         self.rows = {split: tokenize(getattr(data, split), self.tokenizer, length) for split in SPLITS}
+        for rows in self.rows.values():
+            check_tokens(rows, self.model)
         self.metric = self.validation_metric = data.metric
         self.names = (data.metric, *data.more_metrics)
         self.collate = DataCollatorWithPadding(self.tokenizer)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel
 
 from experiments import methods
-from experiments.models import Runtime, locate
+from experiments.models import SAFE, Runtime, locate
 from lora.config import InputError, LoRAConfig
 from lora.inject import inject, merge
 
@@ -81,10 +81,10 @@ def build(name: str, runtime: Runtime) -> PreTrainedModel:
             kind, sizes = SHAPES[name]
             config = kind(**sizes)
         else:
-            config = AutoConfig.from_pretrained(locate(name))
+            config = AutoConfig.from_pretrained(locate(name), **SAFE)
         with runtime.device:
-            model = AutoModelForCausalLM.from_config(config, dtype=runtime.dtype)
-    except (OSError, ValueError) as error:
+            model = AutoModelForCausalLM.from_config(config, dtype=runtime.dtype, **SAFE)
+    except Exception as error:  # a malformed config ends in an error of any kind
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"no model can be made of {name!r}: {reason} (shapes: {', '.join(SHAPES)})") from error
     return model.eval()
