@@ -24,6 +24,7 @@ from analysis import compare_figures as figures
 from analysis.compare_measures import SAME_NORM, Measured, Module, match, measure
 from analysis.compare_page import Pair, coverage, page
 from analysis.compare_tables import cosine_cells, phi_cells, summarise, summary_cells, verdict
+from analysis.safe import make_safe
 from analysis.updates import Updates, read
 from analysis.weights import Weights
 from experiments.arguments import Parser, whole
@@ -113,6 +114,7 @@ def compare(options: argparse.Namespace) -> list[Path]:
     path = options.out / "compare.md"
     path.write_text(page(adapters, summary, alone, pairs, pictures, options.base, options.top), encoding="utf-8")
     _report(summary, pairs)
+    make_safe([path, *(options.out / f"{name}.csv" for name in tables)])
     drawn_files = [file for files in pictures.values() for file in files]
     return [path, *(options.out / f"{name}.csv" for name in tables), *drawn_files]
 

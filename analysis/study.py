@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import analysis.studies
+from analysis.safe import make_safe
 from analysis.tables import make_command, provenance, read_sweep
 from lora.config import InputError
 
@@ -47,6 +48,7 @@ def run_study(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[
     if not outputs:
         more = {"base": base} if getattr(module, "BASE", False) else {}
         outputs = module.build(study_dir, runs_dir, **more)
+        make_safe(outputs)
         record = {"fingerprint": fingerprint, "outputs": [path.name for path in outputs]}
         stamp.write_text(json.dumps(provenance(runs_dir, sources.run_ids) | record, indent=2) + "\n", encoding="utf-8")
     return [*outputs, stamp]

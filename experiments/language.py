@@ -63,7 +63,7 @@ class Encoder:
         context = self.context(prompt)
         if not context or not target:
             raise InputError(
-                f"the tokenizer makes no token of {prompt[:60]!r}, and has no start mark: from nothing no target is predicted"
+                f"the tokenizer makes no token of {prompt[:60]!r}, and has no start mark: nothing can follow it"
                 if target
                 else f"task.max_length = {self.max_length} leaves no room for a target after its prompt: raise it"
             )

@@ -132,15 +132,15 @@ def _set_pad(path: str, tokenizer: transformers.PreTrainedTokenizerBase, network
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise InputError(
-                f"model {path}: its tokenizer has neither a padding nor an end token, so texts of several lengths fit in "
-                "no batch: name one as pad_token in its tokenizer_config.json"
+                f"model {path}: its tokenizer has neither a padding nor an end token, so texts of several lengths fit "
+                "in no batch: name one as pad_token in its tokenizer_config.json"
             )
         tokenizer.pad_token = tokenizer.eos_token
     known = network.get_input_embeddings().weight.shape[0]
     if tokenizer.pad_token_id >= known:
         raise InputError(
-            f"model {path}: the padding token {tokenizer.pad_token!r} has the id {tokenizer.pad_token_id}, but there are "
-            f"embeddings for {known} tokens: name one of these as pad_token in its tokenizer_config.json"
+            f"model {path}: the padding token {tokenizer.pad_token!r} has the id {tokenizer.pad_token_id}, but there "
+            f"are embeddings for {known} tokens: name one of these as pad_token in its tokenizer_config.json"
         )
     network.config.pad_token_id = tokenizer.pad_token_id
 

@@ -184,13 +184,12 @@ def test_fuzz_model_configs(decoders: dict[str, Path], tmp_path: Path) -> None:
         try:
             writer(folder)
         except InputError as error:
-            assert "mine" in one_line(str(error))
-            return "refused"
+            return "refused" if "mine" in one_line(str(error)) else f"unnamed: {error}"
         finally:
             (folder / name).write_text(whole[name])
         return "read"
 
-    assert outcomes(attempt, share=0.1)
+    assert set(outcomes(attempt, share=0.05)) <= {"read", "refused"}
 
 
 def test_fuzz_weight_files(tiny_model: Path, tmp_path: Path) -> None:
@@ -211,10 +210,9 @@ def test_fuzz_weight_files(tiny_model: Path, tmp_path: Path) -> None:
         try:
             network, _ = classifier(folder)
         except InputError as error:
-            assert "mine" in one_line(str(error))
-            return "refused"
+            return "refused" if "mine" in one_line(str(error)) else f"unnamed: {error}"
         assert network.num_parameters() == parameters
         return "read"
 
     parameters = AutoModelForSequenceClassification.from_pretrained(folder).num_parameters()
-    assert outcomes(attempt, share=0.1)["refused"]
+    assert set(outcomes(attempt, share=0.1)) <= {"read", "refused"}
