@@ -11,38 +11,42 @@ ARGS ?=
 MAKEFLAGS += --no-print-directory
 PYTHON := .venv/bin/python
 READY := .venv/.ready
+# As they are typed: the shell hands them on in quotes, and experiments/own.py puts them into Hydra's.
+export LAB_MODEL := $(value MODEL)
+export LAB_TASK := $(value TASK)
+export LAB_TEXT := $(value TEXT)
+export LAB_BASE := $(value BASE)
 # A name in experiments/conf is that config; anything else is a hub id or folder, or a data file.
-model := $(if $(MODEL),$(if $(wildcard experiments/conf/model/$(MODEL).yaml),model=$(MODEL),model=hub model.path=$(MODEL)))
-task := $(if $(TASK),$(if $(wildcard experiments/conf/task/$(TASK).yaml),task=$(TASK),task=local task.path=$(TASK)))
-
-# Where the user's own model and data are, for what measures stored runs, which do not say so.
-places = $(filter model.path=% task.path=% task.validation_path=% task.test_path=% task.data_dir=% \
-	runtime.device=% runtime.threads=% runtime.eval_batch_size=%,$(model) $(task) $(ARGS))
-# The user's own model, of which runs store the content alone, for studies that read the pretrained weights.
-base = $(patsubst model.path=%,--base %,$(filter model.path=%,$(model) $(ARGS)))
+own = $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(if $(LAB_TASK),--task="$$LAB_TASK")
+# Of what is given here the measurements and analyses need where the user's own model and data are.
+places = $(own) --among $(ARGS)
+base = $(if $(LAB_MODEL),--model="$$LAB_MODEL") --among $(ARGS)
+# What is no study takes a config's name as that of an asset.
+asset = $(if $(word 2,$(1)),,$(if $(wildcard experiments/conf/model/$(1).yaml),asset:))
 
 # How much of a held-out text is read, where that is less than the commands' own 64 windows.
 windows = $(if $(filter smoke,$(PRESET)),--windows 4) $(if $(filter desk,$(PRESET)),--windows $(if $(filter qlora,$@),32,12))
 
 # Trains what is missing, measures the trained runs where $(2) names a measurement (with the options $(3)), then derives
-# tables and figures from the stored runs, also of a study in which some runs failed.
+# tables and figures from the stored runs, also of a study in which some runs failed, but not from an older list of runs.
 define study
-	@$(PYTHON) -m experiments.run study=$(1) preset=$(PRESET) results_dir=$(RESULTS) $(model) $(task) $(ARGS); status=$$?; \
-	[ $$status -eq 0 ] || [ -s $(RESULTS)/$(PRESET)/$(1)/sweep.jsonl ] || exit $$status; \
+	@before=$$(mktemp); $(PYTHON) -m experiments.run study=$(1) preset=$(PRESET) results_dir=$(RESULTS) $(own) $(ARGS); status=$$?; \
+	new=$$(find $(RESULTS)/$(PRESET)/$(1)/sweep.jsonl -newer $$before -size +0 2>/dev/null); rm -f $$before; \
+	[ $$status -eq 0 ] || [ -n "$$new" ] || exit $$status; \
 	$(if $(2),$(PYTHON) -m experiments.$(2) $(RESULTS)/$(PRESET)/$(1) $(3) $(places) && )\
 	$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/$(1) $(base) && exit $$status
 endef
 
 # Measures what is missing, then derives tables and figures.
 define measured
-	$(if $(TASK),$(error $@ measures a model, not a task: leave TASK out))
-	@$(PYTHON) -m experiments.$(1) --preset $(PRESET) --out $(RESULTS)/$(PRESET)/$(1) $(if $(MODEL),--model $(if $(wildcard experiments/conf/model/$(MODEL).yaml),asset:)$(MODEL)) $(ARGS)
+	$(if $(LAB_TASK),$(error $@ measures a model, not a task: leave TASK out))
+	@$(PYTHON) -m experiments.$(1) --preset $(PRESET) --out $(RESULTS)/$(PRESET)/$(1) $(if $(LAB_MODEL),--model=$(call asset,$(LAB_MODEL))"$$LAB_MODEL") $(ARGS)
 	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/$(1)
 endef
 
 .PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study weight-types \
 	amplification w-vs-delta spectrum truncation forgetting memory qlora memory-methods table2 table3 table4 \
-	table13 table14 table15 low-data few-shot rank-generation rank-data latency gradient-check claims report compare lint test bench clean
+	table13 table14 table15 low-data few-shot rank-generation rank-data latency gradient-check claims report compare lint test fuzz bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -123,7 +127,7 @@ rank-generation: $(READY) ## Table 18: LoRA's rank on E2E
 	$(call study,rank_generation)
 
 forgetting: $(READY) ## what a method forgets: loss on other texts before and after; TEXT=FILE.txt for one of yours
-	$(call study,forgetting,forgetting,$(if $(TEXT),--text $(TEXT)) $(windows))
+	$(call study,forgetting,forgetting,$(if $(LAB_TEXT),--text="$$LAB_TEXT") $(windows))
 
 rank-data: $(READY) ## do more training data need a larger rank?
 	$(call study,rank_data)
@@ -135,14 +139,14 @@ gradient-check: $(READY) ## LoRA's gradients against autograd, the first step, F
 	$(call measured,gradients)
 
 memory: $(READY) ## what training costs in memory: planned, measured, and what fits on a card
-	$(if $(TASK),$(error $@ is about a model, not a task: leave TASK out))
+	$(if $(LAB_TASK),$(error $@ is about a model, not a task: leave TASK out))
 	@for part in steps options tables; do \
-	  $(PYTHON) -m experiments.memory.$$part --preset $(PRESET) --out $(RESULTS)/$(PRESET)/memory $(if $(MODEL),--model $(MODEL)) $(ARGS) || exit $$?; \
+	  $(PYTHON) -m experiments.memory.$$part --preset $(PRESET) --out $(RESULTS)/$(PRESET)/memory $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(ARGS) || exit $$?; \
 	done
 	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/memory
 
 qlora: $(READY) ## QLoRA: base weights in 16, 8, 4 and 2 bits
-	$(call study,qlora,quantized_base,$(if $(TEXT),--text $(TEXT)) $(windows))
+	$(call study,qlora,quantized_base,$(if $(LAB_TEXT),--text="$$LAB_TEXT") $(windows))
 
 memory-methods: $(READY) ## GaLore, BAdam and Freeze beside full fine-tuning and LoRA: quality, memory, rank of the update
 	$(call study,memory_methods)
@@ -154,7 +158,7 @@ report: claims ## every table and figure of PRESET on one page, the scoreboard f
 	@$(PYTHON) -m analysis.report $(RESULTS)/$(PRESET) $(ARGS)
 
 compare: $(READY) ## any adapters side by side: ADAPTERS='RUN_ID FOLDER HUB_ID FILE.pt' BASE=minilm|HUB_ID|FOLDER
-	@$(PYTHON) -m analysis.compare $(ADAPTERS) $(if $(BASE),--base $(if $(wildcard experiments/conf/model/$(BASE).yaml),asset:)$(BASE)) --runs $(RESULTS)/runs --out $(RESULTS)/compare $(ARGS)
+	@$(PYTHON) -m analysis.compare $(ADAPTERS) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") --runs $(RESULTS)/runs --out $(RESULTS)/compare $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	$(PYTHON) -m ruff check
@@ -164,8 +168,11 @@ lint: $(READY) ## ruff and mypy
 test: lint ## lint and all tests
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto $(ARGS)
 
+fuzz: $(READY) ## made-up adapters, data, settings, SQL and names, many of them: N=5000 SEED=1
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 FUZZ_N=$(or $(N),5000) FUZZ_SEED=$(or $(SEED),1) $(PYTHON) -m pytest -n auto -k fuzz --timeout 0 $(ARGS)
+
 bench: $(READY) ## speed: training against peft + transformers.Trainer, Section 7 at GPT-3's size against dense SVDs
-	$(PYTHON) -m bench.training --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	$(PYTHON) -m bench.training --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(ARGS)
 	$(PYTHON) -m bench.section7 --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SECTION7)
 
 clean: ## remove the environment and caches, but no results

@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-CODE = re.compile(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)")  # within a line; in it markup is text
-TAG = re.compile(r"(?<!\\)<(?=[a-zA-Z/!?])")  # what begins HTML in markdown
+CODE = re.compile(r"(?<![`\\])(`+)(?!`).*?(?<!`)\1(?!`)")  # within a line; in it markup is text
+TAG = re.compile(r"(?<!\\)((?:\\\\)*)<(?=[a-zA-Z/!?])")  # what begins HTML in markdown
+BAR = re.compile(r"(?<!\\)\|")
 OURS = re.compile(r'<a id="[\w.-]*"></a>|</?(?:details|summary)>')
 # A number may begin with a sign, also one with a unit behind it.
 FORMULA = re.compile(r"[=@\t\r]|[+-](?!(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?:[ %]|$)|inf$)")
@@ -38,12 +39,18 @@ def markdown_text(text: str) -> str:
 def _line(line: str) -> str:
     if not TAG.search(line):
         return line
+    if line.lstrip().startswith("|"):  # a table's: code ends with its cell
+        return "|".join(map(_span, BAR.split(line)))
+    return _span(line)
+
+
+def _span(line: str) -> str:
     parts, place = [], 0
     for kept in sorted([*CODE.finditer(line), *OURS.finditer(line)], key=lambda match: match.start()):
         if kept.start() >= place:
-            parts += [TAG.sub("&lt;", line[place : kept.start()]), kept[0]]
+            parts += [TAG.sub(r"\1&lt;", line[place : kept.start()]), kept[0]]
             place = kept.end()
-    return "".join([*parts, TAG.sub("&lt;", line[place:])])
+    return "".join([*parts, TAG.sub(r"\1&lt;", line[place:])])
 
 
 def csv_text(text: str) -> str:

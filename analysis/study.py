@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import analysis.studies
 from analysis.safe import make_safe
 from analysis.tables import make_command, provenance, read_sweep
+from experiments import own
 from lora.config import InputError
 
 
@@ -95,10 +96,13 @@ def main() -> int:
     parser.add_argument("study_dir", type=Path, help="results/<preset>/<study>")
     parser.add_argument("--runs", type=Path, help="folder of the stored runs (default: STUDY_DIR/../../runs)")
     parser.add_argument("--base", help="the pretrained model, where it is a folder: runs store its content alone")
+    parser.add_argument("--model", default="", help="as of experiments.run, from which --base is taken")
+    parser.add_argument("--among", nargs=argparse.REMAINDER, default=[], help="a command line of experiments.run")
     args = parser.parse_args()
+    base = args.base or own.places(args.model, "", args.among, ["model.path"]).get("model.path")
     study_dir = args.study_dir.resolve()
     try:
-        outputs = run_study(study_dir, args.runs or study_dir.parent.parent / "runs", args.base)
+        outputs = run_study(study_dir, args.runs or study_dir.parent.parent / "runs", base)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 python -m experiments.run method.r=4 seed=1
 python -m experiments.run study=rank_ablation preset=desk
+python -m experiments.run --model FacebookAI/roberta-base --task 'my reviews.csv'     a hub id or folder, a data file
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import budget, progress
+from experiments import budget, own, progress
 from experiments.checks import check
 from experiments.store import DivergedError, Store, definition, run_id
 from lora.config import InputError
@@ -151,6 +152,7 @@ def command() -> int:
     """Run `main`; bad input is one line and exit code 2, and the other runs of a study are done all the same."""
     progress.failures.clear()
     progress.computed.clear()
+    sys.argv[1:] = own.typed(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed with a traceback
     # Threads that wait must not spin: beside other work on the same cores that makes a step several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
