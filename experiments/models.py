@@ -12,6 +12,7 @@ import transformers
 from torch import nn
 
 from experiments import assets, quantization
+from experiments.places import user_path
 from experiments.tasks import TaskData
 from lora.config import InputError
 
@@ -69,9 +70,9 @@ def locate(path: str) -> str:
         return known[name]
     if path.startswith("asset:"):
         return str(assets.fetch(path.removeprefix("asset:")))
-    if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
+    if path.startswith((".", "/", "~")) and not user_path(path).is_dir():
         raise InputError(f"model folder {path} does not exist: give a folder in Hugging Face layout or a hub id")
-    return str(Path(path).expanduser()) if path.startswith("~") else path
+    return str(user_path(path)) if path.startswith("~") else path
 
 
 @functools.cache  # a sweep asks for it in every run

@@ -13,6 +13,8 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from experiments.places import user_path
+
 CONF = Path(__file__).parent / "conf"
 FILES = (
     "model.path", "task.path", "task.validation_path", "task.test_path", "task.data_dir", "glue_dir", "results_dir",
@@ -67,7 +69,7 @@ def _typed(argument: str) -> str:
     field = key.lstrip("+")
     if not equals or field not in (*FILES, *TEXTS) or value[:1] in ("'", '"') or value in ("", "null"):
         return argument
-    if field in FILES and "\0" not in value and Path(value).expanduser().exists():
+    if field in FILES and "\0" not in value and user_path(value).exists():
         return f"{key}={quoted(value)}"
     try:
         override = OverridesParser.create().parse_override(f"{field}={value}")

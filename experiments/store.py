@@ -16,6 +16,7 @@ import yaml
 from filelock import FileLock
 
 from experiments import tasks
+from experiments.places import user_path
 from lora.config import InputError
 
 RECIPE = 1  # part of every run_id: raise it when the same config would from now on give another result
@@ -42,7 +43,7 @@ def definition(config: Mapping[str, Any]) -> dict[str, Any]:
     precision = config.get("runtime", {}).get("precision", "auto")
     if precision != "auto":
         defined["precision"] = precision
-    folder = Path(model["path"]).expanduser()
+    folder = user_path(model["path"])
     if folder.is_dir():
         name = folder.name if model["name"] == model["path"] else model["name"]
         defined["model"] = {**model, "name": name, "path": f"fingerprint:{fingerprint(folder)}"}

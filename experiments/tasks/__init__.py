@@ -9,9 +9,9 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.places import user_path
 from lora.config import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class TaskData:
     label_names: tuple[str, ...]  # empty for regression
     metric: str  # the main metric, a name in experiments.metrics
     more_metrics: tuple[str, ...] = ()  # reported beside it
+    second_test: "Dataset | None" = None  # MNLI's mismatched set, whose texts are of other kinds than those trained on
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def load(task: Mapping[str, Any]) -> TaskData | TextData:
     data: TaskData | TextData = importlib.import_module(f"{__name__}.{task['family']}").load(task)
     seed = task["split_seed"]
     cut = {split: _first(getattr(data, split), size, seed) for split, size in sizes.items()}
+    if isinstance(data, TaskData) and data.second_test is not None:
+        cut["second_test"] = _first(data.second_test, sizes["test"], seed)
     return replace(data, more_metrics=tuple(task.get("more_metrics") or ()), **cut)
 
 
@@ -83,7 +86,7 @@ def resolve(task: Mapping[str, Any]) -> dict[str, Any]:
     and a file of the user's own that cannot be read.
     """
     own = {field: value for field, value in task.items() if field != "encoding" or value is not None}
-    paths = [Path(own[field]).expanduser() for field in PATH_FIELDS if own.get(field) is not None]
+    paths = [user_path(own[field]) for field in PATH_FIELDS if own.get(field) is not None]
     if not paths:
         return own
     digest = hashlib.sha256()

@@ -8,6 +8,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, load_dataset
 from sklearn.model_selection import train_test_split
 
+from experiments.places import user_path
 from experiments.tasks._reading import parse_json, read_text
 from lora.config import InputError
 
@@ -69,7 +70,7 @@ def tenth(entries: Sequence[Entry]) -> int:
 
 def folder(data_dir: str) -> Path:
     """The folder; raises InputError if it is not there."""
-    path = Path(data_dir).expanduser()
+    path = user_path(data_dir)
     if not path.is_dir():
         raise InputError(f"task.data_dir: there is no folder {path}")
     return path

@@ -50,12 +50,14 @@ def split(frame: pd.DataFrame, size: float, seed: int, stratified: bool = True) 
 def task_data(
     train: pd.DataFrame, validation: pd.DataFrame, test: pd.DataFrame, label_names: tuple[str, ...], metric: str
 ) -> TaskData:
-    """Frames to datasets; labels become indices into label_names, or floats where there are no label names."""
+    """Frames to a TaskData, as `dataset` makes each."""
+    parts = (dataset(frame, label_names) for frame in (train, validation, test))
+    return TaskData(*parts, label_names, metric)
+
+
+def dataset(frame: pd.DataFrame, label_names: tuple[str, ...]) -> Dataset:
+    """A frame as a dataset; labels become indices into label_names, or floats where there are no label names."""
     index = {name: i for i, name in enumerate(label_names)}
-
-    def dataset(frame: pd.DataFrame) -> Dataset:
-        columns = [column for column in ("text", "text_pair", "label") if column in frame]
-        labels = frame["label"].map(index).astype("int64") if label_names else frame["label"].astype("float64")
-        return Dataset.from_pandas(frame[columns].assign(label=labels), preserve_index=False)
-
-    return TaskData(dataset(train), dataset(validation), dataset(test), label_names, metric)
+    columns = [column for column in ("text", "text_pair", "label") if column in frame]
+    labels = frame["label"].map(index).astype("int64") if label_names else frame["label"].astype("float64")
+    return Dataset.from_pandas(frame[columns].assign(label=labels), preserve_index=False)

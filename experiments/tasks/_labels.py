@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from experiments.places import user_path
 from experiments.tasks._reading import read
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def defining(task: Mapping[str, Any]) -> dict[str, int]:
     fields = {**task, **(task.get("of") or {})}
     if fields.get("family") != "local" or task.get("path") is None:
         return {}
-    path = Path(task["path"]).expanduser()
+    path = user_path(task["path"])
     status = path.stat()
     columns = (fields.get("text_column"), fields.get("label_column"))
     changed = _changes(path, fields.get("encoding"), columns, status.st_size, status.st_mtime_ns)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.places import user_path
 from experiments.tasks import TaskData, TextData, _labels, _pairs
 from experiments.tasks._frames import require_classes, require_columns, split, task_data
 from experiments.tasks._reading import read
@@ -26,9 +27,7 @@ def load(task: Mapping[str, Any]) -> TaskData | TextData:
     if task["path"] is None:
         raise InputError("task.path is not set: give the training file, e.g. task.path=reviews.csv")
     files = {
-        field: Path(task[field]).expanduser()
-        for field in ("path", "test_path", "validation_path")
-        if task[field] is not None
+        field: user_path(task[field]) for field in ("path", "test_path", "validation_path") if task[field] is not None
     }
     tables = {field: read(file, task.get("encoding")) for field, file in files.items()}
     columns = set(tables["path"].columns)

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from datasets import Dataset, load_dataset
 
+from experiments.places import user_path
 from experiments.tasks import TextData
 from experiments.tasks._reading import parse_json, read_text
 from lora.config import InputError
@@ -27,7 +28,7 @@ def load(task: Mapping[str, Any]) -> TextData:
     """
     if task["words"] is not None and task["words"] < 1:
         raise InputError(f"task.words must be 1 or more, or null for all; got {task['words']}")
-    parts = _from_hub() if task["data_dir"] is None else _from_folder(Path(task["data_dir"]).expanduser())
+    parts = _from_hub() if task["data_dir"] is None else _from_folder(user_path(task["data_dir"]))
     prompts, summaries = {}, {}
     for split, frame in parts.items():
         # The corpus has a dialogue without any text.

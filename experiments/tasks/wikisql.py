@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 
 from datasets import load_dataset
 
+from experiments.places import user_path
 from experiments.tasks import TextData
 from experiments.tasks._reading import json_lines
 from experiments.tasks._sql_data import Example, inputs, pairs
@@ -29,7 +30,7 @@ def load(task: Mapping[str, Any]) -> TextData:
     Raises InputError, with file and line, for files that are missing or not in WikiSQL's format, and where the hub
     cannot be reached.
     """
-    splits = _from_hub() if task["data_dir"] is None else _from_folder(Path(task["data_dir"]).expanduser())
+    splits = _from_hub() if task["data_dir"] is None else _from_folder(user_path(task["data_dir"]))
     for split, examples in splits.items():
         if not examples:
             raise InputError(f"WikiSQL has no {split} questions")
