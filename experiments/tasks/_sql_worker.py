@@ -19,7 +19,7 @@ from experiments.tasks._sql_engine import database, run
 from experiments.tasks._sql_query import Table
 from lora.config import InputError
 
-SECONDS = 5  # of a processor, for one request: queries of WikiSQL's shape take milliseconds
+SECONDS = 2  # of a processor, for one request: queries of WikiSQL's shape take milliseconds
 MEMORY = 2**29  # bytes beside what the process holds at its start
 
 

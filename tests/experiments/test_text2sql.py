@@ -418,7 +418,6 @@ LONG = "'" + "x" * 3000 + "'"
 SLOW = [
     f"SELECT COUNT(*) FROM (SELECT 1 FROM t a, t b, t c ORDER BY {LONG}||a.a||b.a||c.a COLLATE folded)",
     f"SELECT a.a FROM t a, t b, t c, t d ORDER BY {LONG}||a.a||b.a||c.a||d.a COLLATE folded",
-    f"SELECT a.a FROM t a, t b, t c, t d ORDER BY {LONG}||a.a||b.a||c.a||d.a",
     f"SELECT COUNT(*) FROM (SELECT DISTINCT {LONG}||a.a||b.a||c.a COLLATE folded FROM t a, t b, t c)",
     "SELECT MAX(a.a||b.a||c.a||d.a COLLATE folded) FROM t a, t b, t c, t d GROUP BY a.b||b.b||c.b COLLATE folded",
 ]
