@@ -25,9 +25,8 @@ MEMORY = 2**29  # bytes beside what the process holds at its start
 
 def answer(request: dict[str, Any]) -> None:
     """Write the answers to one request."""
-    table = Table(
-        *(tuple(map(tuple, part)) if name == "rows" else tuple(part) for name, part in request["table"].items())
-    )
+    fields = request["table"]
+    table = Table(tuple(fields["columns"]), tuple(fields["types"]), tuple(map(tuple, fields["rows"])))
     try:
         with closing(database(table)) as connection:
             wanted = [run(connection, reference, table) for reference in request["references"]]

@@ -3,16 +3,17 @@
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import Cli
 
 from analysis.studies import table2
 from experiments import tasks
 
+Cli = Callable[..., Any]  # conftest.cli
 NAMES = ("entailment", "neutral", "contradiction")
 TASK: dict[str, Any] = {
     **{"name": "mnli", "family": "glue", "subset": "mnli", "metric": "accuracy", "split_seed": 0, "max_length": 32},
