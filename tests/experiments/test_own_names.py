@@ -85,8 +85,12 @@ def test_make_hands_names_on(name: str, tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     command = ["make", "ablate-rank", f"PYTHON={shown}", "READY=", f"TASK={name}", f"MODEL={name}"]
     command += [f"RESULTS={tmp_path}/results"]
+    older = tmp_path / "results" / "quick" / "rank_ablation" / "sweep.jsonl"
+    older.parent.mkdir(parents=True)
+    older.write_text('{"run_id": "0", "role": "study"}\n')
+    os.utime(older, (0, 0))
     root = Path(own.__file__).parents[1]
     made = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     lines = made.stdout.splitlines()
     assert {f"--model={name}", f"--task={name}", "study=rank_ablation"} <= set(lines)
-    assert made.returncode != 0 and "analysis.study" not in lines  # no run was begun: there is nothing to derive
+    assert made.returncode != 0 and "analysis.study" not in lines  # no run was begun: the list is an older one
