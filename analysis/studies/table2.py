@@ -41,8 +41,8 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
 
 def scored(test: pd.DataFrame) -> pd.DataFrame:
     """Of each run's test metrics the one that the paper has: the main one, of two test sets that of both together."""
-    overall = test[test["metric"].str.endswith("_overall")]
-    overall = overall[overall["metric"].str.removesuffix("_overall").isin(test.loc[test["main"], "metric"])]
+    mains = test[test["main"]].drop_duplicates("run_id").set_index("run_id")["metric"]
+    overall = test[test["metric"] == test["run_id"].map(mains) + "_overall"]
     return pd.concat([test[test["main"] & ~test["run_id"].isin(overall["run_id"])], overall]).sort_index()
 
 
