@@ -51,8 +51,8 @@ def task_data(
     train: pd.DataFrame, validation: pd.DataFrame, test: pd.DataFrame, label_names: tuple[str, ...], metric: str
 ) -> TaskData:
     """Frames to a TaskData, as `dataset` makes each."""
-    parts = (dataset(frame, label_names) for frame in (train, validation, test))
-    return TaskData(*parts, label_names, metric)
+    splits = [dataset(frame, label_names) for frame in (train, validation, test)]
+    return TaskData(splits[0], splits[1], splits[2], label_names, metric)
 
 
 def dataset(frame: pd.DataFrame, label_names: tuple[str, ...]) -> Dataset:
