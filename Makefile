@@ -12,9 +12,15 @@ ARGS ?=
 MAKEFLAGS += --no-print-directory
 PYTHON := .venv/bin/python
 READY := .venv/.ready
+# As they are typed: the shell hands them on in quotes, and experiments/own.py puts them into Hydra's.
+export LAB_MODEL := $(value MODEL)
+export LAB_TASK := $(value TASK)
+export LAB_TEXT := $(value TEXT)
+export LAB_BASE := $(value BASE)
 # A name in experiments/conf is that config; anything else is a hub id or folder, or a data file.
-model := $(if $(MODEL),$(if $(wildcard experiments/conf/model/$(MODEL).yaml),model=$(MODEL),model=hub model.path=$(MODEL)))
-task := $(if $(TASK),$(if $(wildcard experiments/conf/task/$(TASK).yaml),task=$(TASK),task=local task.path=$(TASK)))
+own = $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(if $(LAB_TASK),--task="$$LAB_TASK")
+# What is no study takes a config's name as that of an asset.
+asset = $(if $(word 2,$(1)),,$(if $(wildcard experiments/conf/model/$(1).yaml),asset:))
 
 # How much of a held-out text is read, where that is less than the commands' own 64 windows.
 windows = $(if $(filter smoke,$(PRESET)),--windows 4) $(if $(filter desk,$(PRESET)),--windows $(if $(filter qlora,$@),32,12))
@@ -23,19 +29,20 @@ windows = $(if $(filter smoke,$(PRESET)),--windows 4) $(if $(filter desk,$(PRESE
 # tables and figures from the stored runs, also of a study in which some runs failed.
 # A command that could not begin leaves the list of runs, and so the tables, as they were.
 define study
-	@$(PYTHON) -m analysis.lab $(1) $(if $(2),--measure $(2) $(3) --) preset=$(PRESET) results_dir=$(RESULTS) engine.jobs=$(JOBS) $(model) $(task) $(ARGS)
+	@$(PYTHON) -m analysis.lab $(1) $(if $(2),--measure $(2) $(3) --) preset=$(PRESET) results_dir=$(RESULTS) engine.jobs=$(JOBS) $(own) $(ARGS)
 endef
 
 # Measures what is missing, then derives tables and figures.
 define measured
-	$(if $(TASK),$(error $@ measures a model, not a task: leave TASK out))
-	@$(PYTHON) -m experiments.$(1) --preset $(PRESET) --out $(RESULTS)/$(PRESET)/$(1) $(if $(MODEL),--model $(if $(wildcard experiments/conf/model/$(MODEL).yaml),asset:)$(MODEL)) $(ARGS)
+	$(if $(LAB_TASK),$(error $@ measures a model, not a task: leave TASK out))
+	@$(PYTHON) -m experiments.$(1) --preset $(PRESET) --out $(RESULTS)/$(PRESET)/$(1) $(if $(LAB_MODEL),--model=$(call asset,$(LAB_MODEL))"$$LAB_MODEL") $(ARGS)
 	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/$(1)
 endef
 
 .PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study weight-types \
 	amplification w-vs-delta spectrum truncation forgetting memory qlora memory-methods table2 table3 table4 \
-	table13 table14 table15 low-data few-shot rank-generation rank-data latency gradient-check tables claims report compare lint test bench clean
+	table13 table14 table15 low-data few-shot rank-generation rank-data latency gradient-check tables claims report compare lint test fuzz kill-test \
+	bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -117,7 +124,7 @@ rank-generation: $(READY) ## Table 18: LoRA's rank on E2E
 	$(call study,rank_generation)
 
 forgetting: $(READY) ## what a method forgets: loss on other texts before and after; TEXT=FILE.txt for one of yours
-	$(call study,forgetting,forgetting,$(if $(TEXT),--text $(TEXT)) $(windows))
+	$(call study,forgetting,forgetting,$(if $(LAB_TEXT),--text="$$LAB_TEXT") $(windows))
 
 rank-data: $(READY) ## do more training data need a larger rank?
 	$(call study,rank_data)
@@ -129,14 +136,14 @@ gradient-check: $(READY) ## LoRA's gradients against autograd, the first step, F
 	$(call measured,gradients)
 
 memory: $(READY) ## what training costs in memory: planned, measured, and what fits on a card
-	$(if $(TASK),$(error $@ is about a model, not a task: leave TASK out))
+	$(if $(LAB_TASK),$(error $@ is about a model, not a task: leave TASK out))
 	@for part in steps options tables; do \
-	  $(PYTHON) -m experiments.memory.$$part --preset $(PRESET) --out $(RESULTS)/$(PRESET)/memory $(if $(MODEL),--model $(MODEL)) $(ARGS) || exit $$?; \
+	  $(PYTHON) -m experiments.memory.$$part --preset $(PRESET) --out $(RESULTS)/$(PRESET)/memory $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(ARGS) || exit $$?; \
 	done
 	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/memory
 
 qlora: $(READY) ## QLoRA: base weights in 16, 8, 4 and 2 bits
-	$(call study,qlora,quantized_base,$(if $(TEXT),--text $(TEXT)) $(windows))
+	$(call study,qlora,quantized_base,$(if $(LAB_TEXT),--text="$$LAB_TEXT") $(windows))
 
 memory-methods: $(READY) ## GaLore, BAdam and Freeze beside full fine-tuning and LoRA: quality, memory, rank of the update
 	$(call study,memory_methods)
@@ -152,7 +159,7 @@ report: claims ## every table and figure of PRESET on one page, the scoreboard f
 	@$(PYTHON) -m analysis.report $(RESULTS)/$(PRESET) $(ARGS)
 
 compare: $(READY) ## any adapters side by side: ADAPTERS='RUN_ID FOLDER HUB_ID FILE.pt' BASE=minilm|HUB_ID|FOLDER
-	@$(PYTHON) -m analysis.compare $(ADAPTERS) $(if $(BASE),--base $(if $(wildcard experiments/conf/model/$(BASE).yaml),asset:)$(BASE)) --runs $(RESULTS)/runs --out $(RESULTS)/compare $(ARGS)
+	@$(PYTHON) -m analysis.compare $(ADAPTERS) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") --runs $(RESULTS)/runs --out $(RESULTS)/compare $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	$(PYTHON) -m ruff check
@@ -162,8 +169,14 @@ lint: $(READY) ## ruff and mypy
 test: lint ## lint and all tests
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto $(ARGS)
 
+fuzz: $(READY) ## made-up adapters, data, settings, SQL and names, many of them: N=5000 SEED=1
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 FUZZ_N=$(or $(N),5000) FUZZ_SEED=$(or $(SEED),1) $(PYTHON) -m pytest -n auto -k fuzz --timeout 0 $(ARGS)
+
+kill-test: $(READY) ## a sweep that is killed at random points, N=40 times, ends in the same table: N=40 SEED=1
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 KILLS=$(or $(N),40) FUZZ_SEED=$(or $(SEED),1) $(PYTHON) -m pytest -k killed_again --timeout 0 tests/experiments/engines $(ARGS)
+
 bench: $(READY) ## speed: training and a sweep against peft + transformers.Trainer, Section 7 at GPT-3's size against dense SVDs
-	$(PYTHON) -m bench.training --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	$(PYTHON) -m bench.training --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(ARGS)
 	$(PYTHON) -m bench.sweep --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SWEEP)
 	$(PYTHON) -m bench.section7 --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SECTION7)
 

@@ -33,10 +33,12 @@ from analysis.compare_tables import (
     summary_cells,
     verdict,
 )
+from analysis.safe import make_safe
 from analysis.updates import Updates, read
 from analysis.weights import Weights
 from experiments import hub
 from experiments.arguments import Parser, whole
+from experiments.paths import user_path
 from lora.config import WEIGHT_TYPES, InputError
 from lora.targets import WHOLE
 
@@ -73,7 +75,7 @@ def read_all(options: argparse.Namespace, base: Weights | None) -> list[Updates]
         is_run = re.fullmatch("[0-9a-f]{12}", source) and not Path(source).exists()
         if is_run and not (options.runs / source).is_dir():
             raise InputError(f"run {source} is not in {options.runs}: --runs says where runs are")
-        if not is_run and not Path(source).expanduser().exists():
+        if not is_run and not user_path(source).exists():
             hub.locate(source, "run, adapter or model", [folder.name for folder in options.runs.glob("*")])
         found.append(read(options.runs / source if is_run else source, base, options.alpha, options.slices))
     for updates, name in zip(found, distinct([updates.name for updates in found]), strict=True):
@@ -129,6 +131,7 @@ def compare(options: argparse.Namespace) -> list[Path]:
         page(adapters, accounts, summary, alone, rest, pairs, pictures, options.base, options.top), encoding="utf-8"
     )
     _report(summary, rest, pairs)
+    make_safe([path, *(options.out / f"{name}.csv" for name in tables)])
     drawn_files = [file for files in pictures.values() for file in files]
     return [path, *(options.out / f"{name}.csv" for name in tables), *drawn_files]
 

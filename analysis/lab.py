@@ -15,7 +15,7 @@ from collections.abc import Sequence
 if __name__ == "__main__":  # Ctrl-C while the rest is imported: nothing was begun
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
-from experiments import run
+from experiments import own, run
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,18 +38,19 @@ def _run(arguments: Sequence[str]) -> int:
     done = run.command()
     if done.study_dir is None:
         return done.code
+    named = [one for one in rest if one.startswith(("--model", "--task"))]
+    others = [one for one in rest if one not in named]
     if measure:
-        from experiments.measured import PLACES, RUNTIME
-
         # Where the user's own model and data are, for what measures stored runs, which do not say so.
-        places = [one for one in rest if one.partition("=")[0] in (*PLACES, *RUNTIME)]
         name, *options = measure
-        code: int = importlib.import_module(f"experiments.{name}").main([str(done.study_dir), *options, *places])
+        given = [str(done.study_dir), *options, *named, "--among", *others]
+        code: int = importlib.import_module(f"experiments.{name}").main(given)
         if code:
             return code
     from analysis import study as studies
 
-    base = next((one.partition("=")[2] for one in rest if one.startswith("model.path=")), None)
+    model = next((one.partition("=")[2] for one in named if one.startswith("--model=")), "")
+    base = own.places(model, "", others, ["model.path"]).get("model.path")
     return studies.show(done.study_dir, base=base) or done.code
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import analysis.studies
 from analysis import stamp, table_md
-from experiments import places
+from experiments import own, places
 from lora.config import InputError
 
 
@@ -48,6 +48,7 @@ def studies_in(folder: Path) -> list[Path]:
 
 
 def _build(study: str, study_dir: Path, runs_dir: Path, base: str | None) -> list[Path]:
+    from analysis.safe import make_safe
     from analysis.tables import make_command, provenance  # with pandas, which a study that is current spares
     from experiments.records.source import Runs
 
@@ -61,6 +62,7 @@ def _build(study: str, study_dir: Path, runs_dir: Path, base: str | None) -> lis
     stamp.remove(study_dir)
     more = {"base": base} if getattr(module, "BASE", False) else {}
     outputs: list[Path] = module.build(study_dir, runs_dir, **more)
+    make_safe(outputs)
     mark = stamp.fingerprint(study_dir, runs_dir, files)
     stamp.write(study_dir, outputs, mark, files, provenance(runs))
     return outputs
@@ -73,9 +75,12 @@ def main() -> int:
     parser.add_argument("folder", type=Path, nargs="+", help="results/<preset>/<study>, or results/<preset>")
     parser.add_argument("--runs", type=Path, help="folder of the stored runs (default: STUDY_DIR/../../runs)")
     parser.add_argument("--base", help="the pretrained model, where it is a folder: runs store its content alone")
+    parser.add_argument("--model", default="", help="as of experiments.run, from which --base is taken")
+    parser.add_argument("--among", nargs=argparse.REMAINDER, default=[], help="a command line of experiments.run")
     args = parser.parse_args()
+    base = args.base or own.places(args.model, "", args.among, ["model.path"]).get("model.path")
     folders = [study_dir for folder in args.folder for study_dir in studies_in(folder)]
-    return max(show(study_dir, args.runs, args.base) for study_dir in folders)
+    return max(show(study_dir, args.runs, base) for study_dir in folders)
 
 
 def show(study_dir: Path, runs_dir: Path | None = None, base: str | None = None) -> int:

@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -42,6 +43,9 @@ PACKAGES = (
     "seaborn",
     "hydra-core",
 )
+
+
+_BAR, _BREAKS = re.compile(r"(?<!\\)\|"), re.compile(r"[\r\n\v\f\x85\u2028\u2029]+")
 
 
 def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
@@ -155,8 +159,14 @@ def without_head(runs: pd.DataFrame) -> pd.Series:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A markdown table of the cells as they are; cells that have no value are a dash."""
-    return str(table.fillna("–").to_markdown(index=False, disable_numparse=True))
+    """A markdown table of the cells as they are, each on one line; cells that have no value are a dash."""
+    shown = table.fillna("–").map(_one_cell).rename(columns=_one_cell)
+    return str(shown.to_markdown(index=False, disable_numparse=True))
+
+
+def _one_cell(cell: Any) -> Any:
+    # A bar would end the cell, a line break the row.
+    return _BREAKS.sub(" ", _BAR.sub(r"\\|", cell)) if isinstance(cell, str) else cell
 
 
 def failure_lines(failed: Sequence[tuple[str, str]], known: pd.DataFrame | None = None) -> list[str]:

@@ -12,6 +12,7 @@ from analysis.comparison import Site
 from analysis.delta_w import Update
 from analysis.svd import SVD, Array
 from analysis.weights import Weights
+from experiments.paths import user_path
 from experiments.records.source import Runs
 from experiments.store import fingerprint
 from lora.config import InputError
@@ -112,7 +113,7 @@ def _open(path: str, base: str | None, run_id: str) -> Weights:
         return Weights.open(path)
     if base is None:
         raise InputError(f"run {run_id} started from a model folder of your own: say where it is, with --base FOLDER")
-    folder = Path(base).expanduser()
+    folder = user_path(base)
     if not folder.is_dir() or path != f"fingerprint:{fingerprint(folder)}":
         raise InputError(f"{base} is not the model folder that run {run_id} started from: it is gone, or has changed")
     return Weights.open(base)

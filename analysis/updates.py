@@ -18,6 +18,7 @@ from analysis.comparison import Site, sites_of
 from analysis.delta_w import Difference, LowRank, Update
 from analysis.module_names import quantised
 from analysis.weights import Weights
+from experiments.paths import user_path
 from experiments.store import fingerprint
 from lora import io
 from lora.config import InputError
@@ -75,7 +76,7 @@ def read(
     Raises InputError if the source is missing, damaged or not for `base`.
     """
     base = Weights.open(base) if isinstance(base, str) else base
-    path, name = Path(source).expanduser(), str(source)
+    path, name = user_path(source), str(source)
     if path.is_file():
         return _read_file(path, base, alpha, slices)
     for folder in (path, path.parent) if path.name == "adapter" else (path,):
@@ -142,7 +143,7 @@ def read_run(run_dir: Path, base: Weights | None = None) -> Updates:
 
 
 def _fingerprint(base: Weights) -> str:
-    folder = Path(base.source).expanduser()
+    folder = user_path(base.source)
     return fingerprint(folder) if folder.is_dir() else ""
 
 

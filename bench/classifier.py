@@ -31,7 +31,9 @@ class Classifier(Workload):
 
     def default_model(self, config: dict[str, Any]) -> PreTrainedModel:  # noqa: D102
         torch.manual_seed(0)
-        return AutoModelForSequenceClassification.from_pretrained(locate(config["model"]["path"]), num_labels=2)
+        return AutoModelForSequenceClassification.from_pretrained(
+            locate(config["model"]["path"]), num_labels=2, trust_remote_code=False
+        )
 
     def collator(self, problem: Problem) -> DataCollator:  # noqa: D102
         return DataCollatorWithPadding(problem.tokenizer)

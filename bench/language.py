@@ -25,7 +25,7 @@ class LanguageModel(Workload):
     peft_task, targets = "CAUSAL_LM", ["q_proj", "v_proj"]
 
     def default_model(self, config: dict[str, Any]) -> PreTrainedModel:  # noqa: D102
-        return AutoModelForCausalLM.from_pretrained(locate(config["model"]["path"]))
+        return AutoModelForCausalLM.from_pretrained(locate(config["model"]["path"]), trust_remote_code=False)
 
     def collator(self, problem: Problem) -> DataCollator:
         """The one of transformers' collators that pads labels that are given, with those that the loss leaves out."""

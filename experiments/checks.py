@@ -4,55 +4,68 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
+from experiments import rules, settings
 from experiments.kinds import check_kind
 from lora.config import QUANTIZATIONS, InputError
 
-# Those of transformers.SchedulerType that need no settings of their own.
-SCHEDULES = (
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
-)
 WEIGHTS = ("full", "ft_top2", "freeze", "bitfit")  # methods that train what model.quantization freezes
+GROUPS = {
+    "model": settings.MODEL,
+    "method": settings.METHOD,
+    "training": settings.TRAINING,
+    "tuning": settings.TUNING,
+    "runtime": settings.RUNTIME,
+    "preset": settings.PRESET,
+    "study": settings.STUDY,
+}
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raises InputError, naming the field, for settings of training, tuning, runtime, quantization that cannot work,
-    and for a task that is not of its study's kind."""
-    training, tuning = config["training"], config["tuning"]
-    check_kind(config.get("study", {}), config["task"])
+    """Raises InputError, naming the field, for a setting that is missing, unknown, or cannot work, whatever the model
+    and the data are; also for one that `tuning.at` would make so."""
+    _check(config)
+    tried = deepcopy(dict(config))
+    for key, value in config["tuning"]["at"].items():
+        *groups, field = str(key).split(".")
+        place: Any = tried
+        for group in groups:
+            place = place.get(group) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or field not in place:
+            raise InputError(f"tuning.at has {key}, which is no setting of this run")
+        place[field] = value
+    try:
+        _check(tried)
+    except InputError as error:
+        raise InputError(f"tuning.at: {error}") from error
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    for field, rule in settings.TOP.items():
+        if field in config:
+            rule.check(field, config[field])
+        elif rule.required:
+            raise InputError(f"{field} is missing: {rule.what.removeprefix('it ')}")
+    for group, fields in GROUPS.items():
+        if group not in config:
+            raise InputError(f"the group {group} is missing: choose one, or leave it as it is")
+        rules.check_fields(group, config[group], fields)
+    task = config.get("task")
+    if not isinstance(task, Mapping):
+        raise InputError(f"task = {task!r}: choose one of experiments/conf/task, or task=local task.path=FILE")
+    fields = settings.task_rules(task)
+    if all(field in task for field, rule in fields.items() if rule.required) or task["family"] != "local":
+        check_kind(config["study"], task)  # first: a task of the other kind lacks the fields of the study's
+    rules.check_fields("task", task, fields)
+    if "generation" in task:
+        rules.check_fields("task.generation", task["generation"], settings.GENERATION)
+    known = (*settings.ALONE, *settings.TOP)
+    for field in config:
+        if field not in known and config["study"]["name"] is None:
+            raise InputError(f"there is no setting {str(field)!r}: there are {', '.join(known)}")
     check_quantization(config["model"].get("quantization"), config["method"])
-    if training["lr"] != "tuned":
-        check_number("training.lr", training["lr"], or_else=", or tuned")
-    if training["head_lr"] is not None:
-        check_number("training.head_lr", training["head_lr"], or_else=", or null")
-    check_number("training.max_grad_norm", training["max_grad_norm"])
-    for field in ("epochs", "batch_size"):
-        check_whole(f"training.{field}", training[field], 1)
-    for field in ("warmup_ratio", "weight_decay"):
-        if not _is_number(training[field]) or not 0 <= training[field] <= 1:
-            raise InputError(f"training.{field} = {training[field]!r}: it must be a number between 0 and 1")
-    for field in ("accumulate", "warmup_steps"):
-        if training.get(field) is not None:
-            check_whole(f"training.{field}", training[field], 1)
-    smoothing = training.get("label_smoothing")
-    if smoothing is not None and (not _is_number(smoothing) or not 0 <= smoothing < 1):
-        raise InputError(f"training.label_smoothing = {smoothing!r}: it must be a number from 0 to below 1, or null")
-    if training["schedule"] not in SCHEDULES:
-        raise InputError(f"training.schedule = {training['schedule']!r}: choose from {', '.join(SCHEDULES)}")
-    check_flag("runtime.checkpointing", config["runtime"]["checkpointing"])
-    check_whole("seed", config["seed"], 0)
-    if not isinstance(tuning["lr_grid"], list) or not tuning["lr_grid"]:
-        raise InputError(f"tuning.lr_grid = {tuning['lr_grid']!r}: it must be a list of numbers, e.g. [1e-3,3e-3]")
-    for lr in tuning["lr_grid"]:
-        check_number("tuning.lr_grid", lr)
-    check_whole("tuning.extend", tuning["extend"], 0)
 
 
 def check_models(configs: Iterable[Mapping[str, Any]]) -> None:
@@ -86,8 +99,7 @@ def short_names(jobs: Sequence[Sequence[str]]) -> list[str]:
 
 def check_flag(name: str, value: object) -> None:
     """Raises InputError if a setting is neither true nor false."""
-    if not isinstance(value, bool):
-        raise InputError(f"{name} = {value!r}: it must be true or false")
+    rules.flag().check(name, value)
 
 
 def check_quantization(kind: object, method: Mapping[str, Any]) -> None:

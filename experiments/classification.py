@@ -11,9 +11,12 @@ from torch import Tensor
 from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from experiments import methods, metrics
-from experiments.models import Runtime, head_modules, load_classifier
+from experiments.models import Runtime, check_tokens, head_modules, load_classifier
 from experiments.problem import Evaluated, Problem, Rows
 from experiments.tasks import SPLITS, TaskData
+from lora.config import InputError
+
+SECOND = "second_test"  # a split beside SPLITS, where the data have it
 
 
 def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Rows:
@@ -41,7 +44,14 @@ class Classification(Problem):
         self.model, self.tokenizer = load_classifier(model, data, runtime)
         self.heads = head_modules(self.model)
         length = min(task["max_length"], max(1, methods.room(self.model, method)))
+        marks = self.tokenizer.num_special_tokens_to_add(pair="text_pair" in data.train.column_names)
+        if length <= marks:
+            raise InputError(f"task.max_length = {length} leaves no room for a text: the tokenizer adds {marks} marks")
         self.rows = {split: tokenize(getattr(data, split), self.tokenizer, length) for split in SPLITS}
+        if data.second_test is not None:
+            self.rows[SECOND] = tokenize(data.second_test, self.tokenizer, length)
+        for rows in self.rows.values():
+            check_tokens(rows, self.model)
         self.metric = self.validation_metric = data.metric
         self.names = (data.metric, *data.more_metrics)
         self.collate = DataCollatorWithPadding(self.tokenizer)
@@ -62,11 +72,26 @@ class Classification(Problem):
     def weight(self, rows: Rows) -> int:  # noqa: D102
         return len(rows)
 
+    def evaluate(self, split: str, generate: bool = True) -> Evaluated:
+        """Loss and metrics. Where a task has a second test set, MNLI's mismatched one, metrics of that and of both
+        together, overall, follow those of the test split, which is the matched one; the loss is of the split."""
+        loss, predictions, references = self._predict(split)
+        scores = {"loss": loss, **metrics.compute(self.names, predictions, references)}
+        if split == "test" and SECOND in self.rows:
+            _, more, wanted = self._predict(SECOND)
+            both = (predictions + more, references + wanted)
+            for suffix, (found, right) in (("mismatched", (more, wanted)), ("overall", both)):
+                values = metrics.compute(self.names, found, right)
+                scores |= {f"{name}_{suffix}": value for name, value in values.items()}
+        return Evaluated(scores, [])
+
     @torch.inference_mode()
-    def evaluate(self, split: str, generate: bool = True) -> Evaluated:  # noqa: D102
+    def _predict(self, split: str) -> tuple[float, list[float], list[float]]:
+        """The mean loss, and predictions and references in one order."""
         self.model.eval()
         rows = sorted(self.rows[split], key=lambda row: len(row["input_ids"]))
-        total, outputs, references = 0.0, [], []
+        total, outputs = 0.0, []
+        references: list[float] = []
         for first in range(0, len(rows), self.eval_batch_size):
             output, batch = self._forward(rows[first : first + self.eval_batch_size])
             total += output.loss.item() * len(batch["labels"])
@@ -74,5 +99,4 @@ class Classification(Problem):
             references += batch["labels"].tolist()
         logits = torch.cat(outputs)
         predictions = logits.squeeze(1) if logits.shape[1] == 1 else logits.argmax(1)
-        scores = metrics.compute(self.names, predictions.tolist(), references)
-        return Evaluated({"loss": total / len(rows), **scores}, [])
+        return total / len(rows), predictions.tolist(), references

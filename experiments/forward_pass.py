@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConf
 
 from experiments import methods
 from experiments.hub import locate
-from experiments.models import Runtime
+from experiments.models import SAFE, Runtime
 from lora.config import InputError, LoRAConfig
 from lora.inject import inject, merge
 
@@ -82,10 +82,10 @@ def build(name: str, runtime: Runtime) -> PreTrainedModel:
             kind, sizes = SHAPES[name]
             config = kind(**sizes)
         else:
-            config = AutoConfig.from_pretrained(locate(name, also=list(SHAPES)))
+            config = AutoConfig.from_pretrained(locate(name, also=list(SHAPES)), **SAFE)
         with runtime.device:
-            model = AutoModelForCausalLM.from_config(config, dtype=runtime.dtype)
-    except (OSError, ValueError) as error:
+            model = AutoModelForCausalLM.from_config(config, dtype=runtime.dtype, **SAFE)
+    except Exception as error:  # a malformed config ends in an error of any kind
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"no model can be made of {name!r}: {reason} (shapes: {', '.join(SHAPES)})") from error
     return model.eval()

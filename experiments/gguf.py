@@ -12,7 +12,7 @@ def convert(gguf: Path, folder: Path) -> None:
     """Writes the de-quantised weights in bf16, the config and the tokenizer to `folder`, and deletes the file."""
     bars = transformers.logging.is_progress_bar_enabled()
     transformers.logging.disable_progress_bar()
-    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name, "trust_remote_code": False}
     read = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     content = read.config.to_dict()
     del content["quantization_config"]  # the weights are not quantised any more

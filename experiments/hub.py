@@ -22,6 +22,7 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils._validators import validate_repo_id
 
 from experiments import assets, names
+from experiments.paths import user_path
 from lora.config import InputError
 
 CONFIGS = Path(__file__).parent / "memory" / "configs"
@@ -86,7 +87,7 @@ def require(identifier: str, what: str = "model", also: Sequence[str] = ()) -> N
     reason = reach(identifier)
     if not reason or is_cached(identifier):
         return
-    around = Path(identifier).expanduser()
+    around = user_path(identifier)
     siblings = [str(around.parent / name.name) for name in around.parent.glob("*")] if "/" in identifier else []
     found = names.near(identifier, [*own_models(), *also, *siblings])
     guess = f"; did you mean {' or '.join(own_models().get(name, name) for name in found)}?" if found else "."
@@ -122,7 +123,7 @@ def locate(path: str, what: str = "model", also: Sequence[str] = ()) -> str:
         return known[name]
     if path.startswith("asset:"):
         return str(assets.fetch(path.removeprefix("asset:")))
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     if folder.is_dir():
         return str(folder) if path.startswith("~") else path
     if path.startswith((".", "/", "~")):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import budget, tuning
+from experiments.checks import check
 from experiments.engines import Outcome, Status
 from experiments.store import definition, run_id, store_of
 from lora.config import InputError
@@ -27,8 +28,11 @@ Job = Generator[list[Wanted], list[Outcome], None]
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """The config of a run as plain values, its rank bought where it has a budget. Raises InputError as `budget`."""
-    return budget.resolve(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))
+    """The config of a run as plain values, its rank bought where it has a budget. Raises InputError as `check` and
+    `budget.resolve`."""
+    resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    check(resolved)
+    return budget.resolve(resolved)
 
 
 def job(config: DictConfig, say: Callable[[str], None]) -> Job:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.paths import user_path
 from lora.config import InputError
 
 Kind = Literal["labels", "pairs"]
@@ -27,7 +28,7 @@ def kind_of(task: Mapping[str, Any]) -> Kind | None:
     """The kind of a task; None where that of the user's own file cannot be told, which its reading says more of."""
     if task["family"] != "local":
         return "labels" if task["family"] in LABELS else "pairs"
-    columns = _columns(Path(task["path"]).expanduser()) if task["path"] is not None else None
+    columns = _columns(user_path(task["path"])) if task["path"] is not None else None
     if not columns:
         return None
     return "pairs" if holds_pairs(columns, task) else "labels"
@@ -54,7 +55,7 @@ def check_kind(study: Mapping[str, Any], task: Mapping[str, Any]) -> None:
     found = None if wanted is None else kind_of(task)
     if wanted is None or found is None or found == wanted:
         return
-    name = task["name"] or Path(task["path"]).name
+    name = task.get("name") or Path(task["path"]).name
     other = study.get("other")
     advice = f"`make {other}` is the study for these" if other else f"no study of {WORDS[found]} answers its question"
     raise InputError(f"task {name} has {WORDS[found]}, and {study['name']} is a study of {WORDS[wanted]}: {advice}")

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from experiments import methods, text_metrics
 from experiments.methods._prompt import contexts
-from experiments.models import Runtime, load_language_model
+from experiments.models import Runtime, check_tokens, load_language_model
 from experiments.problem import Evaluated, Problem, Rows
 from experiments.progress import report
 from experiments.tasks import SPLITS, TextData
@@ -29,7 +29,7 @@ class Encoder:
     """Pairs as tokens. plain: the context as it is; chat: as what a user says, in the tokenizer's chat template.
 
     A pair has at most `max_length` tokens: a longer context loses its first ones, a longer target its last ones.
-    Raises InputError for an unknown format, a tokenizer without chat template or end mark.
+    Raises InputError for an unknown format, a tokenizer without chat template or end mark, a context without tokens.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, format: str, max_length: int) -> None:
@@ -61,6 +61,12 @@ class Encoder:
         """input_ids of context and target, its end mark included, and labels, which are IGNORED in the context."""
         target = [*self.target(completion), self.tokenizer.eos_token_id][: self.max_length - 1]
         context = self.context(prompt)
+        if not context or not target:
+            raise InputError(
+                f"the tokenizer makes no token of {prompt[:60]!r}, and has no start mark: nothing can follow it"
+                if target
+                else f"task.max_length = {self.max_length} leaves no room for a target after its prompt: raise it"
+            )
         if len(context) + len(target) > self.max_length:
             self.cut += 1
             context = context[len(context) + len(target) - self.max_length :]
@@ -97,6 +103,8 @@ class Language(Problem):
             )
         self.data = {split: getattr(data, split).to_list() for split in SPLITS}
         self.rows = {split: self._encode(split) for split in SPLITS}
+        for rows in self.rows.values():
+            check_tokens(rows, self.model)
         if self.encoder.cut:
             report(f"{self.encoder.cut} pairs are longer than {self.encoder.max_length} tokens: their contexts are cut")
 

@@ -18,6 +18,7 @@ import pandas as pd
 import yaml
 
 from analysis import naming, tables
+from experiments import own
 from experiments.arguments import Parser, whole
 from experiments.records.source import unpacked
 from experiments.store import Store, definition
@@ -96,6 +97,11 @@ def parser(name: str, description: str) -> Parser:
         help=f"{', '.join(PLACES)}: where a model or data of your own are, of which stored runs know the content alone;"
         f" {', '.join(RUNTIME)}",
     )
+    made.add_argument("--model", default="", help="as of experiments.run: where a model of your own is")
+    made.add_argument("--task", default="", help="as of experiments.run: where data of your own are")
+    made.add_argument(
+        "--among", nargs=argparse.REMAINDER, default=[], help="a command line of experiments.run, to find settings in"
+    )
     made.add_argument("--runs", type=Path, help="folder of the stored runs (default: STUDY_DIR/../../runs)")
     return made
 
@@ -106,7 +112,8 @@ def runs(options: argparse.Namespace) -> list[Run]:
     Raises InputError for a setting that is none, if a run is missing or damaged, and if a model or data of the user's
     own are not where the settings say.
     """
-    settings = _settings(options.settings)
+    among = own.places(options.model, options.task, options.among, (*PLACES, *RUNTIME))
+    settings = among | _settings(options.settings)
     study_dir = options.study_dir.resolve()
     store = Store(options.runs or study_dir.parent.parent / "runs")
     roles = tables.read_sweep(study_dir).roles
@@ -135,8 +142,8 @@ def _run(store: Store, run_id: str, settings: Mapping[str, str], study_dir: Path
         raise InputError(
             f"run folder {folder} is damaged ({' '.join(str(error).split())}); delete it, {advice} again"
         ) from error
-    for part, own in zip(("model", "task"), foreign, strict=True):
-        if own:
+    for part, is_own in zip(("model", "task"), foreign, strict=True):
+        if is_own:
             _put(config, stored, part, settings, run_id)
     config["runtime"] = {
         "device": settings.get("runtime.device", "auto"),

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import nn
 
 from experiments import quantization
 from experiments.hub import locate
 from experiments.tasks import TaskData
 from lora.config import InputError
+
+SAFE = {"trust_remote_code": False}  # code that a model's folder brings is never run, and never asked about
 
 transformers.logging.set_verbosity_error()  # it reports a new head as a problem, and draws bars of its own
 transformers.logging.disable_progress_bar()
@@ -65,15 +65,83 @@ def skeleton(path: str) -> transformers.PreTrainedModel:
     """
     place = locate(path)
     try:
-        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(place, **SAFE)
         with torch.device("meta"):
-            return transformers.AutoModel.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError, StrictDataclassError) as error:
+            return transformers.AutoModel.from_config(config, **SAFE)
+    except Exception as error:  # a malformed config ends in an error of any kind
         raise _unreadable(path, error) from error
 
 
 def _unreadable(path: str, error: Exception) -> InputError:
-    return InputError(f"model {path} cannot be loaded: {' '.join(str(error).split())[:300]}")
+    reason = " ".join(str(error).split())[:300]
+    known = isinstance(error, OSError | ValueError | RuntimeError) and reason
+    return InputError(f"model {path} cannot be loaded: {reason if known else f'{type(error).__name__}: {reason}'}")
+
+
+def _described(
+    path: str, place: str, options: Mapping[str, Any]
+) -> tuple[transformers.PreTrainedTokenizerBase, transformers.PreTrainedConfig]:
+    """A model's tokenizer and its config. Raises InputError if one cannot be found or read."""
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **SAFE)
+        return tokenizer, transformers.AutoConfig.from_pretrained(place, **options, **SAFE)
+    except Exception as error:  # a malformed file ends in an error of any kind
+        raise _unreadable(path, error) from error
+
+
+def _check_weights(path: str, network: transformers.PreTrainedModel, read: Mapping[str, Any]) -> None:
+    """Raises InputError if pretrained weights are not there, or of another shape: they would be random, unsaid.
+
+    A task's head may be, and the pooler of a BERT that was stored without one.
+    """
+    new = tuple(f"{name}." for name in head_modules(network)) if network.base_model is not network else ()
+    if network.get_output_embeddings() is not None:
+        new = ()  # what writes is pretrained
+    missing = sorted(name for name in read["missing_keys"] if not name.startswith(new) and ".pooler." not in f".{name}")
+    if missing:
+        raise InputError(
+            f"model {path} cannot be loaded: its files lack {len(missing)} weights of a {network.config.model_type} "
+            f"model, {missing[0]} among them: is the model whole, and its config the right one?"
+        )
+    for name, found, wanted in sorted(read["mismatched_keys"]):
+        if not name.startswith(new):
+            raise InputError(
+                f"model {path} cannot be loaded: {name} is {tuple(found)}, by its config it is {tuple(wanted)}"
+            )
+
+
+def _set_pad(path: str, tokenizer: transformers.PreTrainedTokenizerBase, network: transformers.PreTrainedModel) -> None:
+    """Pads are the end mark where there are none. Raises InputError if the model has no embedding for them."""
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise InputError(
+                f"model {path}: its tokenizer has neither a padding nor an end token, so texts of several lengths fit "
+                "in no batch: name one as pad_token in its tokenizer_config.json"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    known = network.get_input_embeddings().weight.shape[0]
+    if tokenizer.pad_token_id >= known:
+        raise InputError(
+            f"model {path}: the padding token {tokenizer.pad_token!r} has the id {tokenizer.pad_token_id}, but there "
+            f"are embeddings for {known} tokens: name one of these as pad_token in its tokenizer_config.json"
+        )
+    network.config.pad_token_id = tokenizer.pad_token_id
+
+
+def check_tokens(rows: Iterable[Mapping[str, Any]], network: transformers.PreTrainedModel) -> None:
+    """Raises InputError for a row whose input_ids are none, or beyond the model's embeddings."""
+    known = network.get_input_embeddings().weight.shape[0]
+    for number, row in enumerate(rows, start=1):
+        ids = row["input_ids"]
+        if not ids:
+            raise InputError(
+                f"example {number}: the tokenizer makes no token of it, and has no start mark: leave such texts out"
+            )
+        if max(ids) >= known:
+            raise InputError(
+                f"example {number}: the tokenizer has a token with the id {max(ids)}, but there are embeddings for "
+                f"{known} tokens: are tokenizer and model of one kind?"
+            )
 
 
 def set_dropout(config: Any, model: Mapping[str, Any]) -> None:
@@ -138,23 +206,23 @@ def _load(
     kind: Any, model: Mapping[str, Any], runtime: Runtime, options: Mapping[str, Any]
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     path = locate(model["path"])
+    tokenizer, config = _described(model["path"], path, options)
+    set_dropout(config, model)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        config = transformers.AutoConfig.from_pretrained(path, **options)
-        set_dropout(config, model)
         # The backward pass of scaled_dot_product_attention is slow on CPUs at these lengths.
         config._attn_implementation = "eager" if runtime.device.type == "cpu" else "sdpa"
-        network = kind.from_pretrained(
+        network, read = kind.from_pretrained(
             path,
             config=config,
             dtype=runtime.dtype,
             ignore_mismatched_sizes=True,  # a head for another number of labels is drawn anew
+            output_loading_info=True,
+            **SAFE,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    except Exception as error:  # a damaged file ends in an error of any kind
         raise _unreadable(model["path"], error) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    network.config.pad_token_id = tokenizer.pad_token_id
+    _check_weights(model["path"], network, read)
+    _set_pad(model["path"], tokenizer, network)
     if model.get("quantization") is not None:
         quantization.quantize(network, model["quantization"], runtime.device)
     return network.to(runtime.device), tokenizer

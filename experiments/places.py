@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from experiments import tasks
+from experiments.paths import user_path
 
 MARK = "@"  # between a study and the place of its runs, in the name of a folder
 ORIGIN = ".origin"  # in such a folder: which files it is of
@@ -43,14 +44,14 @@ def set_study_dir(configs: Sequence[DictConfig], given: Sequence[str]) -> None:
 
 
 def _model_name(config: DictConfig) -> str:
-    return Path(str(config.model.name)).expanduser().name or "model"
+    return user_path(str(config.model.name)).name or "model"
 
 
 def _data(config: DictConfig) -> tuple[str, str]:
     """A task's name, and where its data are."""
     places = [str(config.task[field]) for field in tasks.PATH_FIELDS if config.task.get(field) is not None]
     name = config.task.name or (Path(places[0]).stem if places else "task")
-    return str(name), "|".join([str(name), *(str(Path(place).expanduser().absolute()) for place in places)])
+    return str(name), "|".join([str(name), *(str(user_path(place).absolute()) for place in places)])
 
 
 def _plain(name: str) -> str:

@@ -18,6 +18,7 @@ import yaml
 from filelock import SoftFileLease, Timeout
 
 from experiments import progress, tasks
+from experiments.paths import user_path
 from lora.config import InputError
 
 RECIPE = 1  # part of every run_id: raise it when the same config would from now on give another result
@@ -27,6 +28,9 @@ DEFINING = ("model", "task", "method", "training", "seed")
 def definition(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a resolved config that defines a run's result. The user's own files count by content, not place, and
     a training field or a model's quantization that is null does not count.
+
+    A precision that is asked for counts: fp32 and bf16 give tensors that differ by several per cent. `auto` does not:
+    it asks for the run, in whichever of the two the machine is fast at, and metrics.json says which that was.
 
     Raises InputError for a data file or folder that is not there.
     """
@@ -38,7 +42,10 @@ def definition(config: Mapping[str, Any]) -> dict[str, Any]:
     defined["task"] = {
         key: value for key, value in task.items() if "data_sha256" not in task or key not in tasks.PATH_FIELDS
     }
-    folder = Path(model["path"]).expanduser()
+    precision = config.get("runtime", {}).get("precision", "auto")
+    if precision != "auto":
+        defined["precision"] = precision
+    folder = user_path(model["path"])
     if folder.is_dir():
         name = folder.name if model["name"] == model["path"] else model["name"]
         defined["model"] = {**model, "name": name, "path": f"fingerprint:{fingerprint(folder)}"}

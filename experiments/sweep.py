@@ -18,7 +18,7 @@ from typing import NamedTuple
 from omegaconf import DictConfig
 
 from experiments import engines, header
-from experiments.checks import check, check_models, in_lines
+from experiments.checks import check_models, in_lines
 from experiments.engines import Engine, Outcome, Status
 from experiments.jobs import DONE, Job, Wanted, job, resolve, summary
 from experiments.listing import RunList
@@ -99,7 +99,7 @@ class Sweep:
         errors: dict[int, str] = {}
         for number, entry in enumerate(self.entries):
             try:
-                check(resolve(entry.config))
+                resolve(entry.config)  # before the first of several learning rates is tried
                 self.jobs[number] = job(entry.config, self._say_once)
                 self._want(number, next(self.jobs[number]))
             except InputError as error:

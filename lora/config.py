@@ -16,7 +16,13 @@ QUANTIZATIONS = ("nf4", "int8", "int2")  # of base weights: see `lora.quantized`
 
 
 class InputError(ValueError):
-    """Something the user gave cannot work. The message is one line: what is wrong, where, what to do."""
+    """Something the user gave cannot work. The message is one line: what is wrong, where, what to do.
+
+    Names of files and labels may hold anything: line breaks and other characters that cannot be printed are escaped.
+    """
+
+    def __str__(self) -> str:
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in super().__str__())
 
 
 @dataclasses.dataclass(frozen=True)

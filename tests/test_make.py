@@ -199,8 +199,7 @@ def test_a_sweep_that_is_killed_continues_where_it_was(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "experiments.run", "study=rank_ablation", "preset=smoke", "method.r=1,2,4,8"]
     command.append(f"results_dir={results}")
     sweep = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 500
-    while len(finished(results)) < 2 and sweep.poll() is None and time.monotonic() < deadline:
+    while len(finished(results)) < 2 and sweep.poll() is None:  # pytest's own limit ends it if it hangs
         time.sleep(0.05)
     os.kill(sweep.pid, signal.SIGKILL)
     sweep.wait()

@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis import tables
 from analysis.claims.engine import RULE, Case, Claim, Judged, Verdict
+from analysis.safe import make_safe
 
 SHOWN = 3  # cases of each kind in a line of evidence, and run ids in a list of runs
 COLUMNS = [
@@ -23,6 +24,7 @@ def write(judged: Sequence[Judged], folder: Path) -> list[Path]:
     paths = [folder / "claims.md", folder / "claims.csv"]
     paths[0].write_text(report(judged, folder), encoding="utf-8")
     tidy(judged, folder).to_csv(paths[1], index=False, float_format="%.6g")
+    make_safe(paths)
     return paths
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from analysis.report import as_html, as_markdown, entries, pictures, scoreboard, section
 from analysis.report.content import Report
+from analysis.safe import make_safe
 from lora.config import InputError
 
 LIMIT = 1_000_000
@@ -31,6 +32,7 @@ def write(results: Path, limit: int = LIMIT) -> tuple[str, list[str]]:
     page = as_html.write(report, shown)
     (results / "report.html").write_text(page, encoding="utf-8")
     (results / "report.md").write_text(as_markdown.write(report), encoding="utf-8")
+    make_safe([results / "report.md"])
     how = f"{len(shown)} figures, {level.width} (small: {level.small}) pixels wide, AVIF quality {level.quality}"
     if linked := len(figures) - len(shown):
         how += f"; {linked} more as links"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import assets
+from experiments.paths import user_path
 from lora.config import InputError
 
 CONTEXT = multiprocessing.get_context("spawn")  # a fork of a process with threads, or with CUDA, may hang
@@ -111,7 +112,7 @@ def _need(configs: Sequence[Mapping[str, Any]], enough: float) -> float:
 def _rough(path: str) -> float:
     """A bound on the bytes of a run, from the size of the weights on disk; without a bound where they are not here."""
     name = path.removeprefix("asset:")
-    folder = Path(path).expanduser() if name == path else assets.fetch(name)
+    folder = user_path(path) if name == path else assets.fetch(name)
     weights = [file.stat().st_size for file in folder.rglob("*") if file.suffix in (".safetensors", ".bin")]
     return PROCESS + ROUGH * sum(weights) if weights else float("inf")
 

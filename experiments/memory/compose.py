@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_module
@@ -15,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments import budget, names, suggest
 from experiments.checks import check_flag
+from experiments.paths import user_path
 from lora.config import InputError
 
 # Fields of a run's config that change its memory, beside the method's. Batch and length have options of their own.
@@ -53,7 +53,7 @@ def _model(model: str) -> list[str]:
     named = [one for one in _names("experiments.conf", "model", ".yaml") if one != "hub"]
     if name in named:
         return [f"model={name}"]
-    if Path(model).expanduser().is_dir() or ("/" in model and ":" not in model):
+    if user_path(model).is_dir() or ("/" in model and ":" not in model):
         quoted = model.replace("\\", "\\\\").replace("'", "\\'")
         return ["model=hub", f"model.path='{quoted}'"]
     known = [*named, *shipped()]

@@ -13,7 +13,7 @@ from transformers.initialization import no_init_weights
 from experiments.hub import locate
 from experiments.memory import quantized, step
 from experiments.memory.setup import LABELS, Setup
-from experiments.models import head_modules, set_dropout
+from experiments.models import SAFE, head_modules, set_dropout
 from lora.config import InputError
 from lora.quantized import OUTLIER
 
@@ -37,7 +37,7 @@ def network_config(path: str) -> Any:
     """
     place = locate(path)
     try:
-        return transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+        return transformers.AutoConfig.from_pretrained(place, **SAFE)
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise InputError(f"model {path} cannot be read: {' '.join(str(error).split())[:300]}") from error
 
@@ -97,7 +97,7 @@ def build(setup: Setup) -> PreTrainedModel:
     dtype = torch.float32 if setup.precision == "fp32" else torch.bfloat16
     try:
         with no_init_weights():
-            network: PreTrainedModel = kind.from_config(config, dtype=dtype)
+            network: PreTrainedModel = kind.from_config(config, dtype=dtype, **SAFE)
     except (ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"model {setup.model['path']} cannot be made: {reason}") from error

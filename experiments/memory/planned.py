@@ -17,6 +17,7 @@ from analysis import naming
 from experiments.measured import Results, make_folder
 from experiments.memory.setup import Plan, Setup
 from experiments.memory.units import KINDS
+from experiments.paths import user_path
 
 _SETUP = {
     "setup": str, "model": str, "method": str, "settings": str, "quantization": str, "precision": str, "batch": int,
@@ -33,7 +34,7 @@ def identity(setup: Setup) -> str:
     """First 12 hex digits of the SHA-256 of what a plan follows from: the setup, where a model folder counts by its
     config.json, the planner's version and those of the libraries whose steps it traces."""
     content = dataclasses.asdict(setup) | {"planner": PLANNER, "libraries": _libraries()}
-    config = Path(str(setup.model["path"])).expanduser() / "config.json"
+    config = user_path(str(setup.model["path"])) / "config.json"
     if config.is_file():
         content["model"] = {**setup.model, "path": hashlib.sha256(config.read_bytes()).hexdigest()}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import names
+from experiments.paths import user_path
 from lora.config import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class TaskData:
     label_names: tuple[str, ...]  # empty for regression
     metric: str  # the main metric, a name in experiments.metrics
     more_metrics: tuple[str, ...] = ()  # reported beside it
+    second_test: "Dataset | None" = None  # MNLI's mismatched set, whose texts are of other kinds than those trained on
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def load(task: Mapping[str, Any]) -> TaskData | TextData:
     data: TaskData | TextData = importlib.import_module(f"{__name__}.{task['family']}").load(task)
     seed = task["split_seed"]
     cut = {split: _first(getattr(data, split), size, seed) for split, size in sizes.items()}
+    if isinstance(data, TaskData) and data.second_test is not None:
+        cut["second_test"] = _first(data.second_test, sizes["test"], seed)
     return replace(data, more_metrics=tuple(task.get("more_metrics") or ()), **cut)
 
 
@@ -86,12 +90,14 @@ def _no_file(file: Path) -> str:
 def resolve(task: Mapping[str, Any]) -> dict[str, Any]:
     """The task config with what PATH_FIELDS leave open: a name, and the SHA-256 of the user's data as `data_sha256`.
 
-    Without PATH_FIELDS the result says what the data are, wherever they lie. Tasks without files of the user's come
-    back as they are. Raises InputError for a file or folder that is not there.
+    Without PATH_FIELDS the result says what the data are, wherever they lie; an `encoding` that is null says nothing.
+    Tasks without files of the user's come back as they are. Raises InputError for a file or folder that is not there,
+    and a file of the user's own that cannot be read.
     """
-    paths = [Path(task[field]).expanduser() for field in PATH_FIELDS if task.get(field) is not None]
+    own = {field: value for field, value in task.items() if field != "encoding" or value is not None}
+    paths = [user_path(own[field]) for field in PATH_FIELDS if own.get(field) is not None]
     if not paths:
-        return dict(task)
+        return own
     digest = hashlib.sha256()
     for path in paths:
         # Of a folder, the data: GLUE's folders also hold notes and sources, which no task reads.
@@ -106,4 +112,7 @@ def resolve(task: Mapping[str, Any]) -> dict[str, Any]:
             digest.update(f"{file.name} {file.stat().st_size}\n".encode())
             with file.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return {**task, "name": task["name"] or paths[0].stem, "data_sha256": digest.hexdigest()}
+    from experiments.tasks import _labels  # imports pandas, which tasks without files of the user's do not need
+
+    named = {**own, "name": own["name"] or paths[0].stem, "data_sha256": digest.hexdigest()}
+    return named | _labels.defining(own)

@@ -1,6 +1,5 @@
 """What the data-to-text families share: inputs that are lists of facts, and splits with no list in two of them."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,9 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from sklearn.model_selection import train_test_split
 
+from experiments.paths import user_path
 from experiments.tasks._hub import load_dataset
+from experiments.tasks._reading import parse_json, read_text
 from lora.config import InputError
 
 
@@ -70,7 +71,7 @@ def tenth(entries: Sequence[Entry]) -> int:
 
 def folder(data_dir: str) -> Path:
     """The folder; raises InputError if it is not there."""
-    path = Path(data_dir).expanduser()
+    path = user_path(data_dir)
     if not path.is_dir():
         raise InputError(f"task.data_dir: there is no folder {path}")
     return path
@@ -96,22 +97,9 @@ def official_files(data_dir: str, names: Mapping[str, tuple[str, ...]]) -> dict[
     return files
 
 
-def read_text(path: Path) -> str:
-    """Raises InputError for a file that is missing, unreadable or not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: {error}") from error
-
-
 def read_json(path: Path) -> Any:
-    """Raises InputError as read_text, and for what is not JSON."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    """Raises InputError as `read_text` and `parse_json`."""
+    return parse_json(read_text(path), str(path))
 
 
 def from_hub(repository: str, directory: str, files: str) -> DatasetDict:

@@ -1,8 +1,6 @@
 """What the task families share: from files to pandas frames (text, [text_pair], label) to a TaskData."""
 
-import csv
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from datasets import Dataset
@@ -10,25 +8,6 @@ from sklearn.model_selection import train_test_split
 
 from experiments.tasks import TaskData
 from lora.config import InputError
-
-
-def read_table(path: Path, sep: str, quoting: int = csv.QUOTE_NONE, **options: Any) -> pd.DataFrame:
-    """A UTF-8 table, every cell a string: words such as NA and None are text, not missing values.
-
-    Raises InputError for a file that is missing, empty, unreadable or not a table; `options` go to pandas.read_csv.
-    """
-    options |= {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-    try:
-        frame: pd.DataFrame = pd.read_csv(path, sep=sep, quoting=quoting, **options)  # type: ignore[call-overload]
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except pd.errors.EmptyDataError as error:
-        raise InputError(f"{path} is empty") from error
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a table in UTF-8: {str(error).strip()}") from error
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the surplus fields for an index
-        raise InputError(f"{path}: the rows have more fields than the header")
-    return frame
 
 
 def require_columns(frame: pd.DataFrame, columns: list[str], path: Path) -> None:
@@ -71,12 +50,14 @@ def split(frame: pd.DataFrame, size: float, seed: int, stratified: bool = True) 
 def task_data(
     train: pd.DataFrame, validation: pd.DataFrame, test: pd.DataFrame, label_names: tuple[str, ...], metric: str
 ) -> TaskData:
-    """Frames to datasets; labels become indices into label_names, or floats where there are no label names."""
+    """Frames to a TaskData, as `dataset` makes each."""
+    splits = [dataset(frame, label_names) for frame in (train, validation, test)]
+    return TaskData(splits[0], splits[1], splits[2], label_names, metric)
+
+
+def dataset(frame: pd.DataFrame, label_names: tuple[str, ...]) -> Dataset:
+    """A frame as a dataset; labels become indices into label_names, or floats where there are no label names."""
     index = {name: i for i, name in enumerate(label_names)}
-
-    def dataset(frame: pd.DataFrame) -> Dataset:
-        columns = [column for column in ("text", "text_pair", "label") if column in frame]
-        labels = frame["label"].map(index).astype("int64") if label_names else frame["label"].astype("float64")
-        return Dataset.from_pandas(frame[columns].assign(label=labels), preserve_index=False)
-
-    return TaskData(dataset(train), dataset(validation), dataset(test), label_names, metric)
+    columns = [column for column in ("text", "text_pair", "label") if column in frame]
+    labels = frame["label"].map(index).astype("int64") if label_names else frame["label"].astype("float64")
+    return Dataset.from_pandas(frame[columns].assign(label=labels), preserve_index=False)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tasks import TextData
-from experiments.tasks._facts import Entry, folder, from_hub, hold_out, inputs, pairs, read_text, tenth
+from experiments.tasks._facts import Entry, folder, from_hub, hold_out, inputs, pairs, tenth
+from experiments.tasks._reading import read_text
 from lora.config import InputError
 
 log = logging.getLogger(__name__)

@@ -6,15 +6,17 @@ What is watched while training, and what chooses a learning rate, is a validatio
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from experiments.paths import user_path
 from experiments.tasks import TaskData
-from experiments.tasks._frames import read_table, require_classes, require_columns, split, task_data
+from experiments.tasks._frames import dataset, require_classes, require_columns, split, task_data
 from experiments.tasks._hub import load_dataset
+from experiments.tasks._reading import read_table
 from lora.config import InputError
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ class Subset:
     train: tuple[str, ...] = ("train.tsv",)  # the first that is in the folder
     dev: tuple[str, ...] = ("dev.tsv",)
     hub_dev: str = "validation"
+    second_dev: str | None = None  # a second dev set's TSV file, if there is one
+    hub_second_dev: str | None = None
 
 
 _PAIR = ("sentence1", "sentence2")
@@ -62,6 +66,8 @@ SUBSETS = {
         hub_sentences=("premise", "hypothesis"),
         dev=("dev_matched.tsv", "dev.tsv"),
         hub_dev="validation_matched",
+        second_dev="dev_mismatched.tsv",
+        hub_second_dev="validation_mismatched",
     ),
     "qnli": Subset(("question", "sentence"), "label", _ENTAILMENT),
     "rte": Subset(_PAIR, "label", _ENTAILMENT),
@@ -72,22 +78,27 @@ SUBSETS = {
 def load(task: Mapping[str, Any]) -> TaskData:
     """Task fields: subset (a key of SUBSETS), data_dir (a folder of GLUE TSV files; null: the hub), split_seed, metric.
 
-    Validation is 10% of the training set, at most 5,000 examples. Raises InputError for an unknown subset, a folder or
+    Validation is 10% of the training set, at most 5,000 examples. MNLI has a second test set, its mismatched one; where
+    a folder lacks it, that is said. Raises InputError for an unknown subset, a folder or
     file that is missing or not in GLUE's format, and where the hub cannot be reached.
     """
     if task["subset"] not in SUBSETS:
         raise InputError(f"unknown GLUE task '{task['subset']}'; there are: {', '.join(SUBSETS)}")
     subset = SUBSETS[task["subset"]]
     if task["data_dir"] is None:
-        official, dev = _from_hub(task["subset"], subset)
+        official, dev, second = _from_hub(task["subset"], subset)
     else:
-        official, dev = _from_folder(Path(task["data_dir"]).expanduser(), subset)
+        official, dev, second = _from_folder(user_path(task["data_dir"]), subset)
     held_out = min(len(official) // 10, LARGEST_VALIDATION)
     train, validation = split(official, held_out, task["split_seed"], stratified=bool(subset.names))
-    return task_data(train, validation, dev, subset.names, task["metric"])
+    data = task_data(train, validation, dev, subset.names, task["metric"])
+    return data if second is None else replace(data, second_test=dataset(second, subset.names))
 
 
-def _from_hub(name: str, subset: Subset) -> tuple[pd.DataFrame, pd.DataFrame]:
+Parts = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None]  # train, dev, and a second dev set
+
+
+def _from_hub(name: str, subset: Subset) -> Parts:
     try:
         data = load_dataset(HUB, name)
     except Exception as error:  # the hub's client raises errors of several libraries
@@ -102,16 +113,21 @@ def _from_hub(name: str, subset: Subset) -> tuple[pd.DataFrame, pd.DataFrame]:
         labels = columns["label"].map(dict(enumerate(subset.names))) if subset.names else columns["label"]
         return _named(columns, subset.hub_sentences or subset.sentences).assign(label=labels)
 
-    return frame("train"), frame(subset.hub_dev)
+    second = subset.hub_second_dev
+    return frame("train"), frame(subset.hub_dev), None if second is None else frame(second)
 
 
-def _from_folder(folder: Path, subset: Subset) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _from_folder(folder: Path, subset: Subset) -> Parts:
     if not folder.is_dir():
         raise InputError(f"task.data_dir: there is no folder {folder}")
     train, dev = (_first_of(folder, names) for names in (subset.train, subset.dev))
     official = _read_tsv(train, subset)
     require_classes(official, train)
-    return official, _read_tsv(dev, subset)
+    second = None if subset.second_dev is None else folder / subset.second_dev
+    if second is not None and not second.is_file():
+        log.warning("%s is not there: scores are of %s alone", second, dev.name)
+        second = None
+    return official, _read_tsv(dev, subset), None if second is None else _read_tsv(second, subset)
 
 
 def _first_of(folder: Path, names: tuple[str, ...]) -> Path:

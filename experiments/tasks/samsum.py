@@ -1,6 +1,5 @@
 """SAMSum: 16k messenger dialogues with summaries (Gliwa et al. 2019, arXiv:1911.12237), the paper's Table 4."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -10,8 +9,10 @@ from typing import Any
 import pandas as pd
 from datasets import Dataset
 
+from experiments.paths import user_path
 from experiments.tasks import TextData
 from experiments.tasks._hub import load_dataset
+from experiments.tasks._reading import parse_json, read_text
 from lora.config import InputError
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def load(task: Mapping[str, Any]) -> TextData:
     """
     if task["words"] is not None and task["words"] < 1:
         raise InputError(f"task.words must be 1 or more, or null for all; got {task['words']}")
-    parts = _from_hub() if task["data_dir"] is None else _from_folder(Path(task["data_dir"]).expanduser())
+    parts = _from_hub() if task["data_dir"] is None else _from_folder(user_path(task["data_dir"]))
     prompts, summaries = {}, {}
     for split, frame in parts.items():
         # The corpus has a dialogue without any text.
@@ -73,12 +74,7 @@ def _from_folder(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def _read_json(path: Path) -> pd.DataFrame:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise InputError(f"{path} is not JSON: {error}") from error
+    rows = parse_json(read_text(path), str(path))
     if not isinstance(rows, list):
         raise InputError(f"{path} should be a list of dialogues, each with the fields dialogue and summary")
     for number, row in enumerate(rows, start=1):

@@ -8,7 +8,8 @@ import pandas as pd
 
 from experiments.assets import ASSETS, fetch
 from experiments.tasks import TaskData
-from experiments.tasks._frames import read_table, split, task_data
+from experiments.tasks._frames import split, task_data
+from experiments.tasks._reading import read_table
 from lora.config import InputError
 
 

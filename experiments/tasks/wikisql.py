@@ -5,14 +5,15 @@ The official splits, from the hub or from the JSONL files of github.com/salesfor
 number column as the number that WikiSQL's dbengine makes of it. So are the tables' cells.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from experiments.paths import user_path
 from experiments.tasks import TextData
 from experiments.tasks._hub import load_dataset
+from experiments.tasks._reading import json_lines
 from experiments.tasks._sql_data import Example, inputs, pairs
 from experiments.tasks._sql_query import AGGREGATES, OPERATORS, Condition, Query, Table, Value
 from lora.config import InputError
@@ -28,7 +29,7 @@ def load(task: Mapping[str, Any]) -> TextData:
     Raises InputError, with file and line, for files that are missing or not in WikiSQL's format, and where the hub
     cannot be reached.
     """
-    splits = _from_hub() if task["data_dir"] is None else _from_folder(Path(task["data_dir"]).expanduser())
+    splits = _from_hub() if task["data_dir"] is None else _from_folder(user_path(task["data_dir"]))
     for split, examples in splits.items():
         if not examples:
             raise InputError(f"WikiSQL has no {split} questions")
@@ -73,21 +74,10 @@ def _from_folder(folder: Path) -> dict[str, list[Example]]:
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a JSONL file, each with its place."""
-    number = 0
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    raw = json.loads(line)
-                    if not isinstance(raw, dict):
-                        raise InputError(f"{path}: line {number} is not a JSON object")
-                    yield f"{path}: line {number}", raw
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: line {number} is not JSON: {error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8, after line {number}: {error}") from error
+    for number, raw in json_lines(path):
+        if not isinstance(raw, dict):
+            raise InputError(f"{path}: line {number} is not a JSON object")
+        yield f"{path}: line {number}", raw
 
 
 def table(raw: Mapping[str, Any], where: str) -> Table:

@@ -5,25 +5,20 @@ an output must first be SQL, and what is executed is what it wrote. Values of nu
 ('1998' is 1998.0), others without regard to case, as there, and to the amount of white space. Results are compared as
 multisets of rows; there, as lists.
 
-What a model writes is untrusted: see `database`.
+What a model writes is untrusted: it is executed by a process of its own, see `_sandbox` and `tasks._sql_engine`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sqlite3
-from collections import Counter
 from collections.abc import Mapping
-from contextlib import closing
 from typing import Any
 
-from experiments.tasks._sql_query import AGGREGATES, OPERATORS, TABLE, Condition, Query, Table, Value, identifier
+from experiments.tasks._sql_engine import folded
+from experiments.tasks._sql_query import AGGREGATES, OPERATORS, TABLE, Condition, Query, Table, Value
+from experiments.text_metrics._sandbox import Sandbox
 from lora.config import InputError
-
-STEPS = 1_000_000  # instructions of SQLite's machine that a query may take, and this many more for each of the rows:
-STEPS_PER_ROW = 100
-LONGEST_QUERY, LONGEST_VALUE = 10_000, 1_000_000  # bytes
 
 NUMBER = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
 TOKEN = re.compile(
@@ -58,15 +53,10 @@ def execution(outputs: list[str], rows: list[Mapping[str, Any]]) -> float:
     Rows have `references` and `schema`. Raises InputError for a reference that SQLite does not run.
     """
 
-    def same(output: str, row: Mapping[str, Any]) -> bool:
-        with closing(database(table := _table(row))) as connection:
-            wanted = [run(connection, reference, table) for reference in row["references"]]
-            if None in wanted:
-                raise InputError(f"the data are broken: SQLite does not run: {row['references'][0].strip()}")
-            written = run(connection, output, table)
-            return written is not None and written in wanted
-
-    return _share([same(*pair) for pair in zip(outputs, rows, strict=True)])
+    with Sandbox() as sandbox:
+        return _share(
+            [sandbox.same(output, row["references"], _table(row)) for output, row in zip(outputs, rows, strict=True)]
+        )
 
 
 def _share(hits: list[bool]) -> float:
@@ -87,7 +77,7 @@ def parse(text: str, table: Table) -> Query | None:
     """
     kinds, tokens = _tokens(text)
     upper = [token.upper() if kind == "word" else token for kind, token in zip(kinds, tokens, strict=True)]
-    columns = {_folded(name): index for index, name in enumerate(table.columns)}
+    columns = {folded(name): index for index, name in enumerate(table.columns)}
     place = 0
 
     def accept(*wanted: str) -> bool:
@@ -105,7 +95,7 @@ def parse(text: str, table: Table) -> Query | None:
 
     def column() -> int | None:
         name = take("word", "quoted")
-        return None if name is None else columns.get(_folded(_unquoted(name)))
+        return None if name is None else columns.get(folded(_unquoted(name)))
 
     def condition() -> Condition | None:
         index, operator, value = column(), take("sign"), take("text", "quoted", "number")
@@ -150,82 +140,12 @@ def _value(token: str, kind: str) -> Value:
     return int(token) if token.lstrip("-").isdecimal() else float(token)
 
 
-def _folded(text: str) -> str:
-    return " ".join(text.lower().split())
-
-
 def _normal(query: Query, table: Table) -> tuple[int, str, frozenset[Condition]]:
     """What two queries have in common if they are the same one."""
 
     def normal(condition: Condition) -> Condition:
-        text = _folded(str(condition.value))
+        text = folded(str(condition.value))
         number = table.types[condition.column] == "number" and NUMBER.fullmatch(text)
         return condition._replace(value=float(text) if number else text)
 
     return query.column, query.aggregate, frozenset(map(normal, query.conditions))
-
-
-def database(table: Table) -> sqlite3.Connection:
-    """The table in memory, in a database on which an output can do nothing but read that table.
-
-    Of all that SQLite can do, its authorizer allows to select, to read the table's columns, and the five aggregates: no
-    file, no other table, no recursion, no extension. Length and number of steps are limited. Raises InputError if the
-    table cannot be built.
-    """
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.create_collation("folded", _compare)
-    kinds = {"text": "TEXT COLLATE folded", "number": "REAL"}
-    columns = [f"{identifier(name)} {kinds[type]}" for name, type in zip(table.columns, table.types, strict=True)]
-    try:
-        connection.execute(f"CREATE TABLE {TABLE} ({', '.join(columns)})")
-        places = ", ".join("?" * len(columns))
-        connection.executemany(f"INSERT INTO {TABLE} VALUES ({places})", table.rows)
-    except (sqlite3.Error, ValueError, OverflowError) as error:
-        connection.close()
-        raise InputError(
-            f"the data are broken: SQLite cannot hold the table {', '.join(table.columns)}: {error}"
-        ) from error
-    for pragma in ("temp_store = MEMORY", "query_only = ON"):
-        connection.execute(f"PRAGMA {pragma}")
-    for limit, most in (
-        (sqlite3.SQLITE_LIMIT_SQL_LENGTH, LONGEST_QUERY),
-        (sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE),
-        (sqlite3.SQLITE_LIMIT_ATTACHED, 0),
-    ):
-        connection.setlimit(limit, most)
-    connection.set_authorizer(_authorize)
-    connection.set_progress_handler(lambda: 1, STEPS + STEPS_PER_ROW * len(table.rows))
-    return connection
-
-
-def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
-    allowed = (
-        action == sqlite3.SQLITE_SELECT
-        or (action == sqlite3.SQLITE_READ and first == TABLE)
-        or (action == sqlite3.SQLITE_FUNCTION and str(second).upper() in AGGREGATES)
-    )
-    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
-
-
-def _compare(one: str, other: str) -> int:
-    one, other = _folded(one), _folded(other)
-    return (one > other) - (one < other)
-
-
-def run(connection: sqlite3.Connection, text: str, table: Table) -> Counter[tuple[Any, ...]] | None:
-    """The rows of a result, as a multiset: texts folded, numbers to 9 digits. None if it fails or has too many."""
-    most = len(table.rows) + 1  # a query of WikiSQL's shape gives a row for each of the table's, or one for all
-    try:
-        cursor = connection.execute(text)
-        rows = cursor.fetchmany(most + 1)
-    except (sqlite3.Error, sqlite3.Warning, ValueError):  # Warning: several statements; ValueError: a null character
-        return None
-    if cursor.description is None or len(rows) > most:  # without description there was no query, but a comment, say
-        return None
-    return Counter(tuple(map(_cell, row)) for row in rows)
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, str):
-        return _folded(value)
-    return float(f"{value:.9g}") if isinstance(value, int | float) else value

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from experiments.assets import ASSETS, Asset, fetch, main
+from experiments.assets import ASSETS, Asset, digest, fetch, main
 from lora.config import InputError
 
 
@@ -30,8 +30,8 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asset:
             "lora_lab_toy-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: lora-lab-toy\nVersion: 1.0\n"
         )
         archive.writestr("lora_lab_toy-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    asset = Asset("toy", "lora-lab-toy", "1.0", digest, "lora_lab_toy/data", ("a.txt", "b"), "none", "none")
+    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    asset = Asset("toy", "lora-lab-toy", "1.0", sha256, "lora_lab_toy/data", ("a.txt", "b"), "none", "none")
     monkeypatch.setitem(ASSETS, "toy", asset)
     monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_FIND_LINKS", str(links))
@@ -48,7 +48,11 @@ def test_only_the_members_are_unpacked(toy: Asset, tmp_path: Path) -> None:
     assert folder == tmp_path / "cache" / "assets" / "toy-1.0"
     assert _files(folder) == ["a.txt", "b/c.txt"]
     assert (folder / "b/c.txt").read_text() == "c"
-    assert {path.name for path in folder.parent.iterdir()} <= {"toy-1.0", "toy-1.0.lock"}  # no scratch is left
+    assert {path.name for path in folder.parent.iterdir()} <= {
+        "toy-1.0",
+        "toy-1.0.lock",
+        "toy-1.0.sha256",
+    }  # no scratch is left
 
 
 def test_the_second_fetch_downloads_nothing(toy: Asset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +64,32 @@ def test_the_second_fetch_downloads_nothing(toy: Asset, monkeypatch: pytest.Monk
 def test_a_damaged_cache_is_fetched_again(toy: Asset) -> None:
     folder = fetch("toy")
     (folder / "a.txt").unlink()
+    assert (fetch("toy") / "a.txt").read_text() == "a"
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+@pytest.mark.parametrize("damage", [b"A", b"", b"ab"])
+def test_a_file_with_another_content_is_found_by_its_hash(
+    damage: bytes, pinned: bool, toy: Asset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = fetch("toy")
+    if pinned:
+        monkeypatch.setitem(ASSETS, "toy", dataclasses.replace(toy, content=digest(folder)))
+    assert fetch("toy") == folder and not caplog.messages
+    (folder / "a.txt").write_bytes(damage)
+    assert (fetch("toy") / "a.txt").read_text() == "a"
+    assert [message for message in caplog.messages if str(folder) in message and "fetched anew" in message]
+    (folder / "more.txt").write_text("not from the wheel")
+    assert _files(fetch("toy")) == ["a.txt", "b/c.txt"]
+
+
+def test_a_cache_from_before_there_were_records(toy: Asset, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fetch("toy")
+    (folder.parent / "toy-1.0.sha256").unlink()
+    with monkeypatch.context() as offline:
+        offline.setattr(subprocess, "run", lambda *_, **__: pytest.fail("downloaded again"))
+        assert fetch("toy") == folder
+    (folder / "a.txt").write_text("damaged since")
     assert (fetch("toy") / "a.txt").read_text() == "a"
 
 

@@ -224,7 +224,7 @@ def test_a_run_of_a_language_model(wide_llama: Path, cli: Cli, tmp_path: Path) -
         (["method=full"], "freezes the linear layers, which method full trains, weights or biases: choose a method"),
         (["method=ft_top2"], "which method ft_top2 trains"),
         (["method=bitfit"], "which method bitfit trains"),
-        (["model.quantization=int4"], "model.quantization = int4: choose from nf4, int8, int2, or null"),
+        (["model.quantization=int4"], "model.quantization = 'int4': choose from nf4, int8, int2, or null"),
         (["method=pissa"], "init pissa takes its start out of the base weight, which is quantised here"),
         (["method=lora_ga"], "init lora_ga takes its start out of the base weight, which is quantised here"),
         (

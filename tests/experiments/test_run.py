@@ -72,8 +72,8 @@ def test_the_same_config_is_computed_once_and_a_seed_repeats(cli: Cli, tiny: lis
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["method.r=0"], "rank r = 0 for q: r must be a whole number of at least 1"),
-        (["method.r=-2"], "rank r = -2"),
+        (["method.r=0"], "method.r = 0: it must be a whole number of at least 1"),
+        (["method.r=-2"], "method.r = -2"),
         (["method.r=33"], "it must be between 1 and min(d, k) = 32"),
         (["method.weight_types=q+gate"], "a bert model has no weight type 'gate': it has q, k, v, o, up, down"),
         (["method.weight_types=q+z"], "unknown weight type 'z'"),
@@ -92,8 +92,8 @@ def test_the_same_config_is_computed_once_and_a_seed_repeats(cli: Cli, tiny: lis
         (["method=lroa"], "unknown method lroa; did you mean lora?"),
         (["study=rank_ablatoin"], "unknown study rank_ablatoin; did you mean rank_ablation?"),
         (["preset=qick"], "unknown preset qick; did you mean quick?"),
-        (["runtime.precision=fp64"], "choose auto, bf16 or fp32"),
-        (["runtime.device=tpu"], "runtime.device = tpu"),
+        (["runtime.precision=fp64"], "choose from auto, bf16, fp32"),
+        (["runtime.device=tpu"], "runtime.device = 'tpu': choose from auto, cpu, cuda, mps"),
         (["study=rank_ablation", "training.lr=1e30"], "the loss is"),
         (["training.lr=fast"], "training.lr = 'fast': it must be a positive number, or tuned"),
         (["training.lr=0"], "training.lr = 0"),
@@ -104,7 +104,7 @@ def test_the_same_config_is_computed_once_and_a_seed_repeats(cli: Cli, tiny: lis
         (["training.schedule=nope"], "training.schedule = 'nope': choose from linear"),
         (["seed=one"], "seed = 'one'"),
         (["training.lr=tuned", "tuning.lr_grid=[]"], "tuning.lr_grid = []"),
-        (["training.lr=tuned", "tuning.lr_grid=[0,1e-3]"], "tuning.lr_grid = 0"),
+        (["training.lr=tuned", "tuning.lr_grid=[0,1e-3]"], "tuning.lr_grid = [0, 0.001]"),
         (["method=prefix_embed", "method.l_p=long"], "method.l_p = 'long'"),
     ],
 )

@@ -11,10 +11,12 @@ from random import Random
 from typing import Any
 
 import pytest
+from fuzzing import outcomes
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from experiments import tasks
+from experiments.tasks import _sql_engine as engine
 from experiments.tasks._sql_data import Example, inputs
 from experiments.tasks._sql_query import (
     AGGREGATES,
@@ -30,6 +32,7 @@ from experiments.tasks._sql_query import (
 from experiments.tasks._sql_tables import examples
 from experiments.tasks._sql_topics import TOPICS
 from experiments.text_metrics import sql as metrics
+from experiments.text_metrics._sandbox import Sandbox
 from lora.config import InputError
 
 SAMPLE = {
@@ -136,8 +139,8 @@ def test_questions_vary() -> None:
 
 def test_gold_queries_run_and_say_something() -> None:
     for table, _, query in EVERY[::4]:
-        with closing(metrics.database(table)) as connection:
-            result = metrics.run(connection, sql(query, table), table)
+        with closing(engine.database(table)) as connection:
+            result = engine.run(connection, sql(query, table), table)
         assert result is not None
         assert sum(result.values()) >= 1 and (None,) not in result
         if query.aggregate:
@@ -376,10 +379,10 @@ HOSTILE = [
 @pytest.mark.parametrize("output", HOSTILE, ids=lambda text: ascii(text[:40]))
 def test_hostile_outputs_do_nothing(output: str, tmp_path: Path) -> None:
     output = output.replace("{file}", str(tmp_path / "written"))
-    with closing(metrics.database(SMALL)) as connection:
-        before = metrics.run(connection, "SELECT a FROM t", SMALL)
-        assert metrics.run(connection, output, SMALL) is None
-        assert metrics.run(connection, "SELECT a FROM t", SMALL) == before
+    with closing(engine.database(SMALL)) as connection:
+        before = engine.run(connection, "SELECT a FROM t", SMALL)
+        assert engine.run(connection, output, SMALL) is None
+        assert engine.run(connection, "SELECT a FROM t", SMALL) == before
     assert not list(tmp_path.iterdir())
     rows = [{"references": [" SELECT a FROM t"], "schema": SMALL.schema()}]
     assert metrics.logical_form([output], rows) == metrics.execution([output], rows) == 0
@@ -387,7 +390,7 @@ def test_hostile_outputs_do_nothing(output: str, tmp_path: Path) -> None:
 
 def test_each_guard_holds_alone() -> None:
     """Without the authorizer the number of steps ends a recursion, and the database cannot be written to."""
-    with closing(metrics.database(SMALL)) as connection:
+    with closing(engine.database(SMALL)) as connection:
         connection.set_authorizer(None)
         endless = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT COUNT(n) FROM r"
         with pytest.raises(sqlite3.OperationalError, match="interrupted"):
@@ -400,14 +403,89 @@ def test_each_guard_holds_alone() -> None:
 
 
 def test_steps_and_rows_are_limited_and_enough() -> None:
-    with closing(metrics.database(SMALL)) as connection:
-        assert metrics.run(connection, "SELECT COUNT(*) FROM t a, t b", SMALL) == Counter([(1600.0,)])
-        assert metrics.run(connection, "SELECT COUNT(*) FROM t a, t b, t c, t d", SMALL) is None
-        assert metrics.run(connection, "SELECT a.a FROM t a, t b", SMALL) is None  # more rows than any query gives
+    with closing(engine.database(SMALL)) as connection:
+        assert engine.run(connection, "SELECT COUNT(*) FROM t a, t b", SMALL) == Counter([(1600.0,)])
+        assert engine.run(connection, "SELECT COUNT(*) FROM t a, t b, t c, t d", SMALL) is None
+        assert engine.run(connection, "SELECT a.a FROM t a, t b", SMALL) is None  # more rows than any query gives
     many = Table(("a", "b"), ("text", "number"), tuple((f"x{i % 7}", i) for i in range(30_000)))
-    with closing(metrics.database(many)) as connection:
-        found = metrics.run(connection, "SELECT a FROM t WHERE a > 'x3' AND a > 'x2' AND b > 1 AND a < 'y'", many)
+    with closing(engine.database(many)) as connection:
+        found = engine.run(connection, "SELECT a FROM t WHERE a > 'x3' AND a > 'x2' AND b > 1 AND a < 'y'", many)
         assert found is not None and sum(found.values()) > 10_000
+
+
+# Sorting and comparing are no steps of SQLite's machine.
+LONG = "'" + "x" * 3000 + "'"
+SLOW = [
+    f"SELECT COUNT(*) FROM (SELECT 1 FROM t a, t b, t c ORDER BY {LONG}||a.a||b.a||c.a COLLATE folded)",
+    f"SELECT a.a FROM t a, t b, t c, t d ORDER BY {LONG}||a.a||b.a||c.a||d.a COLLATE folded",
+    f"SELECT COUNT(*) FROM (SELECT DISTINCT {LONG}||a.a||b.a||c.a COLLATE folded FROM t a, t b, t c)",
+    "SELECT MAX(a.a||b.a||c.a||d.a COLLATE folded) FROM t a, t b, t c, t d GROUP BY a.b||b.b||c.b COLLATE folded",
+]
+
+
+def test_a_query_that_sorts_for_ever_ends_and_the_next_is_run() -> None:
+    wide = Table(("a", "b"), ("text", "number"), tuple((f"{'y' * 2000}{i}", i) for i in range(200)))
+    row = {"references": ["SELECT a FROM t WHERE b = 7"], "schema": wide.schema()}
+    with Sandbox() as sandbox:
+        for query in SLOW:
+            assert not sandbox.same(query, row["references"], wide)
+            assert sandbox.same("SELECT a FROM t WHERE b = 7.0", row["references"], wide)
+    assert metrics.execution([SLOW[1], "select A from T where B = 7;"], [row, row]) == 0.5
+
+
+def test_a_worker_that_is_gone_is_begun_anew() -> None:
+    with Sandbox() as sandbox:
+        assert sandbox.same("SELECT a FROM t", ["SELECT a FROM t"], SMALL)
+        assert sandbox._worker is not None
+        first = sandbox._worker.pid
+        sandbox._worker.kill()
+        sandbox._worker.wait()
+        with pytest.raises(InputError, match="the data are broken: it takes too long"):
+            sandbox.same("SELECT a FROM t", ["SELECT a FROM t"], SMALL)
+        assert sandbox.same("SELECT a FROM t", ["SELECT a FROM t"], SMALL)
+        assert sandbox._worker.pid != first
+
+
+def test_fuzz_sql() -> None:
+    """Made-up queries, of WikiSQL's shape and not: the worker says what a database in this process says."""
+    words = [
+        *("SELECT", "FROM t", "WHERE", "ORDER BY", "GROUP BY", "COLLATE folded", "AND", "UNION", "LIMIT 3", ";", "--")
+    ]
+    atoms = [
+        "a",
+        "b",
+        "*",
+        "COUNT(*)",
+        "MAX(a)",
+        "'x1'",
+        "1.0",
+        "a = 'X1'",
+        "b > 2",
+        "a || b",
+        "NULL",
+        "x'00'",
+        "\ud800",
+        "\0",
+    ]
+
+    def attempt(random: Random) -> str:
+        output = (
+            "SELECT "
+            + random.choice(atoms)
+            + " FROM t "
+            + " ".join(random.choice(words if random.random() < 0.5 else atoms) for _ in range(random.randrange(6)))
+        )
+        if random.random() < 0.3:
+            sides = random.choice(atoms), random.choice("=<>"), random.choice(atoms)
+            output = f"SELECT {random.choice('ab')} FROM t WHERE {' '.join(sides)}"
+        reference = f"SELECT {random.choice('ab')} FROM t WHERE b {random.choice('=<>')} {random.randrange(4)}"
+        with closing(engine.database(SMALL)) as connection:
+            wanted, found = (engine.run(connection, query, SMALL) for query in (reference, output))
+        assert sandbox.same(output, [reference], SMALL) == (found is not None and found == wanted), output
+        return "runs" if found is not None else "fails"
+
+    with Sandbox() as sandbox:
+        assert set(outcomes(attempt)) <= {"runs", "fails"}
 
 
 def test_noise_never_fails() -> None:

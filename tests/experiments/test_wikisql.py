@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from experiments import tasks
+from experiments.tasks import _sql_engine as engine
 from experiments.tasks._sql_query import Query, Table, sql
 from experiments.tasks._sql_tables import examples
 from experiments.tasks.wikisql import example, table
@@ -86,8 +87,8 @@ def check(data: tasks.TextData) -> None:
     assert set(rows) == set(GOLD)
     for gold, result in zip(GOLD, RESULTS, strict=True):
         on = metrics._table(rows[gold])
-        connection = metrics.database(on)
-        assert metrics.run(connection, gold, on) == Counter((value,) for value in result)
+        connection = engine.database(on)
+        assert engine.run(connection, gold, on) == Counter((value,) for value in result)
         connection.close()
     ordered = [rows[gold] for gold in GOLD]
     assert metrics.logical_form(GOLD, ordered) == metrics.execution(GOLD, ordered) == 1

@@ -40,7 +40,7 @@ def opened(page: Path, width: int, folder: Path) -> dict[str, Any]:
         f'<!doctype html><iframe style="width:{width}px;height:800px;border:0" srcdoc="{content}"></iframe>'
     )
     command = [str(BROWSER), *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", frame.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=True).stdout
     found = re.search(r'<html data-found="([^"]*)"', dom)
     assert found, dom[:500]
     return json.loads(html.unescape(found[1]))

@@ -1,0 +1,197 @@
+"""The settings of a run, experiments/conf as a table: each field and what it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.rules import (
+    Rule,
+    any_text,
+    below_one,
+    choice,
+    either,
+    flag,
+    listing,
+    mapping,
+    number,
+    positive,
+    share,
+    text,
+    whole,
+)
+from lora.config import QUANTIZATIONS, InputError
+
+# Those of transformers.SchedulerType that need no settings of their own.
+SCHEDULES = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+)
+SEEDS = 2**32 - 1  # the largest seed that numpy takes
+ANYTHING = Rule("anything", lambda value: True)
+THREADS = 1024  # OpenMP ends the program where the system does not start as many
+
+MODEL = {
+    "name": text(),
+    "path": text(),
+    "dropout": below_one().or_null().optional(),
+    "quantization": choice(*QUANTIZATIONS).or_null().optional(),
+}
+
+TRAINING = {
+    "lr": positive().or_word("tuned"),
+    "head_lr": positive().or_null(),
+    "epochs": whole(),
+    "batch_size": whole(),
+    "accumulate": whole().or_null().optional(),
+    "warmup_ratio": share(),
+    "warmup_steps": whole().or_null().optional(),
+    "schedule": choice(*SCHEDULES),
+    "weight_decay": share(),
+    "max_grad_norm": positive(),
+    "label_smoothing": below_one().or_null().optional(),
+    "state_precision": choice("bf16").or_null().optional(),
+}
+
+TUNING = {
+    "lr_grid": listing(positive(), least=1),
+    "extend": whole(0),
+    "at": mapping(ANYTHING),
+}
+
+RUNTIME = {
+    "device": choice("auto", "cpu", "cuda", "mps"),
+    "precision": choice("auto", "bf16", "fp32"),
+    "threads": whole(1, THREADS).or_null(),
+    "eval_batch_size": whole(),
+    "keep_weights": choice("auto", "all", "none"),
+    "checkpoint_every": whole().or_null(),
+    "checkpointing": flag(),
+}
+
+
+def _is_budget(value: object) -> bool:
+    return whole().fits(value) or text().fits(value)
+
+
+PRESET = {"name": text(), **{field: ANYTHING.optional() for field in ("epochs", "alpha", "glue_length")}}
+STUDY = {
+    "name": text().or_null(),
+    "data": choice("labels", "pairs").or_null().optional(),
+    "other": text().or_null().optional(),
+}
+
+# Of methods only the types: which fields a method has, and what a model allows, the method says.
+METHOD = {
+    "name": text(),
+    **{
+        field: rule.optional()
+        for field, rule in {
+            "r": either(whole(), mapping(whole(), least=1)),
+            "budget": Rule("it must be a number of parameters, or as in q@20", _is_budget).or_null(),
+            "alpha": either(positive(), mapping(positive(), least=1)),
+            "dropout": below_one(),
+            "weight_types": any_text(),
+            "modules": listing(text()),
+            "layers": either(listing(whole(0)), whole()).or_null(),
+            "init": text(),
+            "scaling": text(),
+            "dora": flag(),
+            "lr_ratio": positive().or_null(),
+            "bottleneck": whole(),
+            "drop": whole(0),
+            "l_p": whole(0),
+            "l_i": whole(0),
+            "optimizer": text().or_null(),
+            "refresh": whole(),
+            "scale": positive(),
+            "switch": whole(),
+            "order": text(),
+            "block": whole(),
+        }.items()
+    },
+}
+
+GENERATION = {
+    "beams": whole(),
+    "length_penalty": number(),
+    "no_repeat_ngram": whole(0),
+    "max_new_tokens": whole(),
+}
+
+_SIZE, _FILE = whole().or_null(), text().or_null()
+_TASK = {
+    "name": text(),
+    "family": text(),
+    "metric": text(),
+    "more_metrics": listing(text()).optional(),
+    "max_length": whole(),
+    "split_seed": whole(0, SEEDS),
+    "train_examples": _SIZE,
+    "validation_examples": _SIZE,
+    "test_examples": _SIZE,
+}
+_WRITTEN = {"format": choice("plain", "chat"), "generation": mapping(ANYTHING)}
+_PLACE = {"data_dir": _FILE}
+# By family: the fields that all tasks have, and the family's own.
+TASKS: dict[str, dict[str, Rule]] = {
+    "bbc_headlines": {**_TASK, **_WRITTEN, "words": whole()},
+    "bbc_news": _TASK,
+    "dart": {**_TASK, **_WRITTEN, **_PLACE},
+    "e2e": {**_TASK, **_WRITTEN, **_PLACE},
+    "glue": {**_TASK, **_PLACE, "subset": text()},
+    "local": {
+        **_TASK,
+        **_WRITTEN,
+        "name": text().or_null(),
+        "metric": text().or_null(),
+        "path": _FILE,
+        "validation_path": _FILE,
+        "test_path": _FILE,
+        "encoding": text().or_null().optional(),
+        "text_column": any_text(),
+        "prompt_column": any_text(),
+        "completion_column": any_text(),
+        "text_pair_column": any_text().or_null(),
+        "label_column": any_text(),
+    },
+    "rotten_tomatoes": _TASK,
+    "samsum": {**_TASK, **_WRITTEN, **_PLACE, "words": whole().or_null()},
+    "tab_corpus": {**_TASK, "corpus": text()},
+    "text2sql": {**_TASK, **_WRITTEN, "pool": mapping(whole(), least=3)},
+    "webnlg": {**_TASK, **_WRITTEN, **_PLACE},
+    "wikisql": {**_TASK, **_WRITTEN, **_PLACE},
+    "as_text": {
+        **_TASK,
+        **_WRITTEN,
+        "of": mapping(ANYTHING, least=1),
+        "template": text(),
+        "words": mapping(any_text(), least=1),
+        "words_per_text": _SIZE,
+        "shots": whole(0),
+        "shots_seed": whole(0, SEEDS),
+        **{field: _FILE.optional() for field in ("data_dir", "path", "validation_path", "test_path")},
+    },
+}
+# Beside these a study, or a preset, has groups of its own, from which it makes settings.
+ALONE = ("model", "task", "method", "training", "tuning", "runtime", "engine", "preset", "study", "setting", "settings")
+TOP = {
+    "seed": whole(0, 2**63 - 1),
+    "head_lr": positive().or_null().optional(),
+    "glue_dir": _FILE.optional(),
+    "results_dir": text(),
+    "study_dir": text().optional(),
+}
+
+
+def task_rules(task: Mapping[str, Any]) -> dict[str, Rule]:
+    """The fields of a task. Raises InputError for an unknown family."""
+    family = task.get("family")
+    if not isinstance(family, str) or family not in TASKS:
+        raise InputError(f"unknown task family {family!r}; there are: {', '.join(sorted(TASKS))}")
+    return TASKS[family]
