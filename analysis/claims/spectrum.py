@@ -44,10 +44,10 @@ def _at_epsilon(counts: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def _overlap(frames: Frames) -> list[Case]:
     """phi(k, k) of LoRA's top directions in full fine-tuning's, k = FEW or all that there are, less chance."""
     cases = []
-    about = ["run_id", "model", "task", "label", "method", "seed"]
     overlap = None
-    if OVERLAP in frames and RANKS in frames:
-        overlap = frames[OVERLAP].merge(frames[RANKS][about].drop_duplicates(), on="run_id")
+    if OVERLAP in frames and RANKS in frames:  # what a run is, stands in the ranks
+        about = frames[RANKS][["run_id", "model", "task", "label", "method", "seed"]].drop_duplicates()
+        overlap = frames[OVERLAP][["run_id", "side", "k", "phi", "chance_high"]].merge(about, on="run_id")
     for where, rows in places(overlap, "method"):
         few = rows[(rows["label"] == "lora") & (rows["side"] == "right") & (rows["k"] <= FEW)]
         few = few[few["k"] == few["k"].max()]

@@ -152,23 +152,17 @@ def intruders(folder: Path, values: Values) -> None:
 
 def shares_with_full(folder: Path, values: Values) -> None:
     """Two layers; the entries of other k, sides and methods must not be read."""
-    about = {
-        "model": MODEL,
-        "task": TASK,
-        "label": "lora",
-        "method": "r=16",
-        "side": "right",
-        "k": 8,
-        "chance_high": 0.1,
-    }
-    others = ({"k": 1}, {"k": 16}, {"side": "left"}, {"label": "full", "method": "full"})
+    about = {"side": "right", "k": 8, "chance_high": 0.1}
+    others = ({"k": 1}, {"k": 16}, {"side": "left"})
     rows = []
     for (seed, value), (layer, shift) in itertools.product(enumerate(values), enumerate((-0.02, 0.02))):
-        where = {"run_id": f"run{seed}", "seed": seed, "layer": layer}
+        where = {"run_id": f"run{seed}", "layer": layer}
         rows.append(about | where | {"phi": 0.1 + value + shift})
         rows += [about | where | {"phi": 0.9} | other for other in others]
+        rows.append(about | where | {"phi": 0.9, "run_id": f"run{len(values) + seed}"})
     write(folder, "spectrum/overlap.csv", rows)
-    update_ranks([{"seed": seed, "label": "lora", "method": "r=16"} for seed in range(len(values))], folder)
+    lora, full = ({"label": "lora", "method": "r=16"}, {"label": "full", "method": "full"})
+    update_ranks([method | {"seed": seed} for method in (lora, full) for seed in range(len(values))], folder)
 
 
 def truncation(folder: Path, values: Values) -> None:
