@@ -24,7 +24,7 @@ class Measures(NamedTuple):
     """Tidy frames. What their runs are, is not in them."""
 
     ranks: pd.DataFrame  # a row a run and site
-    spectra: pd.DataFrame  # a row a run, site and index (1, 2, 4, … and the last): S / S[0]
+    spectra: pd.DataFrame  # a row a run, site and index (two an octave, and the last): S / S[0]
     angles: pd.DataFrame  # a row a pair of seeds, site and side
     overlap: pd.DataFrame  # a row a run beside one of full fine-tuning, site, side and k
 
@@ -114,8 +114,10 @@ OVERLAP = [*_PAIR, "phi", "chance_mean", "chance_low", "chance_high"]
 
 
 def _spectrum(S: Array) -> Iterator[dict[str, Any]]:
-    for index in sorted({*(2**n for n in range(len(S).bit_length())), len(S)}):
-        if index <= len(S):
+    size = len(S)
+    ends = {int(0.75 * size), int(0.9 * size), size}  # where the smallest of full fine-tuning's fall steeply
+    for index in sorted({round(2 ** (n / 2)) for n in range(2 * size.bit_length())} | ends):
+        if 1 <= index <= size:
             yield {"index": index, "value": S[index - 1] / S[0]}
 
 

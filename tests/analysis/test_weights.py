@@ -89,13 +89,13 @@ def test_whole_modules(tmp_path: Path) -> None:
 
 def test_a_model_of_unknown_weight_types(tmp_path: Path) -> None:
     """Its layers' linear modules are named by the ends of their names."""
-    config = transformers.DistilBertConfig(vocab_size=64, dim=32, hidden_dim=48, n_layers=2, n_heads=4)
-    model = transformers.DistilBertForSequenceClassification(config)
+    config = transformers.MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4)
+    model = transformers.MambaForCausalLM(config)
     model.save_pretrained(tmp_path)
     weights = Weights.open(str(tmp_path))
-    assert len(weights.sites) == 2 * 6
-    module, leaf = weights.sites[Site("1", "q_lin")]
-    assert torch.equal(weights.matrix(module, leaf), model.distilbert.transformer.layer[1].attention.q_lin.weight)
+    assert len(weights.sites) == 2 * 4
+    module, leaf = weights.sites[Site("1", "in_proj")]
+    assert torch.equal(weights.matrix(module, leaf), model.backbone.layers[1].mixer.in_proj.weight)
 
 
 def test_rounding_is_that_of_loading(tmp_path: Path) -> None:
