@@ -1,3 +1,4 @@
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -147,16 +148,12 @@ def test_large_grids_are_stored_in_part() -> None:
     np.testing.assert_array_equal(again[kept], grid[kept])
     # What i and j share, min(i, j) phi, never falls with i or j: between two that are stored, so is the truth.
     shared = again * np.minimum.outer(range(1, 19), range(1, 21))
-    for i in range(18):
-        for j in range(20):
-            low = (
-                max(n for n in phi_grids.steps(18) if n <= i + 1) - 1,
-                max(n for n in phi_grids.steps(20) if n <= j + 1) - 1,
-            )
-            high = min(n for n in phi_grids.steps(18) if n > i) - 1, min(n for n in phi_grids.steps(20) if n > j) - 1
-            assert shared[low] - 1e-9 <= shared[i, j] <= shared[high] + 1e-9
-            true = grid[i, j] * min(i + 1, j + 1)
-            assert shared[low] - 1e-9 <= true <= shared[high] + 1e-9
+    rows, columns = phi_grids.steps(18), phi_grids.steps(20)
+    for i, j in itertools.product(range(18), range(20)):
+        low = max(n for n in rows if n <= i + 1) - 1, max(n for n in columns if n <= j + 1) - 1
+        high = min(n for n in rows if n > i) - 1, min(n for n in columns if n > j) - 1
+        for found in (shared[i, j], grid[i, j] * min(i + 1, j + 1)):
+            assert shared[low] - 1e-9 <= found <= shared[high] + 1e-9
 
 
 def test_ranks_are_compared_between_different_seeds(
