@@ -1,5 +1,6 @@
 """Grids of phi as rows of a CSV file: a row for each i, with the columns j1, j2, …, of which some are left out."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ def labelled(frame: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
 
 def whole(rows: pd.DataFrame) -> Array:
     """The grid of the rows of `thin`, for all i and j."""
-    columns = [name for name in rows if name[:1] == "j" and name[1:].isdigit() and rows[name].notna().all()]
+    columns = [name for name in map(str, rows) if re.fullmatch(r"j\d+", name) and rows[name].notna().all()]
     return between(rows[columns].to_numpy(float), rows["i"].tolist(), [int(name[1:]) for name in columns])
 
 

@@ -25,11 +25,11 @@ def baseline(rows: pd.DataFrame, dim: int, r_a: int, r_b: int) -> Baseline:
     """The baseline of rows of `gaussian`: of mean, low and high what is between the (i, j) there is
     `analysis.phi_grids.between`; the draw is drawn again."""
     own = rows[(rows[["dim", "r_a", "r_b"]] == [dim, r_a, r_b]).all(axis=1)]
-    grids = []
-    for name in ("mean", "low", "high"):
-        table = own.pivot_table(name, "i", "j")
-        grids.append(phi_grids.between(table.to_numpy(), list(table.index), list(table.columns)))
-    return Baseline(dim, *grids, gaussian_phi(r_a, r_b, dim, np.random.default_rng(0)))
+    i, j = (sorted(own[name].unique()) for name in ("i", "j"))
+    mean, low, high = (
+        phi_grids.between(own.pivot_table(name, "i", "j").to_numpy(), i, j) for name in ("mean", "low", "high")
+    )
+    return Baseline(dim, mean, low, high, gaussian_phi(r_a, r_b, dim, np.random.default_rng(0)))
 
 
 def _doubling(size: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Spectra and ranks of the update of full fine-tuning and of LoRA, and what they share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import measured, spectrum_figures, spectrum_measures, table_md, tables, update_runs
@@ -23,8 +24,10 @@ def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path
     each = update_runs.of_each(runs)
     names = short_names(runs)
     run_ids, seeds, full = measured.ids(each["run_id"]), seed_pairs(each), full_pairs(each)
-    kinds = ((["run_id"], run_ids), (["run_id"], run_ids), (PAIR, seeds), (PAIR, full))
-    stored = [measured.Rows(study_dir / name, *kind) for name, kind in zip(MEASURED, kinds, strict=True)]
+    wanted: list[tuple[list[str], Sequence[tuple[str, ...]]]] = [
+        (["run_id"], run_ids), (["run_id"], run_ids), (PAIR, seeds), (PAIR, full)
+    ]  # fmt: skip
+    stored = [measured.Rows(study_dir / name, *rows) for name, rows in zip(MEASURED, wanted, strict=True)]
     lacking = {run_id for rows in stored for key in rows.missing for run_id in key}
     if lacking:
         groups = update_runs.trained(runs, lacking, study_dir, runs_dir, base)
@@ -51,6 +54,6 @@ def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path
     return [*(rows.path for rows in stored if rows.path.is_file()), *outputs, *figures]
 
 
-def _four_digits(value: float) -> str:
+def _four_digits(value: object) -> str:
     # From five, to which the numbers of this table have been rounded from the first: 0.956145 is 0.9562.
     return f"{float(f'{value:.5g}'):.4g}"
