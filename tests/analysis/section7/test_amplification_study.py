@@ -1,5 +1,6 @@
 """Table 7 from made-up runs, and every input that it must refuse."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -168,3 +169,24 @@ def test_tables_and_figures_need_no_adapters(train: Train, derive_again: Callabl
         train(r=1, seed=seed)
         train(r=4, seed=seed)
     derive_again(amplification.build, "amplification.png", "projections.png")
+
+
+def test_only_what_is_new_is_measured(train: Train, study_dir: Path, runs_dir: Path) -> None:
+    first = train(r=1)
+    amplification.build(study_dir, runs_dir)
+    kept = (study_dir / "amplification.csv").read_text()
+    shutil.rmtree(runs_dir / first / "adapter")
+    second = train(r=1, seed=1)
+    amplification.build(study_dir, runs_dir)
+    assert (study_dir / "amplification.csv").read_text().startswith(kept)
+    assert set(pd.read_csv(study_dir / "amplification.csv", dtype=str)["run_id"]) == {first, second}
+
+    third = train(r=1, seed=2)
+    shutil.rmtree(runs_dir / third / "adapter")
+    with pytest.raises(
+        InputError, match=rf"run {third} is not measured yet .*`make amplification PRESET=quick` trains"
+    ):
+        amplification.build(study_dir, runs_dir)
+    (study_dir / "amplification.csv").write_text(kept[:-9])
+    with pytest.raises(InputError, match="amplification.csv is damaged .a line is cut short"):
+        amplification.build(study_dir, runs_dir)
