@@ -6,13 +6,17 @@ python -m analysis.study results/desk
 
 import argparse
 import importlib
+import itertools
+import multiprocessing
 import pkgutil
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import analysis.studies
 from analysis import stamp, table_md
 from experiments import own, places
+from experiments.engines.sizing import cores
 from lora.config import InputError
 
 
@@ -80,7 +84,11 @@ def main() -> int:
     args = parser.parse_args()
     base = args.base or own.places(args.model, "", args.among, ["model.path"]).get("model.path")
     folders = [study_dir for folder in args.folder for study_dir in studies_in(folder)]
-    return max(show(study_dir, args.runs, base) for study_dir in folders)
+    if len(folders) == 1:
+        return show(folders[0], args.runs, base)
+    # Processes: what takes long is drawing, which holds Python's lock.
+    with ProcessPoolExecutor(min(cores(), len(folders)), multiprocessing.get_context("spawn")) as pool:
+        return max(pool.map(show, folders, itertools.repeat(args.runs), itertools.repeat(base)))
 
 
 def show(study_dir: Path, runs_dir: Path | None = None, base: str | None = None) -> int:
@@ -94,7 +102,7 @@ def show(study_dir: Path, runs_dir: Path | None = None, base: str | None = None)
     except OSError as error:
         print(f"error: {error.filename or place}: {error.strerror or error}", file=sys.stderr)
         return 2
-    print(f"{study_dir}: {', '.join(path.name for path in outputs)}")
+    print(f"{study_dir}: {', '.join(path.name for path in outputs)}", flush=True)
     for answer in table_md.read_answers(place / "table.md") if place / "table.md" in outputs else ():
         print(answer)
     return 0

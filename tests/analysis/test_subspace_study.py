@@ -146,7 +146,6 @@ def test_large_grids_are_stored_in_part() -> None:
     again = phi_grids.whole(wide)
     kept = np.ix_(np.subtract(phi_grids.steps(18), 1), np.subtract(phi_grids.steps(20), 1))
     np.testing.assert_array_equal(again[kept], grid[kept])
-<<<<<<< HEAD
     # What i and j share, min(i, j) phi, never falls with i or j: between two that are stored, so is the truth.
     shared = again * np.minimum.outer(range(1, 19), range(1, 21))
     rows, columns = phi_grids.steps(18), phi_grids.steps(20)
@@ -155,10 +154,6 @@ def test_large_grids_are_stored_in_part() -> None:
         high = min(n for n in rows if n > i) - 1, min(n for n in columns if n > j) - 1
         for found in (shared[i, j], grid[i, j] * min(i + 1, j + 1)):
             assert shared[low] - 1e-9 <= found <= shared[high] + 1e-9
-=======
-    shared = again * np.minimum.outer(np.arange(1, 19), np.arange(1, 21))  # grows with i and j, as squares add up
-    assert all((np.diff(shared, axis=axis) > -1e-12).all() for axis in (0, 1))
->>>>>>> section7
 
 
 def test_ranks_are_compared_between_different_seeds(
