@@ -189,10 +189,10 @@ def load_language_model(
 
     Raises InputError if it is none, or cannot be read or quantised.
     """
-    network, tokenizer = _load(transformers.AutoModelForCausalLM, model, runtime, {})
-    if hasattr(network.base_model, "encoder"):
-        raise InputError(f"model {model['path']} is a {network.config.model_type} model, which does not write text")
-    return network, tokenizer
+    body = skeleton(model["path"])  # before weights are read, which such a model need not have
+    if hasattr(body, "encoder"):
+        raise InputError(f"model {model['path']} is a {body.config.model_type} model, which does not write text")
+    return _load(transformers.AutoModelForCausalLM, model, runtime, {})
 
 
 def load_body(

@@ -20,18 +20,19 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import own, suggest, sweep
+from experiments import commands, own, suggest
+from experiments.sweep import Entry
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
     """Compute, or find, the run of `config`. Grids come by `hydra_plugins.sweep_launcher`."""
-    sweep.do([sweep.Entry("", config)])
+    commands.do([Entry("", config)])
 
 
-def command() -> sweep.Done:
+def command() -> commands.Done:
     """Run `main`: bad input is one line and exit code 2, and the other runs of a study are done all the same."""
-    sweep.done = sweep.Done(0, None)
+    commands.done = commands.Done(0, None)
     sys.argv[1:] = own.typed(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed with a traceback
     # Threads that wait must not spin: beside other work on the same cores that makes a step several times slower.
@@ -41,15 +42,15 @@ def command() -> sweep.Done:
     try:
         main()
     except (HydraException, OmegaConfBaseException) as error:
-        return sweep.refused(suggest.in_one_line(error, sys.argv[1:]))
+        return commands.refused(suggest.in_one_line(error, sys.argv[1:]))
     except OSError as error:  # Hydra writes the grid into the results folder
-        return sweep.refused(sweep.reason(error))
+        return commands.refused(commands.reason(error))
     except KeyboardInterrupt:
         print("interrupted: what was finished is stored, the same command continues", file=sys.stderr)
-        return sweep.Done(130, None)
+        return commands.Done(130, None)
     finally:
         signal.signal(signal.SIGTERM, before)
-    return sweep.done
+    return commands.done
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import traceback
@@ -18,6 +17,7 @@ import yaml
 from filelock import SoftFileLease, Timeout
 
 from experiments import progress, tasks
+from experiments.manifest import MANIFEST, damage, digest, seal, sync
 from experiments.paths import user_path
 from lora.config import InputError
 
@@ -66,7 +66,7 @@ def fingerprint(folder: Path) -> str:
 
 @functools.cache  # a sweep asks for every run, and weights run to gigabytes
 def _content(file: Path, size: int, changed: int) -> str:
-    return _digest(file)
+    return digest(file)
 
 
 def run_id(defined: Mapping[str, Any]) -> str:
@@ -77,7 +77,6 @@ def run_id(defined: Mapping[str, Any]) -> str:
 
 DIVERGED = "diverged.txt"  # in the folder of a failed run: why
 RECORD = "record.json"  # in the folder of a run that was unpacked from a study's records: all that is known of it
-MANIFEST = "manifest.json"  # in the folder of a run, written last: SHA-256 of each of its files
 LEASE_SECONDS = 60.0  # without a sign of life for so long, who computes a run on another machine counts as gone
 
 
@@ -229,7 +228,7 @@ class Store:
         try:
             (temporary / "config.yaml").write_text(yaml.safe_dump(dict(defined), sort_keys=False))
             yield temporary
-            _seal(temporary)
+            seal(temporary)
         except Exception as error:
             (temporary / (DIVERGED if isinstance(error, DivergedError) else "error.txt")).write_text(
                 str(error) if isinstance(error, InputError) else traceback.format_exc()
@@ -246,63 +245,4 @@ class Store:
     def _put(self, temporary: Path, place: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
         temporary.rename(place)
-        _sync(self.root)
-
-
-def damage(folder: Path) -> str:
-    """What is wrong with the folder of a stored run, by the sizes of its files, or nothing.
-
-    A run is whole if each file of its manifest is there with its size, and metrics.json with its hash. Runs of before
-    there were manifests need a readable metrics.json alone. Hashes of large files are compared by `verify`.
-    """
-    try:
-        if not isinstance(json.loads((folder / "metrics.json").read_bytes()), dict):
-            return "metrics.json is no object"
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            return "config.yaml is no mapping"
-        manifest = folder / MANIFEST
-        expected = json.loads(manifest.read_bytes()) if manifest.exists() else {}
-        for name, (size, digest) in expected.items():
-            file = folder / name
-            if not file.is_file():
-                return f"{name} is missing"
-            if file.stat().st_size != size:
-                return f"{name} has {file.stat().st_size} bytes, not {size}"
-            if name == "metrics.json" and _digest(file) != digest:
-                return f"{name} has changed"
-    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return ""
-
-
-def verify(folder: Path) -> str:
-    """As `damage`, with the hash of every file."""
-    found = damage(folder)
-    if not found and (folder / MANIFEST).exists():
-        for name, (_, digest) in json.loads((folder / MANIFEST).read_bytes()).items():
-            if _digest(folder / name) != digest:
-                return f"{name} has changed"
-    return found
-
-
-def _seal(folder: Path) -> None:
-    """Write the manifest, and everything to the disk: a rename that outlives a power cut must not show empty files."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    manifest = {str(file.relative_to(folder)): [file.stat().st_size, _digest(file)] for file in files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=0))
-    for place in [*files, folder / MANIFEST, *(path for path in folder.rglob("*") if path.is_dir()), folder]:
-        _sync(place)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(place: Path) -> None:
-    opened = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+        sync(self.root)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -58,6 +57,7 @@ class Sweep:
         self.progress = Progress(self.config.study.name or "sweep")
         self.jobs: dict[int, Job] = {}
         self.waiting: dict[int, list[_Run]] = {}  # by job, the runs that it waits for
+        self.role: dict[int, str] = {}  # by job, what it wants them for: the run of a tuning may be its own too
         self.runs: dict[str, _Run] = {}
         self.pending: list[_Run] = []  # a heap
         self.elsewhere: list[_Run] = []  # other processes compute them
@@ -115,6 +115,7 @@ class Sweep:
         """A job waits for these runs; each that no other job has asked for is looked up, or put in the queue."""
         self.waiting[number] = []
         for one in wanted:
+            self.role[number] = one.role
             run = self.runs.get(one.run_id)
             if run is None:
                 run = self.runs[one.run_id] = _Run(one, number)
@@ -150,6 +151,8 @@ class Sweep:
             runs = self.waiting.pop(number)
             for run in runs:
                 self._list(number, run)
+            if self.role[number] != "tuning" and runs[0].wanted.role == "tuning" and len(self.entries) == 1:
+                report(self._line(runs[0]))
             try:
                 self._want(number, self.jobs[number].send([run.outcome for run in runs if run.outcome]))
             except StopIteration:
@@ -164,7 +167,7 @@ class Sweep:
         self.progress.ended(": ".join(filter(None, (name, message))), failed=True)
 
     def _list(self, number: int, run: _Run) -> None:
-        entry = {"run_id": run.wanted.run_id, "role": run.wanted.role}
+        entry = {"run_id": run.wanted.run_id, "role": self.role[number]}
         if run.outcome and run.outcome.status not in DONE:
             entry["error"] = run.outcome.message
             if not self.store.failure(run.wanted.run_id).is_dir() and self.entries[number].name:
@@ -262,14 +265,16 @@ class Sweep:
         status, name = run.outcome.status, self.entries[run.number].name
         role = "tuning" if run.wanted.role == "tuning" else ""
         if status in DONE:
-            line = summary(run.wanted, self.store.metrics(run.wanted.run_id))
             stored = "(stored)" if status is Status.STORED else ""
-            text = " ".join(filter(None, (role, line, stored)))
+            text = " ".join(filter(None, (role, self._line(run), stored)))
             self.progress.ended(text, computed=status is Status.COMPUTED)
         else:
             line = ": ".join(filter(None, (" ".join(filter(None, (role, name))), _reason(run))))
             tried = role and status is Status.DIVERGED  # a rate of a grid that is too high is no failure
             self.progress.ended(line, computed=True, failed=not tried)
+
+    def _line(self, run: _Run) -> str:
+        return summary(run.wanted, self.store.metrics(run.wanted.run_id))
 
     def _say_once(self, line: str) -> None:
         if line not in self.said:
@@ -285,7 +290,7 @@ class Sweep:
 
     def _total(self) -> int:
         """Runs in all, as far as is known: those asked for, and one for each job that has not asked for its own yet."""
-        coming = sum(all(run.wanted.role == "tuning" for run in runs) for runs in self.waiting.values())
+        coming = sum(self.role[number] == "tuning" for number in self.waiting)
         return len(self.runs) + coming
 
     def _counts(self) -> header.Counts:
@@ -297,36 +302,3 @@ class Sweep:
 
 def _reason(run: _Run) -> str:
     return run.outcome.message if run.outcome else ""
-
-
-class Done(NamedTuple):
-    """What a command did: its exit code, and the folder of the study whose list of runs it has written, if any."""
-
-    code: int
-    study_dir: Path | None
-
-
-done = Done(0, None)  # of the last `do`: Hydra's jobs return nothing to who started them
-
-
-def do(entries: Sequence[Entry]) -> None:
-    """Do the jobs of a command; `done` says how it went. Bad input and a full disk are one line."""
-    global done
-    sweep = Sweep(entries)
-    try:
-        done = Done(sweep.run(), sweep.folder)
-    except InputError as error:  # caught here: Hydra would print a traceback of the one run that is no grid
-        done = refused(str(error))
-    except OSError as error:
-        done = refused(reason(error))
-
-
-def reason(error: OSError) -> str:
-    """What the system says of a file or folder of results, in one line."""
-    return f"{error.filename or 'the results folder'}: {error.strerror or error}; choose another with results_dir="
-
-
-def refused(message: str) -> Done:
-    """Print why nothing could be done."""
-    print(f"error: {message}", file=sys.stderr)
-    return Done(2, None)

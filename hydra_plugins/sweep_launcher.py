@@ -25,12 +25,13 @@ class SweepLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Do the jobs of a batch; their failures are in the sweep's list and exit code, not here."""
-        from experiments import checks, places, sweep  # later: Hydra imports its plugins before it is set up
+        from experiments import checks, commands, places  # later: Hydra imports its plugins before it is set up
+        from experiments.sweep import Entry
 
         configs = [self._composed(list(overrides)) for overrides in job_overrides]
         places.set_study_dir(configs, list(self.config.hydra.overrides.task))
         names = checks.short_names(job_overrides)
-        sweep.do([sweep.Entry(name, config) for name, config in zip(names, configs, strict=True)])
+        commands.do([Entry(name, config) for name, config in zip(names, configs, strict=True)])
         made = [JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED) for overrides in job_overrides]
         for job in made:
             job.return_value = None

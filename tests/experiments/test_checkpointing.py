@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Cli
+from command import Cli
 from networks import BATCH, METHODS, PAD, ROWS, adapted, network, padded, randomise_trained
 from steps import kept
 from torch import Tensor

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import Cli
+from command import Cli
 from networks import BATCH, BLOCK, KINDS, LAYERS, adapted, network, train
 
 from lora.config import InputError

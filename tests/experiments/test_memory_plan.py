@@ -301,7 +301,7 @@ def test_notes_say_what_a_plan_leaves_out(setup: Callable[..., Setup]) -> None:
 
 
 def test_unknown_configs_are_said() -> None:
-    with pytest.raises(InputError, match="no config 'llama-8b' ships: there are gpt3-175b"):
+    with pytest.raises(InputError, match="no config 'llama-8b' ships; did you mean llama-7b"):
         plan(Setup({"name": "x", "path": "config:llama-8b"}, LORA, 1, 8, 4))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Cli
+from command import Cli
 from made_up_runs import composed, load
 from networks import adapted
 from steps import BADAM, GALORE, TRAINING, gradients, stepped

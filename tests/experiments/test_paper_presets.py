@@ -322,4 +322,5 @@ def test_a_job_runs_on_a_tiny_model_of_its_architecture(
     assert metrics["main_metric"] == config["task"]["metric"]
     assert (run / "predictions.jsonl").is_file() == bool(generation)
     (entry,) = (tmp_path / "results" / "paper" / name / "sweep.jsonl").read_text().splitlines()
-    assert json.loads(entry) == {"run_id": run.name, "role": "study"}
+    listed = json.loads(entry)
+    assert (listed["run_id"], listed["role"]) == (run.name, "study") and "error" not in listed

@@ -9,7 +9,7 @@ import made_up_runs
 import pandas as pd
 import pytest
 import torch
-from conftest import Cli
+from command import Cli
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from made_up_runs import composed

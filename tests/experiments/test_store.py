@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from experiments.store import Store, definition, run_id, verify
+from experiments.manifest import verify
+from experiments.store import Store, definition, run_id
 from lora.config import InputError
 
 

@@ -83,7 +83,7 @@ def sweep(out):
     os.dup2(os.open(out, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 1)
     os._exit(run.command().code)
 
-chance, kills, lasts = random.Random(int(sys.argv.pop(1))), int(sys.argv.pop(1)), 4.0
+chance, kills, lasts = random.Random(int(sys.argv.pop(1))), int(sys.argv.pop(1)), 2.0
 for number in range(kills + 1):
     child = os.fork()
     if not child:
