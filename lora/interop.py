@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lora.config import InputError, LoRAConfig
+from lora.config import RESIDUAL_INITS, InputError, LoRAConfig
 from lora.fill import fill, slots
 from lora.formats.adapter import Foreign, Piece
 from lora.formats.keys import plain
@@ -32,7 +32,8 @@ def load_peft(model: nn.Module, folder: Path | str) -> None:
     or uses what changes the equation (PiSSA…); the model is then as it was.
     """
     modules = (name for name, _ in model.named_modules(remove_duplicate=False))
-    _fill(model, read_peft(Path(folder), lambda module: weight_type_of(model, module), modules), str(folder))
+    adapter = read_peft(Path(folder), lambda module: weight_type_of(model, module), modules, slots(model))
+    _fill(model, adapter, str(folder))
 
 
 def _fill(model: nn.Module, adapter: Foreign, source: str) -> None:
@@ -67,6 +68,9 @@ def load_loralib(model: nn.Module, checkpoint: Path | str, config: LoRAConfig) -
 
     Raises InputError if the file cannot be read, or if it and `config` or `model` do not agree.
     """
+    if config.dora or config.init in RESIDUAL_INITS:
+        what = "DoRA" if config.dora else f"init = {config.init}"
+        raise InputError(f"{checkpoint}: a loralib checkpoint has no {what}, it is plain LoRA: leave that out")
     file = open_tensors(Path(checkpoint))
     stored, places = modules_of(file), find_places(model, config)
     pieces: dict[Target, tuple[Piece, ...]] = {}

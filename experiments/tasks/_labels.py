@@ -55,7 +55,7 @@ def _say(message: str) -> None:
 
 def _folded(label: str) -> str:
     text = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
-    return str(Decimal(text).normalize()) if NUMBER.fullmatch(text) else text
+    return str(Decimal(text).normalize()) if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?", text) else text
 
 
 def defining(task: Mapping[str, Any]) -> dict[str, int]:

@@ -126,6 +126,9 @@ def read_table(
     text = decoded(path, encoding, option)
     more |= {"dtype": str, "keep_default_na": False}
     try:
+        if "header" not in more:
+            first = pd.read_csv(io.StringIO(text), sep=sep, quoting=quoting, header=None, nrows=1, **more)  # type: ignore[call-overload]
+            _refuse_twice(path, first.iloc[0].tolist())
         frame: pd.DataFrame = pd.read_csv(io.StringIO(text), sep=sep, quoting=quoting, **more)  # type: ignore[call-overload]
     except pd.errors.EmptyDataError as error:
         raise InputError(f"{path} is empty") from error
@@ -134,6 +137,13 @@ def read_table(
     if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the surplus fields for an index
         raise InputError(f"{path}: the rows have more fields than the header")
     return frame
+
+
+def _refuse_twice(path: Path, names: list[str]) -> None:
+    """Raises InputError if two columns have one name: pandas calls the second by another."""
+    for name in names:
+        if name and names.count(name) > 1:
+            raise InputError(f"{path} has {names.count(name)} columns named '{name}': leave one")
 
 
 def read(path: Path, encoding: str | None = None) -> pd.DataFrame:

@@ -40,12 +40,18 @@ def type_by_name(module: str) -> str:
     return types[0] if len(types) == 1 else WHOLE
 
 
-def read_peft(folder: Path, weight_type: Callable[[str], str] = type_by_name, modules: Iterable[str] = ()) -> Foreign:
-    """A peft LoRA or DoRA adapter. `weight_type`: module -> its weight type; `modules`: those of the model that it is
-    for, if there is one (they tell whether a `module.` in all names is a wrapper's).
+def read_peft(
+    folder: Path,
+    weight_type: Callable[[str], str] = type_by_name,
+    modules: Iterable[str] = (),
+    parameters: Iterable[str] = (),
+) -> Foreign:
+    """A peft LoRA or DoRA adapter. `weight_type`: module -> its weight type; `modules` and `parameters`: those of the
+    model that it is for, if there is one (they tell whether a `module.` in all names is a wrapper's, and whether all is
+    there that `modules_to_save` names).
 
     Raises InputError if the folder is damaged or of another library, if the adapter uses what changes the equation
-    (PiSSA…), adapts nothing, or stores a tensor that peft would not load.
+    (PiSSA…), adapts nothing, lacks what it says that it saved, or stores a tensor that peft would not load.
     """
     config = read_peft_config(folder)
     safe, pickled = folder / PEFT_WEIGHTS, folder / PEFT_PICKLED
@@ -63,6 +69,13 @@ def read_peft(folder: Path, weight_type: Callable[[str], str] = type_by_name, mo
                 f"{key.module}.base_layer.{key.leaf}"
             )
     pieces = _pieces(file, config, adapted, weight_type)
+    lacking = sorted(name for name in parameters if config.is_saved(name) and name not in others)
+    if lacking:
+        raise InputError(
+            f"{folder} lacks {lacking[0]}, of a module that modules_to_save in {PEFT_CONFIG} names: it is damaged"
+        )
+    if (saved := config.options.get("modules_to_save")) and not any(config.is_saved(name) for name in others):
+        notes.append(f"modules_to_save names {', '.join(map(str, saved))}, of which nothing is stored")
     apart = (
         frozenset(name for name in others if config.is_saved(name)) if not config.is_on("ensure_weight_tying") else ()
     )

@@ -98,7 +98,7 @@ def test_the_second_moment_in_bf16_falls_as_it_should() -> None:
 def test_the_command_trains_and_stores_every_layer(
     method: str, cli: Cli, tiny: list[str], tiny_model: Path, tmp_path: Path
 ) -> None:
-    result = cli(*tiny, "head_lr=1e-2", *method.split())
+    result = cli(*tiny, "head_lr=1e-2", "runtime.keep_weights=all", *method.split())
     assert result.code == 0, result.err
     store = Store(tmp_path / "results" / "runs")
     (folder,) = (path for path in store.root.iterdir() if path.name[0] != ".")
@@ -117,7 +117,7 @@ def test_the_command_trains_and_stores_every_layer(
     ("fields", "message"),
     [
         (["method=badam"], "error: method.switch = 12: 2 blocks take 24 steps, but the run has"),
-        (["training.state_precision=fp8"], "error: training.state_precision = 'fp8': choose bf16, or null"),
+        (["training.state_precision=fp8"], "error: training.state_precision = 'fp8': choose from bf16, or null"),
     ],
 )
 def test_errors_are_one_line(fields: list[str], message: str, cli: Cli, tiny: list[str]) -> None:
