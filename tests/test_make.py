@@ -83,28 +83,6 @@ def test_the_two_commands(results: Path) -> None:
     assert not list(results.glob(".began*"))
 
 
-@pytest.mark.parametrize(
-    ("status", "writes", "tables"), [(0, False, True), (2, True, True), (2, False, False), (130, True, False)]
-)
-def test_tables_are_made_of_a_sweep_that_began(status: int, writes: bool, tables: bool, tmp_path: Path) -> None:
-    """Not of the list that an earlier one has left, where the settings of this one are wrong. The runner is made up."""
-    study = tmp_path / "results" / "quick" / "rank_ablation"
-    study.mkdir(parents=True)
-    (study / "sweep.jsonl").write_text("earlier")
-    python = tmp_path / "python"
-    write = f"echo later > {study}/sweep.jsonl;" if writes else ""
-    python.write_text(
-        f'#!/bin/sh\necho "$2" >> {tmp_path}/log\n[ "$2" != experiments.run ] || {{ {write} exit {status}; }}\n'
-    )
-    python.chmod(0o755)
-    place = f"RESULTS={tmp_path}/results"
-    made = run("make", "-o", ".venv/.ready", "ablate-rank", f"PYTHON={python}", place)
-    assert made.returncode == (2 if status else 0), made.stderr
-    called = ["experiments.run", "analysis.study"] if tables else ["experiments.run"]
-    assert (tmp_path / "log").read_text().split() == called
-    assert [path.name for path in (tmp_path / "results").iterdir()] == ["quick"]
-
-
 @pytest.mark.skipif(not (ROOT / ".venv").is_dir(), reason="make uses the environment that make setup creates")
 @pytest.mark.parametrize(
     ("target", "study", "pictures"),

@@ -1,0 +1,46 @@
+"""A study in one command, with a made-up runner: when tables are made, and what measurements and analyses are told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis import lab, study
+from experiments import forgetting, run
+from experiments.commands import Done
+
+
+@pytest.mark.parametrize(
+    ("code", "listed", "derived"), [(0, True, True), (2, True, True), (2, False, False), (130, False, False)]
+)
+def test_tables_are_made_of_a_list_that_this_command_has_written(
+    code: int, listed: bool, derived: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Path] = []
+
+    def show(folder: Path, base: str | None = None) -> int:
+        shown.append(folder)
+        return 0
+
+    monkeypatch.setattr(run, "command", lambda: Done(code, tmp_path if listed else None))
+    monkeypatch.setattr(study, "show", show)
+    assert lab.main(["rank_ablation", "preset=quick"]) == code
+    assert shown == [tmp_path] * derived
+
+
+def test_measurements_and_analyses_are_told_where_the_users_model_and_data_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(run, "command", lambda: Done(0, tmp_path))
+    monkeypatch.setattr(study, "show", lambda folder, base=None: told.update(base=base) or 0)
+    monkeypatch.setattr(forgetting, "main", lambda arguments: told.update(measured=arguments) or 0)
+    command = ["forgetting", "--measure", "forgetting", "--windows", "4", "--"]
+    assert lab.main([*command, "--model=./my model", "--task=a b.csv", "preset=smoke"]) == 0
+    assert told["base"] == "./my model"
+    given = ["--model=./my model", "--task=a b.csv", "--among", "preset=smoke"]
+    assert told["measured"] == [str(tmp_path), "--windows", "4", *given]
+    monkeypatch.setattr(forgetting, "main", lambda arguments: 2)
+    told.clear()
+    assert lab.main([*command, "preset=smoke"]) == 2
+    assert told == {}, "nothing is derived of what is not measured"
