@@ -65,6 +65,7 @@ class Sweep:
         self.refused: list[_Run] = []  # all for one reason, before any run has ended otherwise
         self.listed: list[list[dict[str, str]]] = [[] for _ in entries]
         self.said: set[str] = set()
+        self.without = 0  # jobs that ended without a run of their own
 
     def run(self) -> int:
         """Do all jobs: 0, or 2 if one failed.
@@ -108,6 +109,7 @@ class Sweep:
             causes = list(dict.fromkeys(errors.values()))
             named = in_lines([(self.entries[number].name, error) for number, error in errors.items()])
             raise InputError(causes[0] if len(causes) == 1 else "; ".join(named))
+        self.without = len(errors)
         check_models([run.wanted.config for run in self.pending])
         return errors
 
@@ -158,6 +160,7 @@ class Sweep:
             except StopIteration:
                 return
             except InputError as error:
+                self.without += 1
                 self._fail(number, str(error))
 
     def _fail(self, number: int, message: str) -> None:
@@ -291,7 +294,7 @@ class Sweep:
     def _total(self) -> int:
         """Runs in all, as far as is known: those asked for, and one for each job that has not asked for its own yet."""
         coming = sum(self.role[number] == "tuning" for number in self.waiting)
-        return len(self.runs) + coming
+        return len(self.runs) + coming + self.without
 
     def _counts(self) -> header.Counts:
         stored = sum(run.outcome is not None for run in self.runs.values())

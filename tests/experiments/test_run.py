@@ -316,3 +316,14 @@ def test_a_results_folder_that_cannot_be_is_one_line(
     result = cli(*tiny, *grid, f"results_dir={tmp_path / place}")
     assert (result.code, len(result.err.splitlines())) == (2, 1)
     assert result.err.startswith("error: ") and "choose another with results_dir=" in result.err
+
+
+def test_a_job_that_cannot_begin_is_one_of_the_runs(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
+    assert cli(*tiny, "study=rank_ablation", "method.r=1").code == 0
+    result = cli(*tiny, "study=rank_ablation", "method.r=2,0", "seed=0")
+    assert result.code == 2
+    assert result.err.startswith("error: [1/2] method.r=0: ")
+    assert "1 at once, 1 thread each, about " in result.out
+    assert "[2/2] " in result.out
+    listed = (tmp_path / "results" / "smoke" / "rank_ablation@tiny_reviews" / "sweep.jsonl").read_text().splitlines()
+    assert sorted("error" in json.loads(line) for line in listed) == [False, True]
