@@ -87,8 +87,8 @@ def measure(setup: Setup, adamw: Mapping[str, Any] | None = None) -> Measured:
 
 
 def _held() -> int:
-    """Bytes of all tensors that there are."""
-    tensors = [found for found in gc.get_objects() if issubclass(type(found), Tensor)]
+    """Bytes of all tensors that there are. Those on the meta device have a size and take nothing."""
+    tensors = [found for found in gc.get_objects() if issubclass(type(found), Tensor) and not found.is_meta]
     storages = [tensor.untyped_storage() for tensor in tensors]
     return sum({storage._cdata: storage.nbytes() for storage in storages}.values())
 
