@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import analysis.studies
-from analysis import stamp, table_md
+from analysis.kit import stamp, table_md
 from experiments import own, places
 from experiments.engines.sizing import cores
 from lora.config import InputError
@@ -26,7 +26,7 @@ def run_study(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[
     The folder's name says which study it is. It is derived from stored runs and, if its module has MEASURED, from files
     of these names or patterns in its folder, what was measured on them; or, if it has INPUTS, from the files so named
     alone. A module with BASE reads the pretrained weights too; `base` is where they are, should that be a folder of
-    the user's own. Work is skipped when every output is there, as it was written, and `analysis.stamp` finds the same
+    the user's own. Work is skipped when every output is there, as it was written, and `kit.stamp` finds the same
     sources and the same code. Raises InputError if the study is unknown or its runs or files are missing.
     """
     known = _known()
@@ -52,11 +52,12 @@ def studies_in(folder: Path) -> list[Path]:
 
 
 def _build(study: str, study_dir: Path, runs_dir: Path, base: str | None) -> list[Path]:
-    from analysis.safe import make_safe
-    from analysis.tables import make_command, provenance  # with pandas, which a study that is current spares
+    from analysis.kit.safe import make_safe
+    from analysis.kit.tables import make_command, provenance  # with pandas, which a study that is current spares
     from experiments.records.source import Runs
 
-    module = importlib.import_module(f"analysis.studies.{study}")
+    package = importlib.import_module(f"analysis.studies.{study}")
+    module = importlib.import_module(f"{package.__name__}.study") if hasattr(package, "__path__") else package
     inputs: tuple[str, ...] | None = getattr(module, "INPUTS", None)
     runs = list(Runs(study_dir, runs_dir)) if inputs is None else []
     for name in inputs or ():

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from analysis.svd import svd_delta_w
+from analysis.maths.svd import svd_delta_w
 from experiments import methods
 from lora.config import InputError
 from lora.inject import lora_layers

@@ -1,7 +1,7 @@
 """What is measured on the stored runs of a study: which runs there are, and a file of results that is never begun anew.
 
 A measurement is a command, `python -m experiments.<name> STUDY_DIR`. It writes one CSV into the study's folder, whole
-after each step, so that a command that was killed goes on where it was. What runs are called is `analysis.naming`'s
+after each step, so that a command that was killed goes on where it was. What runs are called is `kit.naming`'s
 matter, as it is for tables.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 import yaml
 
-from analysis import naming, tables
+from analysis.kit import naming, tables
 from experiments import own
 from experiments.arguments import Parser, whole
 from experiments.records.source import unpacked

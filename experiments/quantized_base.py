@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm.auto import tqdm
 
-from analysis import naming
+from analysis.kit import naming
 from experiments import forgetting, measured
 from experiments.forgetting import Text
 from experiments.measured import Results, Run

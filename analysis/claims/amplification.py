@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from analysis.amplification_tables import logs
 from analysis.claims.engine import PLAIN, TIMES, Case, Claim, Frames, Judge
 from analysis.claims.measures import ids, mean, places, ratio
+from analysis.studies.amplification.tables import logs
 
 TABLE = "amplification/amplification.csv"
 W_VS_DELTA = "w_vs_delta/phi.csv"

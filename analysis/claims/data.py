@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.claims.engine import SIGNED, Case, Claim, Frames
 from analysis.claims.measures import Pair, by_task, compared, difference, ids, method, places, runs_of
-from analysis.few_shot import unpaired
+from analysis.studies.table8.few_shot import unpaired
 
 FEW = 1000
 SHOWN = 256

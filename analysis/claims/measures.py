@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from analysis import statistics, tables
 from analysis.claims.engine import Case, Frames, Judge
+from analysis.kit import tables
+from analysis.maths import statistics
 
 SETTING = ["model", "task", "label", "settings"]
 

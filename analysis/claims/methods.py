@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from analysis import tables
 from analysis.claims.engine import Claim
 from analysis.claims.measures import Choose, Pair, best, compared, method, runs_of
+from analysis.kit import tables
 
 POINT = 0.01
 NEAR = 1.25  # the factor within which numbers of parameters are about equal

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import tables
 from analysis.claims.engine import RULE, Case, Claim, Judged, Verdict
-from analysis.safe import make_safe
+from analysis.kit import tables
+from analysis.kit.safe import make_safe
 
 SHOWN = 3  # cases of each kind in a line of evidence, and run ids in a list of runs
 COLUMNS = [

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import tables
-from analysis.spectrum_measures import EPSILONS, SIDES
+from analysis.kit import tables
+from analysis.studies.spectrum.measures import EPSILONS, SIDES
 from lora.config import InputError
 
 _RUN = ("run_id", "model", "task", "method", "weight_types", "split", "metric", "role")

@@ -4,8 +4,8 @@ import pandas as pd
 
 from analysis.claims.engine import PERCENT, SIGNED, Case, Claim, Frames
 from analysis.claims.measures import difference, ids, mean, places
-from analysis.spectrum_measures import FEW, TOP
-from analysis.spectrum_tables import EPSILON, PAIR, intruder_counts
+from analysis.studies.spectrum.measures import FEW, TOP
+from analysis.studies.spectrum.tables import EPSILON, PAIR, intruder_counts
 
 RANKS = "spectrum/ranks.csv"
 OVERLAP = "spectrum/overlap.csv"

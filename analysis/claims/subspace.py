@@ -23,7 +23,7 @@ def _sites(frames: Frames, seeds: bool) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _runs(frames: Frames, rows: pd.DataFrame, seeds: bool) -> tuple[str, ...]:
-    """What `analysis.studies.subspace` compares: two seeds of the largest rank, or one with another of the smallest."""
+    """What `studies.subspace.study` compares: two seeds of the largest rank, or one with another of the smallest."""
     runs = own_runs(frames, "subspace", rows)
     if runs.empty:
         return ()

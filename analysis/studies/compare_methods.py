@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import answer, method_figures, naming, statistics, table_md, tables, tuning
-from analysis.method_tables import METHOD, PAPER, REFERENCES, TASK, reference, report
-from analysis.tuning import CELL
+from analysis.kit import answer, method_figures, naming, table_md, tables, tuning
+from analysis.kit.method_tables import METHOD, PAPER, REFERENCES, TASK, reference, report
+from analysis.kit.tuning import CELL
+from analysis.maths import statistics
 
 COSTS = ["train_seconds", "tokens_per_second", "peak_memory_bytes"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import answer, figures, table_md, tables, tuning
+from analysis.kit import answer, figures, table_md, tables, tuning
 from lora.config import InputError
 
 CELL = ["model", "task", "metric", "weight_types", "r"]

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import naming, scaling_figure, statistics, table_md, tables, tuning
-from analysis.tuning import CELL
+from analysis.kit import naming, scaling_figure, table_md, tables, tuning
+from analysis.kit.tuning import CELL
+from analysis.maths import statistics
 
 LINE = ["model", "task", "metric", "line"]
 PAPER_MODEL = "GPT-3 175B"
@@ -80,7 +81,7 @@ def tabulate(test: pd.DataFrame) -> pd.DataFrame:
 
 def falls(final: pd.DataFrame) -> pd.DataFrame:
     """For each line of two or more sizes what its largest is worth beside its best: LINE, best, largest, best_params,
-    largest_params, and the fields of `analysis.statistics.Paired` and p_holm for largest minus best on test data.
+    largest_params, and the fields of `maths.statistics.Paired` and p_holm for largest minus best on test data.
 
     final holds main scores of both splits. The best is that on validation data. Where it is the largest, nothing falls
     and nothing is tested.

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import language_runs, samples, statistics, table_md, tables, task_figures, task_tables, tuning
+from analysis.kit import language_runs, samples, table_md, tables, task_figures, task_tables, tuning
+from analysis.maths import statistics
 from analysis.studies import scaling
 
 READING = f"""\

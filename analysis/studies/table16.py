@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import language_runs, naming, samples, statistics, table_md, tables, task_figures, task_tables, tuning
-from analysis.language_runs import DETAILS
-from analysis.method_tables import METHOD, REFERENCES, TASK, reference
+from analysis.kit import language_runs, naming, samples, table_md, tables, task_figures, task_tables, tuning
+from analysis.kit.language_runs import DETAILS
+from analysis.kit.method_tables import METHOD, REFERENCES, TASK, reference
+from analysis.maths import statistics
 
 PAPER_MODEL, PAPER_TASK = "GPT-3 175B", "MNLI-m"
 PAPER_SIZES = {"n100": 100, "n1k": 1000, "n10k": 10_000, "n392k": 392_000}
@@ -53,7 +54,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
 
 
 def tabulate(test: pd.DataFrame) -> pd.DataFrame:
-    """A row a method and train_examples: the columns of `analysis.task_tables.tabulate`, compared at each number of
+    """A row a method and train_examples: the columns of `kit.task_tables.tabulate`, compared at each number of
     examples, all_examples, epochs and line, the method's name in the figure."""
     keys = [*TASK, *METHOD, "train_examples"]
     about = test.groupby(keys).agg({"all_examples": "max", "epochs": "max"})

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import naming, table_md, tables
-from analysis.statistics import mean_text
+from analysis.kit import naming, table_md, tables
+from analysis.maths.statistics import mean_text
 from lora.config import InputError
 
 CELL = ["model", "task", "metric", "label", "settings"]

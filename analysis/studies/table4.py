@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import language_runs, method_figures, naming, samples, table_md, tables, task_tables, tuning
-from analysis.method_tables import METHOD, TASK, effort, findings
-from analysis.tuning import CELL
+from analysis.kit import language_runs, method_figures, naming, samples, table_md, tables, task_tables, tuning
+from analysis.kit.method_tables import METHOD, TASK, effort, findings
+from analysis.kit.tuning import CELL
 
 PAPER_MODEL = "GPT-3 175B"
 # The paper's tasks, and ours beside each: the same, or the nearest that a small model can learn on a desk.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import naming, tables
+from analysis.kit import naming, tables
 from experiments.arguments import Parser, whole
 from experiments.measured import finish, make_folder, write
 from experiments.memory import compose
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = [row(setup, plan(setup)) for setup in wanted]
         print(report(rows))
         if options.out:
-            from analysis.memory_figures import draw_bytes
+            from analysis.studies.memory.figures import draw_bytes
 
             frame = pd.DataFrame(rows)
             write(options.out / "plan.csv", frame.to_csv(index=False))

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from analysis import naming
+from analysis.kit import naming
 from experiments.measured import Results, make_folder
 from experiments.memory.setup import Plan, Setup
 from experiments.memory.units import KINDS

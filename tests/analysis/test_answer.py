@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import answer, statistics, table_md, weight_sets
+from analysis.kit import answer, table_md
+from analysis.maths import statistics
+from analysis.studies.weight_types import sets as weight_sets
 
 NOISE = np.array([0.004, -0.004, 0.001, -0.001, 0.0])  # of a seed, other for every option: the mean is 0
 

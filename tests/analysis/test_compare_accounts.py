@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from tiny_models import randomise, tiny_model
 from torch import Tensor, nn
 
-from analysis import compare
-from analysis.compare_measures import match
-from analysis.updates import Updates, read
-from analysis.weights import Weights
+from analysis.compare import __main__ as compare
+from analysis.compare.measures import match
+from analysis.weights.pretrained import Weights
+from analysis.weights.updates import Updates, read
 from lora import io
 from lora.config import InputError, LoRAConfig
 from lora.inject import freeze, inject

@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.studies import gradients
+from analysis.studies.gradients import study as gradients
 from lora.config import InputError
 
 STUDY = "gradients"

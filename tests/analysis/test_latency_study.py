@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import study, tables
-from analysis.studies import latency
+from analysis import study
+from analysis.kit import tables
+from analysis.studies.latency import study as latency
 from lora.config import InputError
 
 STUDY = "latency"

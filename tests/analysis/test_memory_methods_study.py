@@ -21,8 +21,10 @@ from scipy.stats import entropy, ttest_rel
 from tiny_models import randomise, tiny_model
 from torch import nn
 
-from analysis import memory_methods_ranks, memory_methods_report, naming
-from analysis.studies import memory_methods
+from analysis.kit import naming
+from analysis.studies.memory_methods import ranks as memory_methods_ranks
+from analysis.studies.memory_methods import report as memory_methods_report
+from analysis.studies.memory_methods import study as memory_methods
 from analysis.study import run_study
 from lora import inject, io
 from lora.config import InputError, LoRAConfig

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import memory_options, memory_tables, study
-from analysis.studies import memory
+from analysis import study
+from analysis.studies.memory import options as memory_options
+from analysis.studies.memory import study as memory
+from analysis.studies.memory import tables as memory_tables
 from lora.config import InputError
 
 STUDY = "memory"
@@ -203,7 +205,7 @@ def test_a_method_has_its_bytes_by_kind() -> None:
 
 @pytest.fixture
 def draw(tmp_path: Path) -> Callable[[pd.DataFrame], Path]:
-    from analysis.memory_figures import draw_bytes
+    from analysis.studies.memory.figures import draw_bytes
 
     return lambda frame: draw_bytes({"one": frame}, tmp_path / "plan.png")
 

@@ -12,8 +12,10 @@ import pytest
 import yaml
 from scipy import stats
 
-from analysis import qlora_report, qlora_runs, qlora_tables
-from analysis.studies import qlora
+from analysis.studies.qlora import report as qlora_report
+from analysis.studies.qlora import runs as qlora_runs
+from analysis.studies.qlora import study as qlora
+from analysis.studies.qlora import tables as qlora_tables
 from analysis.study import run_study
 from lora.config import InputError
 

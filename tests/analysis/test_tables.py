@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import tables
+from analysis.kit import tables
 from experiments.records.source import Runs
 from lora.config import InputError
 

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import weight_report, weight_sets
-from analysis.studies import weight_types
+from analysis.studies.weight_types import report as weight_report
+from analysis.studies.weight_types import sets as weight_sets
+from analysis.studies.weight_types import study as weight_types
 from lora.config import InputError
 
 STUDY = "weight_types"

@@ -10,7 +10,7 @@ from peft_files import CONFIG, WEIGHTS, assert_refused, edit, write
 from safetensors.torch import load_file, save_file
 from tiny_models import assert_identical, state, tiny_model
 
-from analysis import updates
+from analysis.weights import updates
 from lora import io
 from lora.config import InputError, LoRAConfig
 from lora.formats import patterns

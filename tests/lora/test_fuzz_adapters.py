@@ -10,7 +10,7 @@ import torch
 from made_up_adapters import MadeUp, make
 from tiny_models import assert_equal, assert_identical, logits, state
 
-from analysis import updates
+from analysis.weights import updates
 from lora.config import InputError
 from lora.inject import lora_layers
 from lora.interop import load_peft

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from made_up import MODEL, TASK, Maker, Values, write
 
-from analysis.spectrum_measures import EPSILONS, SIDES
+from analysis.studies.spectrum.measures import EPSILONS, SIDES
 
 
 def phi_entries(folder: Path, comparison: str, entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import truncation_tables
-from analysis.studies import truncation as study
+from analysis.studies.truncation import study
+from analysis.studies.truncation import tables as truncation_tables
 from lora.config import InputError
 
 STUDY = "truncation"
