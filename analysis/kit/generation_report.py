@@ -9,8 +9,9 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from analysis.kit import naming, tables
+from analysis.kit.compare import METHOD, REFERENCES, reference
 from analysis.kit.generation_metrics import Metric, Study
-from analysis.kit.method_tables import METHOD, REFERENCES, effort, reference
+from analysis.kit.method_tables import effort
 from analysis.maths import statistics
 
 TASK = ["model", "task"]

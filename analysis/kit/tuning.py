@@ -1,8 +1,10 @@
 """How every method's learning rate was chosen: the rates that were tried, and how wide the region of good ones is."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,9 @@ import pandas as pd
 from analysis.kit import naming, tables
 from analysis.maths.svd import Array
 from lora.config import InputError
+
+if TYPE_CHECKING:  # which has the rates of this module
+    from analysis.kit.data import Data
 
 CELL = ["model", "task", "metric", "label", "settings"]
 TOLERANCES = {1: 0.01, 2: 0.02}  # points -> how much worse than the best still counts as good
@@ -92,6 +97,11 @@ def rates(runs: pd.DataFrame, failed: pd.DataFrame) -> pd.DataFrame:
     keys = {"model": grid["model"], "task": grid["task"], "label": grid["label"].map(places)}
     order = pd.DataFrame(keys | {"settings": grid["settings"], "lr": grid["lr"]})
     return grid.loc[order.sort_values(list(order.columns)).index].reset_index(drop=True)
+
+
+def tried(data: Data) -> pd.DataFrame | None:
+    """The table of a study's `rates`; None where none was tuned."""
+    return None if data.rates.empty else data.rates
 
 
 def _watched(validation: pd.DataFrame) -> pd.DataFrame:
