@@ -69,8 +69,9 @@ def _build(study: str, study_dir: Path, runs_dir: Path, base: str | None) -> lis
     stamp.remove(study_dir)
     outputs: list[Path] = found.build(study_dir, runs_dir, **({"base": base} if found.base else {}))
     make_safe(outputs)
-    mark = stamp.fingerprint(study, study_dir, runs_dir, found.reads)
-    stamp.write(study_dir, outputs, mark, found.reads, provenance(runs))
+    files = (*found.reads, *found.measures)
+    mark = stamp.fingerprint(study, study_dir, runs_dir, files)
+    stamp.write(study_dir, outputs, mark, files, provenance(runs))
     return outputs
 
 
@@ -79,6 +80,7 @@ class _Plain(NamedTuple):
     runs: bool
     reads: tuple[str, ...]
     base: bool
+    measures: tuple[str, ...] = ()
 
 
 def _plain(module: ModuleType) -> _Plain:

@@ -33,7 +33,8 @@ def wide(long: pd.DataFrame, rows: Sequence[str], column: str) -> pd.DataFrame:
     """A row for each of `rows`, and for each value v of `column` three: <column>v, its mean, <column>v_interval and
     <column>v_n. long has mean, interval and n; missing cells are empty."""
     found = long.set_index([*rows, column])[list(PARTS)].unstack(column)
-    found = found.reindex(pd.MultiIndex.from_frame(long[list(rows)].drop_duplicates()))
+    order = long[list(rows)].drop_duplicates()
+    found = found.reindex(pd.MultiIndex.from_frame(order) if len(rows) > 1 else pd.Index(order[rows[0]]))
     values = sorted(long[column].unique())
     columns = {text.format(f"{column}{v}"): found[part, v] for v in values for part, text in PARTS.items()}
     return pd.DataFrame(columns).convert_dtypes().reset_index()
@@ -41,7 +42,8 @@ def wide(long: pd.DataFrame, rows: Sequence[str], column: str) -> pd.DataFrame:
 
 def wide_texts(table: pd.DataFrame, column: str) -> dict[str, list[str | None]]:
     """The cells of `wide` as text, by their head: `r = 8`."""
-    values = [name.removeprefix(column) for name in table if name.removeprefix(column).isdigit()]
+    names = [str(name).removeprefix(column) for name in table]
+    values = [name for name in names if name.isdigit()]
     parts = {v: [table[text.format(f"{column}{v}")] for text in PARTS.values()] for v in values}
     return {f"{column} = {v}": [_text(*part) for part in zip(*parts[v], strict=True)] for v in values}
 

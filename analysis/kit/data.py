@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from analysis.kit.study import Study
 
 
+T = TypeVar("T")
 RATES = "learning_rates.csv"
 
 
@@ -29,11 +30,14 @@ class Data:
     def __init__(self, study: Study, folder: Path, runs_dir: Path, base: str | None = None) -> None:
         self.study, self.folder, self.runs_dir, self.base = study, folder, runs_dir, base
         self.place: Mapping[str, Any] = {}
+        self._made: dict[Callable[[Data], Any], Any] = {}
         self._frames: dict[str, pd.DataFrame | None] = {}
 
     @cached_property
     def runs(self) -> pd.DataFrame:
         """All runs, those of the tuning too: a row a run, split and metric, in the study's order."""
+        if self.study.runs is None:
+            raise TypeError(f"{self.folder.name} is a study without runs")
         return self.study.runs(self.folder, self.runs_dir)
 
     @cached_property
@@ -59,7 +63,7 @@ class Data:
     def frame(self, name: str) -> pd.DataFrame | None:
         """The table of a CSV file; None where the study has nothing to put there."""
         if name not in self._frames:
-            self._frames[name] = self.study.tables[name](self)
+            self._frames[name] = {**self.study.measures, **self.study.tables}[name](self)
         return self._frames[name]
 
     def __getitem__(self, name: str) -> pd.DataFrame:
@@ -69,19 +73,28 @@ class Data:
             raise KeyError(name)
         return found
 
+    def once(self, function: Callable[[Data], T]) -> T:
+        """What the function makes of these data, made once: for what is no file, but several blocks need."""
+        if function not in self._made:
+            self._made[function] = function(self)
+        found: T = self._made[function]
+        return found
+
     def at(self, place: Mapping[str, Any]) -> Data:
         """The part with these values: each frame's rows that have them, in those columns that the frame has."""
         part = copy(self)
+        part._made = {}
         part.place = {**self.place, **place}
-        whole = {name: self.frame(name) for name in self.study.tables}
+        whole = {name: self.frame(name) for name in (*self.study.measures, *self.study.tables)}
         # A rate may be chosen by another metric than the one that is reported.
         less = {name: value for name, value in place.items() if name != "metric"}
         part._frames = {
             name: None if frame is None else _rows(frame, less if name == RATES else place)
             for name, frame in whole.items()
         }
-        part.rates = _rows(self.rates, less)
-        part.runs, part.final, part.scores = (_rows(frame, place) for frame in (self.runs, self.final, self.scores))
+        if self.study.runs:
+            part.rates = _rows(self.rates, less)
+            part.runs, part.final, part.scores = (_rows(frame, place) for frame in (self.runs, self.final, self.scores))
         return part
 
 

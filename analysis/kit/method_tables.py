@@ -9,6 +9,7 @@ from analysis.kit import naming
 from analysis.kit.cells import mean_texts
 from analysis.kit.compare import REFERENCES, minus_texts, reference
 from analysis.kit.data import Data
+from analysis.kit.sentences import listed, told
 from analysis.kit.tuning import CELL, TOLERANCES
 
 TASK = ["model", "task", "metric"]
@@ -48,15 +49,14 @@ def findings(cells: pd.DataFrame) -> list[str]:
         if base is None:
             lines.append(f"- No run of {name}: nothing is compared with it.")
             continue
-        p, difference = cells[f"{name}_p_holm"], cells[f"{name}_difference"]
-        if p.isna().all():
+        found = told(cells, f"{name}_")
+        if not found.tests:
             lines.append(f"- Against {naming.title(*base)}: no test, which takes two seeds that both have.")
             continue
-        clear = p < 0.05
-        above, below = (_names(cells[clear & side]) for side in (difference > 0, difference < 0))
+        above, below, neither = map(_names, found)
         lines.append(
-            f"- Against {naming.title(*base)}, {p.count()} tests: above it {above}; below it {below}; "
-            f"not told apart {_names(cells[p >= 0.05])}."
+            f"- Against {naming.title(*base)}, {found.tests} tests: above it {above}; below it {below}; "
+            f"not told apart {neither}."
         )
     return lines
 
@@ -90,7 +90,7 @@ def _spread(values: pd.Series) -> str:
 
 
 def _names(cells: pd.DataFrame) -> str:
-    return ", ".join(cells["name"]) or "none"
+    return listed(cells["name"])
 
 
 def quality(cells: pd.DataFrame) -> pd.DataFrame:

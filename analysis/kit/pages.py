@@ -23,8 +23,11 @@ def write(
     path: Path, blocks: Sequence[Block], data: Data, answers: Callable[[pd.DataFrame], Sequence[str]] | None
 ) -> Path:
     """Write table.md: its heading, which is the first block, the answers, how many test rows there are, the rest."""
-    said = answers(data.runs) if answers else ()
-    table_md.write(path, render(blocks, data) + "\n", data.runs, said)
+    page = render(blocks, data) + "\n"
+    if data.study.runs:
+        table_md.write(path, page, data.runs, answers(data.runs) if answers else ())
+    else:
+        path.write_text(page, encoding="utf-8")
     return path
 
 

@@ -17,7 +17,7 @@ from analysis.kit.data import Data
 from lora.config import InputError
 
 Table = Callable[[Data], pd.DataFrame | None]
-Figure = Callable[[Data, Path], Path | None]
+Figure = Callable[[Data, Path], Path | Sequence[Path] | None]
 
 
 def arranged(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
@@ -36,23 +36,27 @@ class Study:
 
     cell: the columns that a mean is of: in each cell a seed occurs once. tables: a CSV file and the function that gives
     its frame, or None where there is nothing to put there. page: the blocks of table.md (`kit.pages`), its heading
-    first. figures: a PNG file and what draws it (`kit.marks`, or a function of Data and path; None: nothing to draw).
+    first. figures: a PNG file and what draws it: of `kit.marks`, or a function of Data and path that returns the
+    path, or those beside it that it drew, or None.
     answers: the sentences that stand first in table.md, from all runs. runs and scores: how the runs are read, and
     which of their values the means are of. columns: those of runs.csv beside `tables.RUNS_COLUMNS`. one_rate: a method
     with runs of several learning rates is refused. reads: names or patterns of files in the study's folder, with what
-    was measured on the runs. base: pretrained weights are read too.
+    was measured on the runs; measures: files of the study's own measurements there, and what gives their rows and
+    writes what is missing (`kit.measured.Rows`). A study with `runs` None is derived from the files of `reads` alone.
+    base: pretrained weights are read too.
     """
 
-    cell: Sequence[str]
     tables: Mapping[str, Table]
     page: Sequence[pages.Block]
+    cell: Sequence[str] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
     answers: Callable[[pd.DataFrame], Sequence[str]] | None = None
-    runs: Callable[[Path, Path], pd.DataFrame] = arranged
+    runs: Callable[[Path, Path], pd.DataFrame] | None = arranged
     scores: Callable[[pd.DataFrame], pd.DataFrame] = main_scores
     columns: Sequence[str] = ()
     one_rate: bool = False
     reads: tuple[str, ...] = ()
+    measures: Mapping[str, Table] = field(default_factory=dict)
     base: bool = False
 
     def build(self, study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
@@ -61,16 +65,21 @@ class Study:
         Raises InputError if the runs are missing or damaged, or if a seed of a cell has two runs.
         """
         data = Data(self, study_dir, runs_dir, base)
-        self._check(data)
-        frames = {"runs.csv": data.runs[[*tables.RUNS_COLUMNS, *self.columns]]}
-        frames |= {name: frame for name in self.tables if (frame := data.frame(name)) is not None}
-        outputs = [study_dir / name for name in frames]
-        for path, frame in zip(outputs, frames.values(), strict=True):
-            # Runs are as they were stored, to the last digit.
-            frame.to_csv(path, index=False, float_format=None if path.name == "runs.csv" else "%.6g")
+        outputs = []
+        if self.runs:
+            self._check(data)
+            outputs.append(study_dir / "runs.csv")
+            data.runs[[*tables.RUNS_COLUMNS, *self.columns]].to_csv(outputs[0], index=False)
+        outputs += [study_dir / name for name in self.measures if data.frame(name) is not None]
+        for name in self.tables:
+            if (frame := data.frame(name)) is not None:
+                outputs.append(study_dir / name)
+                frame.to_csv(outputs[-1], index=False, float_format="%.6g")
         outputs.append(pages.write(study_dir / "table.md", self.page, data, self.answers))
-        drawn = (draw(data, study_dir / name) for name, draw in self.figures.items())
-        return [*outputs, *(path for path in drawn if path)]
+        for name, draw in self.figures.items():
+            drawn = draw(data, study_dir / name) or ()
+            outputs += [drawn] if isinstance(drawn, Path) else drawn
+        return outputs
 
     def _check(self, data: Data) -> None:
         if data.scores.empty:

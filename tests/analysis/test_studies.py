@@ -39,3 +39,12 @@ def test_its_target_is_in_the_makefile_and_with_the_papers_item_in_the_readme(na
     assert rows, f"the README's table has no `make {entry.make}`"
     if not entry.paper.startswith("beyond"):
         assert set(NUMBER.findall(entry.paper)) <= set(NUMBER.findall(" ".join(rows))), rows
+
+
+def test_the_worked_example_is_the_study_itself() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    example = text.partition("```python\n")[2].partition("```")[0]
+    module = (ROOT / "analysis" / "studies" / "rank_ablation.py").read_text(encoding="utf-8")
+    assert example.startswith("STUDY = Study(")
+    assert module.endswith(example)
+    assert len(module.splitlines()) <= 60

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.kit.sentences import told
 from analysis.studies.weight_types import report as weight_report
 from analysis.studies.weight_types import sets as weight_sets
 from analysis.studies.weight_types import study as weight_types
@@ -144,7 +145,7 @@ def test_the_report_says_what_the_tests_establish(grid: None, study_dir: Path, r
 def test_every_verdict_comes_out(better: int, worse: int, verdict: str) -> None:
     sizes = [0.1] * better + [-0.1] * worse + [0.0] * (2 - better - worse)
     tests = pd.DataFrame({"difference": sizes, "p_holm": [0.01 if size else 0.9 for size in sizes]})
-    found = weight_report.claim(tests, weight_sets.established(tests, 1), weight_sets.established(tests, -1))
+    found = weight_report.claim(tests, *told(tests)[:2])
     assert verdict in found
 
 

@@ -9,8 +9,9 @@ import pandas as pd
 from analysis.kit import generation_report, pages, tables, tuning
 from analysis.kit.cells import mean_texts
 from analysis.kit.data import Data
+from analysis.kit.sentences import listed, told
 from analysis.maths import statistics
-from analysis.studies.weight_types.sets import MEAN_OF_SINGLE, PLACE, REFERENCE, SEVERAL, established, order, sets_of
+from analysis.studies.weight_types.sets import MEAN_OF_SINGLE, PLACE, REFERENCE, SEVERAL, order, sets_of
 
 READING = """\
 A budget is a number of parameters of LoRA, without a task's head; every set of weight types gets the rank that it
@@ -32,8 +33,8 @@ def page(ours: Callable[[Data], pd.DataFrame], paper: pd.DataFrame) -> list[page
     about = {"paper": paper["model"].iloc[0], "budget": paper["budget"].iloc[0], "best": paper_best(paper)}
 
     def found(data: Data) -> list[str]:
-        cautions = [f"- {model}: {_caution(cells)}" for model, cells in ours(data).groupby("model", sort=False)]
-        return [*verdicts(ours(data), data["differences.csv"]), *cautions]
+        cautions = [f"- {model}: {_caution(cells)}" for model, cells in data.once(ours).groupby("model", sort=False)]
+        return [*verdicts(data.once(ours), data["differences.csv"]), *cautions]
 
     return [
         textwrap.fill(READING.format(**about), 119),
@@ -41,9 +42,9 @@ def page(ours: Callable[[Data], pd.DataFrame], paper: pd.DataFrame) -> list[page
         lambda data: [TESTS] if data.rates.empty else [TESTS, RATES],
         pages.sections(
             "## {task} ({model})",
-            lambda data: _findings(ours(data), data),
-            pages.under("Test {metric}:", pages.table(lambda data: quality(ours(data), paper))),
-            pages.under("What a budget buys:", pages.table(lambda data: bought(ours(data)))),
+            lambda data: _findings(data.once(ours), data),
+            pages.under("Test {metric}:", pages.table(lambda data: quality(data.once(ours), paper))),
+            pages.under("What a budget buys:", pages.table(lambda data: bought(data.once(ours)))),
             pages.under(f"Minus {REFERENCE}:", pages.table(lambda data: _minus(_compared(data)))),
             pages.under("Learning rates:", pages.table(_rates)),
             where={"source": "ours"},
@@ -94,7 +95,7 @@ def verdicts(table: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
         f"- {REFERENCE} has the highest mean in {first} of {len(compared)} comparisons (a model, a task, a budget)."
     ]
     tests = corrected(differences, REFERENCE)
-    better, worse = established(tests, 1), established(tests, -1)
+    better, worse, _ = told(tests)
     if tests.empty:
         lines.append(f"- Whether {REFERENCE} is the best choice is not tested: that takes two seeds that differ.")
     else:
@@ -105,7 +106,7 @@ def verdicts(table: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
         )
     contrasts = corrected(differences, MEAN_OF_SINGLE)
     if len(contrasts):
-        more, less = established(contrasts, 1), established(contrasts, -1)
+        more, less, _ = told(contrasts)
         lines.append(
             f"- More types at a lower rank, or one at a higher? {SEVERAL} minus the mean of the four single types is "
             f"above zero in {len(more)} of {len(contrasts)} tests{_listed(more)} and below in {len(less)}"
@@ -151,8 +152,8 @@ def finding(cells: pd.DataFrame, differences: pd.DataFrame) -> str:
     tests = differences[(differences["reference"] == REFERENCE) & differences["p"].notna()]
     if tests.empty:
         return line + "; no test."
-    better, worse = (sets_of(established(tests, sign)) for sign in (1, -1))
-    return f"{line}. Better than {REFERENCE}: {', '.join(better) or 'none'}; worse: {', '.join(worse) or 'none'}."
+    better, worse, _ = map(sets_of, told(tests))
+    return f"{line}. Better than {REFERENCE}: {listed(better)}; worse: {listed(worse)}."
 
 
 def scale(cells: pd.DataFrame) -> str:
