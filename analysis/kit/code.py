@@ -22,9 +22,9 @@ def digest(study: str, root: Path = ROOT) -> str:
     """Hash of what the modules of a study do, of the paper's tables that they name, and of the versions of OTHERS."""
     found = hashlib.sha256()
     texts: set[str] = set()
-    for name, tree in sorted(modules(study, root).items()):
+    for name, text in sorted(modules(study, root).items()):
         # Compiled, which leaves out docstrings and asserts, and is many times as fast as ast.dump.
-        parts = list(_parts(compile(tree, name, "exec", dont_inherit=True, optimize=2)))
+        parts = list(_parts(compile(text, name, "exec", dont_inherit=True, optimize=2)))
         found.update("\n".join([name, *map(repr, parts)]).encode())
         texts |= {part for part in parts if isinstance(part, str)}
     for path in sorted((root / "analysis" / "paper").glob("*.csv")):
@@ -51,11 +51,11 @@ def _constant(value: object) -> Iterator[object]:
         yield sorted(map(repr, value)) if isinstance(value, frozenset) else value
 
 
-def modules(study: str, root: Path = ROOT) -> dict[str, ast.Module]:
-    """The modules of a study by name: its own, and all in PACKAGES that they import, at their top or in a function."""
+def modules(study: str, root: Path = ROOT) -> dict[str, str]:
+    """The text of a study's modules by name: its own, and all in PACKAGES that they import, be it in a function."""
     own = f"analysis.studies.{study}"
     left = [f"{own}.study" if _path(f"{own}.study", root) else own, ALWAYS]
-    found: dict[str, ast.Module] = {}
+    found: dict[str, str] = {}
     while left:
         name = left.pop()
         if name in found or name.partition(".")[0] not in PACKAGES:
@@ -63,9 +63,9 @@ def modules(study: str, root: Path = ROOT) -> dict[str, ast.Module]:
         path = _path(name, root)
         if path is None:
             continue
-        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+        found[name] = path.read_text(encoding="utf-8")
         left += [".".join(name.split(".")[:end]) for end in range(1, name.count(".") + 1)]  # packages are run too
-        left += _imported(found[name].body, name if path.name == "__init__.py" else name.rpartition(".")[0])
+        left += _imported(ast.parse(found[name]).body, name if path.name == "__init__.py" else name.rpartition(".")[0])
     return found
 
 

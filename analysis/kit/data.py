@@ -53,7 +53,7 @@ class Data:
     @cached_property
     def failed(self) -> pd.DataFrame:
         """The runs that failed, as far as their settings are known: `tables.FAILED_COLUMNS`."""
-        return tables.load_failed(self.folder, self.runs_dir)
+        return self.study.failed(self.folder, self.runs_dir)
 
     @cached_property
     def rates(self) -> pd.DataFrame:

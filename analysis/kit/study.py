@@ -32,31 +32,37 @@ def main_scores(final: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Study:
-    """What is derived from the runs of a study; each function gets `Data`, the runs and the tables.
+    """What is derived from the runs of a study. Functions get `Data`: the runs, and the tables made before."""
 
-    cell: the columns that a mean is of: in each cell a seed occurs once. tables: a CSV file and the function that gives
-    its frame, or None where there is nothing to put there. page: the blocks of table.md (`kit.pages`), its heading
-    first. figures: a PNG file and what draws it: of `kit.marks`, or a function of Data and path that returns the
-    path, or those beside it that it drew, or None.
-    answers: the sentences that stand first in table.md, from all runs. runs and scores: how the runs are read, and
-    which of their values the means are of. columns: those of runs.csv beside `tables.RUNS_COLUMNS`. one_rate: a method
-    with runs of several learning rates is refused. reads: names or patterns of files in the study's folder, with what
-    was measured on the runs; measures: files of the study's own measurements there, and what gives their rows and
-    writes what is missing (`kit.measured.Rows`). A study with `runs` None is derived from the files of `reads` alone.
-    base: pretrained weights are read too.
-    """
-
+    # A CSV file and what gives its frame, or None where there is nothing to put there.
     tables: Mapping[str, Table]
+    # The blocks of table.md, its heading first: of `kit.pages`.
     page: Sequence[pages.Block]
+    # The columns that a mean is of: in each cell a seed occurs once.
     cell: Sequence[str] = ()
+    # A PNG file and what draws it: of `kit.marks`, or a function of data and path. It returns the path, or those beside
+    # it that it drew, or None.
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    # The sentences that stand first in table.md, from all runs.
     answers: Callable[[pd.DataFrame], Sequence[str]] | None = None
+    # How runs are read; None: a study of measured files alone.
     runs: Callable[[Path, Path], pd.DataFrame] | None = arranged
+    failed: Callable[[Path, Path], pd.DataFrame] = tables.load_failed
+    # Of the study's own runs the rows that its means are of.
     scores: Callable[[pd.DataFrame], pd.DataFrame] = main_scores
+    # Columns of runs.csv after `tables.RUNS_COLUMNS`.
     columns: Sequence[str] = ()
+    # Refuse a cell that has runs of several learning rates.
     one_rate: bool = False
+    # How numbers are written in the tables.
+    numbers: str | Callable[[float], str] = "%.6g"
+    # What writes further files, as samples.md.
+    more: Sequence[Callable[[Data], Sequence[Path]]] = ()
+    # Names or patterns of files in the study's folder with what was measured, on the runs or without any.
     reads: tuple[str, ...] = ()
+    # Such files that the study measures itself, and what gives their rows and writes those missing (`measured.Rows`).
     measures: Mapping[str, Table] = field(default_factory=dict)
+    # Whether pretrained weights are read.
     base: bool = False
 
     def build(self, study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
@@ -74,16 +80,16 @@ class Study:
         for name in self.tables:
             if (frame := data.frame(name)) is not None:
                 outputs.append(study_dir / name)
-                frame.to_csv(outputs[-1], index=False, float_format="%.6g")
+                frame.to_csv(outputs[-1], index=False, float_format=self.numbers)
         outputs.append(pages.write(study_dir / "table.md", self.page, data, self.answers))
         for name, draw in self.figures.items():
             drawn = draw(data, study_dir / name) or ()
             outputs += [drawn] if isinstance(drawn, Path) else drawn
-        return outputs
+        return [*outputs, *(path for write in self.more for path in write(data))]
 
     def _check(self, data: Data) -> None:
         if data.scores.empty:
             raise InputError(f"{data.folder} has no finished run; `{tables.make_command(data.folder)}` trains them")
-        if self.one_rate:
-            tuning.check(data.scores, data.folder)
         tables.check_seeds(data.scores, self.cell, data.folder)
+        if self.one_rate:
+            tuning.check_rates(data.scores, self.cell, data.folder)

@@ -43,12 +43,18 @@ def check(test: pd.DataFrame, study_dir: Path) -> None:
     if test.empty:
         raise InputError(f"{study_dir} has no finished run to compare; `{command}` trains them")
     tables.check_seeds(test, CELL, study_dir)
-    for key, cell in test.groupby(CELL, sort=False):
+    check_rates(test, CELL, study_dir)
+
+
+def check_rates(test: pd.DataFrame, by: Sequence[str], study_dir: Path) -> None:
+    """Raises InputError if a group of `by` has runs of different learning rates, of which its mean would be."""
+    for _, cell in test.groupby(list(by), sort=False, dropna=False):
         if cell["lr"].nunique() > 1:
-            found = ", ".join(f"{lr:g}" for lr in sorted(cell["lr"].unique()))
+            run, found = cell.iloc[0], ", ".join(f"{lr:g}" for lr in sorted(cell["lr"].unique()))
             raise InputError(
-                f"{study_dir / 'sweep.jsonl'} lists runs of {naming.title(key[3], key[4])} on {key[1]} with different "
-                f"learning rates ({found}); delete it, `{command}` lists one set of runs"
+                f"{study_dir / 'sweep.jsonl'} lists runs of {naming.title(run['label'], run['settings'])} on "
+                f"{run['task']} with different learning rates ({found}); delete it, "
+                f"`{tables.make_command(study_dir)}` lists one set of runs"
             )
 
 
