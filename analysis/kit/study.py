@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from analysis.kit import naming, pages, tables, tuning
 from analysis.kit.data import Data
+from analysis.kit.tables import load_failed
 from lora.config import InputError
 
 Table = Callable[[Data], pd.DataFrame | None]
@@ -47,7 +49,7 @@ class Study:
     answers: Callable[[pd.DataFrame], Sequence[str]] | None = None
     # How runs are read; None: a study of measured files alone.
     runs: Callable[[Path, Path], pd.DataFrame] | None = arranged
-    failed: Callable[[Path, Path], pd.DataFrame] = tables.load_failed
+    failed: Callable[[Path, Path], pd.DataFrame] = load_failed
     # Of the study's own runs the rows that its means are of.
     scores: Callable[[pd.DataFrame], pd.DataFrame] = main_scores
     # Columns of runs.csv after `tables.RUNS_COLUMNS`.
@@ -55,7 +57,7 @@ class Study:
     # Refuse a cell that has runs of several learning rates.
     one_rate: bool = False
     # How numbers are written in the tables.
-    numbers: str | Callable[[float], str] = "%.6g"
+    numbers: str | Callable[[Any], str] = "%.6g"
     # What writes further files, as samples.md.
     more: Sequence[Callable[[Data], Sequence[Path]]] = ()
     # Names or patterns of files in the study's folder with what was measured, on the runs or without any.
