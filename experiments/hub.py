@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import httpx2
 import yaml
 from huggingface_hub import HfApi, constants, is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
@@ -58,7 +59,8 @@ def reach(identifier: str, kind: Kind = "model") -> str:
     if error is None or (isinstance(error, HfHubHTTPError) and error.response.status_code < 500):
         return ""
     _go_offline()
-    return f"the hub cannot be reached ({_short(error)})" if found else f"the hub did not answer within {SECONDS:g} s"
+    silent = isinstance(error, TimeoutError | httpx2.TimeoutException)
+    return f"the hub did not answer within {SECONDS:g} s" if silent else f"the hub cannot be reached ({_short(error)})"
 
 
 def _short(error: Exception) -> str:

@@ -16,8 +16,8 @@ from analysis.kit import (
     tables,
     tuning,
 )
+from analysis.kit.compare import METHOD, REFERENCES, reference
 from analysis.kit.generation_metrics import VALIDATION_LOSS, Metric, Study, chosen
-from analysis.kit.method_tables import METHOD, REFERENCES, reference
 from analysis.maths import statistics
 from experiments import places
 

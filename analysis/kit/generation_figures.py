@@ -10,9 +10,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from analysis.kit import figures, naming
+from analysis.kit.compare import METHOD, REFERENCES, reference
 from analysis.kit.generation_metrics import VALIDATION_LOSS, Metric
 from analysis.kit.method_figures import FAMILY_COLOURS
-from analysis.kit.method_tables import METHOD, REFERENCES, reference
 
 GREY = "0.35"
 COLUMNS = 3

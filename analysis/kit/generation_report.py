@@ -9,8 +9,10 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from analysis.kit import naming, tables
+from analysis.kit.compare import METHOD, REFERENCES, reference
 from analysis.kit.generation_metrics import Metric, Study
-from analysis.kit.method_tables import METHOD, REFERENCES, effort, reference
+from analysis.kit.method_tables import effort
+from analysis.kit.sentences import listed, told
 from analysis.maths import statistics
 
 TASK = ["model", "task"]
@@ -132,19 +134,17 @@ def verdicts(rows: pd.DataFrame, metrics: Mapping[str, Metric]) -> str:
 
     p_holm is corrected for the tests of one metric.
     """
-    clear = rows[rows["p_holm"] < 0.05]
-    up = (clear["difference"] > 0) != clear["metric"].map(lambda name: metrics[name].lower)
-    told = " – ".join(f"{side}: {_told(clear[which], metrics)}" for side, which in (("better", up), ("worse", ~up)))
-    tests = int(rows["p"].count())
-    return f"{tests} tests, corrected metric by metric: {told} – not told apart: {tests - len(clear)}."
+    better, worse, neither = found = told(rows, lower=rows["metric"].map(lambda name: metrics[name].lower))
+    sides = f"better: {_named(better, metrics)} – worse: {_named(worse, metrics)} – not told apart: {len(neither)}"
+    return f"{found.tests} tests, corrected metric by metric: {sides}."
 
 
-def _told(rows: pd.DataFrame, metrics: Mapping[str, Metric]) -> str:
+def _named(rows: pd.DataFrame, metrics: Mapping[str, Metric]) -> str:
     found = [
         f"{naming.title(*key)} in {', '.join(metrics[name].title for name in own['metric'])}"
         for key, own in rows.groupby(METHOD, sort=False)
     ]
-    return "; ".join(found) or "none"
+    return listed(found, "; ")
 
 
 def _best(means: pd.Series, metric: Metric) -> int:

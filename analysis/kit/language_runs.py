@@ -3,7 +3,6 @@
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,6 @@ from analysis.kit import naming, tables
 from analysis.kit.method_tables import TASK
 from experiments.records.source import Run, Runs
 
-DETAILS = ["train_examples", "all_examples", "epochs", "shots"]
 # A field of a Hydra override and its value, up to the next field: method.weight_types=q+v
 _OVERRIDE = re.compile(r"(\S+?)=(.*?)(?=\s+[\w./]+=|$)")
 
@@ -34,15 +32,21 @@ def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     prompt (0 where a task knows none). Raises InputError as `load_runs`.
     """
     runs = naming.arranged(tables.load_runs(study_dir, runs_dir))
-    details = [{"run_id": run.run_id} | run.read(partial(_details, run)) for run in Runs(study_dir, runs_dir)]
-    return runs.merge(pd.DataFrame(details, columns=["run_id", *DETAILS]), on="run_id", how="left")
+    return tables.with_details(runs, study_dir, runs_dir, _DETAILS)
 
 
-def _details(run: Run) -> dict[str, Any]:
-    config, given = run.config, int(run.metrics["train_examples"])
-    asked = config["task"].get("train_examples")
-    values = given, asked is None or asked > given, int(config["training"]["epochs"]), config["task"].get("shots") or 0
-    return dict(zip(DETAILS, values, strict=True))
+def _has_all(run: Run) -> bool:
+    asked = run.config["task"].get("train_examples")
+    return asked is None or asked > int(run.metrics["train_examples"])
+
+
+_DETAILS: dict[str, Callable[[Run], Any]] = {
+    "train_examples": lambda run: int(run.metrics["train_examples"]),
+    "all_examples": _has_all,
+    "epochs": lambda run: int(run.config["training"]["epochs"]),
+    "shots": lambda run: run.config["task"].get("shots") or 0,
+}
+DETAILS = list(_DETAILS)
 
 
 def final_scores(runs: pd.DataFrame) -> pd.DataFrame:

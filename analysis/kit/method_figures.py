@@ -10,7 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from analysis.kit import figures, naming
-from analysis.kit.method_tables import METHOD, REFERENCES, TASK, reference
+from analysis.kit.compare import METHOD, REFERENCES, reference
+from analysis.kit.data import Data
+from analysis.kit.method_tables import TASK
 from analysis.kit.tuning import LOWER_IS_BETTER
 
 FAMILY_COLOURS = dict(zip(naming.FAMILIES, sns.color_palette(n_colors=len(naming.FAMILIES)), strict=True))
@@ -99,6 +101,11 @@ def _note(table: pd.DataFrame, off_scale: bool) -> str:
     if off_scale:
         parts.append("◂: off the scale")
     return "; ".join(parts)
+
+
+def rates(data: Data, path: Path) -> Path | None:
+    """`draw_rates` of a study's rates; None where none was tuned."""
+    return None if data.rates.empty else draw_rates(data.rates, path)
 
 
 def draw_rates(rates: pd.DataFrame, path: Path) -> Path:

@@ -5,22 +5,14 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.kit import naming, tables
+from analysis.kit import naming
+from analysis.kit.cells import mean_texts
+from analysis.kit.compare import REFERENCES, minus_texts, reference
+from analysis.kit.data import Data
+from analysis.kit.sentences import listed, told
 from analysis.kit.tuning import CELL, TOLERANCES
-from analysis.maths import statistics
 
 TASK = ["model", "task", "metric"]
-METHOD = ["label", "settings"]
-REFERENCES = ("full", "lora")
-PAPER = "roberta-base"
-READING = f"""\
-Quality is the test score in percent: mean ± half-width of the 95% Student-t interval (number of seeds); one seed gives
-no interval and no test. Differences are to the method in the column's head, in points, paired by seed, ± half-width of
-their own 95% interval; p is of the paired t-test, by Holm's method corrected for all comparisons with that method on
-that task (the intervals are not), and `*` marks p < 0.05. Parameters are those trained; without the head: less what
-head_only trains. Times and memory are those of the runs as they were made, not a benchmark. The paper's column is from
-its Table 2, {PAPER}, with its numbers of parameters: the same task if it is one of GLUE, else the average over GLUE.
-It is another model, tuned in another way, on all training data: compare the order of methods, not levels."""
 TUNING = """\
 Only the learning rate is tuned, for every method and task on its own, on validation data with the first seed; the test
 data choose nothing. Every method starts with a grid of as many rates, which grows where the best lies at its edge. The
@@ -29,32 +21,20 @@ good region is the factor from the lowest to the highest rate around the best wh
 the last rate tried. It is from one seed: a point may be noise."""
 
 
-def reference(cells: pd.DataFrame, label: str) -> tuple[str, str] | None:
-    """Label and settings of the row that others are compared with: of several of one label the one with most seeds,
-    and of these the smallest. None if there is none."""
-    found = cells[cells["label"] == label].sort_values("n", ascending=False, kind="stable")
-    return None if found.empty else (label, str(found["settings"].iloc[0]))
+UNTUNED = "No learning rate was tuned in this study: every method ran at the rate given here."
 
 
-def report(table: pd.DataFrame, rates: pd.DataFrame, head: str, failed: list[str]) -> str:
-    """table.md: for each task what was found and what it cost to tune, in words and in two tables; `head` is
-    a sentence on the head's learning rate."""
-    lines = ["# LoRA and its rivals", "", READING, ""]
-    lines += [
-        "No learning rate was tuned in this study: every method ran at the rate given here." if rates.empty else TUNING,
-        head,
-    ]
-    for (model, task, metric), cells in table.groupby(TASK, sort=False):
-        lines += ["", f"## {task} ({model}, test {metric})", "", *findings(cells), "", tables.markdown(quality(cells))]
-        lines += ["", tables.markdown(effort(cells))]
-    pending = rates.merge(table[CELL], on=CELL, how="left", indicator=True)
-    pending = pending[pending["_merge"] == "left_only"].drop_duplicates(CELL)
-    if not pending.empty:
-        names = (f"{naming.title(row.label, row.settings)} on {row.task}" for row in pending.itertuples())
-        lines += ["", f"Tuned, but without a finished run that is compared: {', '.join(names)}."]
-    if failed:
-        lines += ["", "## Failed runs", "", *failed]
-    return "\n".join(lines) + "\n"
+def tuned(data: Data) -> str:
+    """A block: how the rates of a study were chosen."""
+    return UNTUNED if data.rates.empty else TUNING
+
+
+def pending(data: Data) -> str:
+    """A block: the methods that were tuned, but have no finished run."""
+    left = data.rates.merge(data["table.csv"][CELL], on=CELL, how="left", indicator=True)
+    left = left[left["_merge"] == "left_only"].drop_duplicates(CELL)
+    names = [f"{naming.title(row.label, row.settings)} on {row.task}" for row in left.itertuples()]
+    return f"Tuned, but without a finished run that is compared: {', '.join(names)}." if names else ""
 
 
 def findings(cells: pd.DataFrame) -> list[str]:
@@ -69,15 +49,14 @@ def findings(cells: pd.DataFrame) -> list[str]:
         if base is None:
             lines.append(f"- No run of {name}: nothing is compared with it.")
             continue
-        p, difference = cells[f"{name}_p_holm"], cells[f"{name}_difference"]
-        if p.isna().all():
+        found = told(cells, f"{name}_")
+        if not found.tests:
             lines.append(f"- Against {naming.title(*base)}: no test, which takes two seeds that both have.")
             continue
-        clear = p < 0.05
-        above, below = (_names(cells[clear & side]) for side in (difference > 0, difference < 0))
+        above, below, neither = map(_names, found)
         lines.append(
-            f"- Against {naming.title(*base)}, {p.count()} tests: above it {above}; below it {below}; "
-            f"not told apart {_names(cells[p >= 0.05])}."
+            f"- Against {naming.title(*base)}, {found.tests} tests: above it {above}; below it {below}; "
+            f"not told apart {neither}."
         )
     return lines
 
@@ -111,7 +90,7 @@ def _spread(values: pd.Series) -> str:
 
 
 def _names(cells: pd.DataFrame) -> str:
-    return ", ".join(cells["name"]) or "none"
+    return listed(cells["name"])
 
 
 def quality(cells: pd.DataFrame) -> pd.DataFrame:
@@ -121,13 +100,11 @@ def quality(cells: pd.DataFrame) -> pd.DataFrame:
         "settings": cells["settings"].where(cells["settings"] != ""),
         "parameters": cells["trainable_params"].map("{:,}".format),
         "without head": cells["without_head"].map(lambda count: None if pd.isna(count) else f"{count:,.0f}"),
-        "test": [statistics.mean_text(*row) for row in cells[["mean", "interval", "n"]].itertuples(index=False)],
+        "test": mean_texts(cells),
     }
     for name in REFERENCES:
         if reference(cells, name):
-            fields = [f"{name}_{field}" for field in ("difference", "interval", "p_holm", "pairs")]
-            rows = cells[[*fields, "n"]].itertuples(index=False)
-            columns[f"minus {name}"] = [statistics.paired_text(*row) for row in rows]
+            columns[f"minus {name}"] = minus_texts(cells, name)
     beside = cells["paper_task"].iloc[0].replace("avg", "GLUE average")
     return pd.DataFrame(columns | {f"paper, {beside}": cells["paper"]})
 

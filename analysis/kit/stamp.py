@@ -13,21 +13,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.kit import code
 from experiments import listing
 from experiments.records.archive import ARCHIVE
 from experiments.store import RECORD
 
 STAMP = "provenance.json"
 RESULTS = ("metrics.json", "history.csv")  # of a run: every training makes new ones
-ROOT = Path(__file__).parents[2]
 
 
-def current(study_dir: Path, runs_dir: Path) -> list[Path]:
+def current(study: str, study_dir: Path, runs_dir: Path) -> list[Path]:
     """The outputs of a study, if they are as they were written and derived from what is there now; else none."""
     try:
         record = json.loads((study_dir / STAMP).read_text(encoding="utf-8"))
         outputs = {study_dir / name: digest for name, digest in record["outputs"].items()}
-        if record["fingerprint"] != fingerprint(study_dir, runs_dir, record["files"]):
+        if record["fingerprint"] != fingerprint(study, study_dir, runs_dir, record["files"]):
             return []
         whole = all(_digest(path) == digest for path, digest in outputs.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -49,9 +49,9 @@ def write(study_dir: Path, outputs: Sequence[Path], mark: str, files: Sequence[s
     return temporary.replace(study_dir / STAMP)
 
 
-def fingerprint(study_dir: Path, runs_dir: Path, files: Sequence[str]) -> str:
+def fingerprint(study: str, study_dir: Path, runs_dir: Path, files: Sequence[str]) -> str:
     """Hash of what the outputs depend on: the list of runs, what each has measured, files of the study's own folder
-    (names or patterns), and the code."""
+    (names or patterns), and the study's code, of `kit.code`."""
     digest = hashlib.sha256()
     if listing.exists(study_dir):
         entries = [json.loads(line) for line in listing.text(study_dir).splitlines() if line.strip()]
@@ -62,10 +62,9 @@ def fingerprint(study_dir: Path, runs_dir: Path, files: Sequence[str]) -> str:
             digest.update(_content(path))
     if not listing.exists(study_dir) or any(not folder.is_dir() or (folder / RECORD).exists() for folder in folders):
         digest.update(_content(study_dir / ARCHIVE))
-    code = [path for package in ("analysis", "lora") for path in (ROOT / package).rglob("*.py")]
-    measured = [path for name in files for path in sorted(study_dir.glob(name)) or [study_dir / name]]
-    for path in measured + sorted([*code, *(ROOT / "analysis" / "paper").glob("*.csv")]):
+    for path in (path for name in files for path in sorted(study_dir.glob(name)) or [study_dir / name]):
         digest.update(_content(path))
+    digest.update(code.digest(study).encode())
     return digest.hexdigest()
 
 

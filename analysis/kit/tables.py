@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,18 @@ def _read_run(run: Run) -> list[dict[str, Any]]:
         | {"main": entry["metric"] == metrics["main_metric"], "test_rows": metrics.get("test_examples")}
         for entry in metrics["metrics"]
     ]
+
+
+def with_details(
+    runs: pd.DataFrame, study_dir: Path, runs_dir: Path, columns: Mapping[str, Callable[[Run], Any]]
+) -> pd.DataFrame:
+    """runs with further columns, each a value of a run's config or metrics by its function. Raises InputError if a run
+    is damaged, or lacks what a function asks of it."""
+    rows = [
+        {"run_id": run.run_id} | {name: run.read(partial(of, run)) for name, of in columns.items()}
+        for run in Runs(study_dir, runs_dir)
+    ]
+    return runs.merge(pd.DataFrame(rows, columns=["run_id", *columns]), on="run_id", how="left")
 
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:

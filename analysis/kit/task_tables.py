@@ -1,25 +1,19 @@
 """Tables of language models: rows are methods with their settings, columns the metrics of tasks, the paper's beside."""
 
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 import pandas as pd
 
 from analysis.kit import naming, tables
-from analysis.kit.method_tables import METHOD, REFERENCES, TASK, reference
+from analysis.kit.compare import REFERENCES, minus_texts, reference, with_differences
+from analysis.kit.method_tables import TASK
 from analysis.kit.tuning import CELL
-from analysis.maths import statistics
 
 ABOUT = {
     "trainable_params": "max", "lr": "first", "main": "first", "train_seconds": "mean", "tokens_per_second": "mean",
     "peak_memory_bytes": "mean",
 }  # fmt: skip
-
-
-def paper(name: str) -> pd.DataFrame:
-    """A table of the paper, of analysis/paper/<name>.csv: values in percent."""
-    return pd.read_csv(str(files("analysis").joinpath(f"paper/{name}.csv")))
 
 
 def tabulate(scores: pd.DataFrame, more: Sequence[str] = ()) -> pd.DataFrame:
@@ -30,24 +24,7 @@ def tabulate(scores: pd.DataFrame, more: Sequence[str] = ()) -> pd.DataFrame:
     """
     keys = [*CELL, *more]
     table = tables.summarise(scores, keys).merge(scores.groupby(keys).agg(ABOUT), on=keys)
-    within = [*TASK, *more]
-    for name in REFERENCES:
-        parts = []
-        for key, runs in scores.groupby(within, sort=False):
-            base = reference(table[(table[within] == list(key)).all(axis=1)], name)
-            if base:
-                found = statistics.against(runs, METHOD, base)
-                parts.append(pd.DataFrame([key] * len(found), columns=within).join(found))
-        if parts:
-            found = pd.concat(parts).set_index([*within, *METHOD]).add_prefix(f"{name}_").reset_index()
-            table = table.merge(found, on=keys, how="left")
-    return table
-
-
-def means(cells: pd.DataFrame, scale: float = 100, digits: int = 1) -> list[str]:
-    """Mean ± half-width of its interval (seeds), in percent unless there is another scale, a text a row."""
-    rows = cells[["mean", "interval", "n"]].itertuples(index=False, name=None)
-    return [statistics.mean_text(mean, interval, n, scale, digits) for mean, interval, n in rows]
+    return with_differences(table, scores, [*TASK, *more])
 
 
 def looked_up(
@@ -58,22 +35,12 @@ def looked_up(
     return [known.get(key) for key in rows[list(keys)].itertuples(index=False, name=None)]
 
 
-def minus(cells: pd.DataFrame, name: str, scale: float = 100, digits: int = 1) -> list[str | None]:
-    """The difference to the reference `name` for each row, as text, in points unless there is another scale; None where
-    there is no comparison."""
-    if f"{name}_pairs" not in cells:
-        return [None] * len(cells)
-    fields = [f"{name}_{field}" for field in ("difference", "interval", "p_holm", "pairs")]
-    rows = cells[[*fields, "n"]].itertuples(index=False, name=None)
-    return [statistics.paired_text(found, wide, p, pairs, n, scale, digits) for found, wide, p, pairs, n in rows]
-
-
 def minus_columns(cells: pd.DataFrame) -> dict[str, list[str | None]]:
     """A column of `minus` for each of REFERENCES that is among the cells; its head says which of several it is."""
     bases = [base for name in REFERENCES if (base := reference(cells, name))]
     several = cells["label"].value_counts()
     return {
-        f"minus {naming.title(name, settings if several[name] > 1 else '')}": minus(cells, name)
+        f"minus {naming.title(name, settings if several[name] > 1 else '')}": minus_texts(cells, name)
         for name, settings in bases
     }
 

@@ -1,8 +1,10 @@
 """How every method's learning rate was chosen: the rates that were tried, and how wide the region of good ones is."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,9 @@ import pandas as pd
 from analysis.kit import naming, tables
 from analysis.maths.svd import Array
 from lora.config import InputError
+
+if TYPE_CHECKING:  # which has the rates of this module
+    from analysis.kit.data import Data
 
 CELL = ["model", "task", "metric", "label", "settings"]
 TOLERANCES = {1: 0.01, 2: 0.02}  # points -> how much worse than the best still counts as good
@@ -38,12 +43,18 @@ def check(test: pd.DataFrame, study_dir: Path) -> None:
     if test.empty:
         raise InputError(f"{study_dir} has no finished run to compare; `{command}` trains them")
     tables.check_seeds(test, CELL, study_dir)
-    for key, cell in test.groupby(CELL, sort=False):
+    check_rates(test, CELL, study_dir)
+
+
+def check_rates(test: pd.DataFrame, by: Sequence[str], study_dir: Path) -> None:
+    """Raises InputError if a group of `by` has runs of different learning rates, of which its mean would be."""
+    for _, cell in test.groupby(list(by), sort=False, dropna=False):
         if cell["lr"].nunique() > 1:
-            found = ", ".join(f"{lr:g}" for lr in sorted(cell["lr"].unique()))
+            run, found = cell.iloc[0], ", ".join(f"{lr:g}" for lr in sorted(cell["lr"].unique()))
             raise InputError(
-                f"{study_dir / 'sweep.jsonl'} lists runs of {naming.title(key[3], key[4])} on {key[1]} with different "
-                f"learning rates ({found}); delete it, `{command}` lists one set of runs"
+                f"{study_dir / 'sweep.jsonl'} lists runs of {naming.title(run['label'], run['settings'])} on "
+                f"{run['task']} with different learning rates ({found}); delete it, "
+                f"`{tables.make_command(study_dir)}` lists one set of runs"
             )
 
 
@@ -92,6 +103,11 @@ def rates(runs: pd.DataFrame, failed: pd.DataFrame) -> pd.DataFrame:
     keys = {"model": grid["model"], "task": grid["task"], "label": grid["label"].map(places)}
     order = pd.DataFrame(keys | {"settings": grid["settings"], "lr": grid["lr"]})
     return grid.loc[order.sort_values(list(order.columns)).index].reset_index(drop=True)
+
+
+def tried(data: Data) -> pd.DataFrame | None:
+    """The table of a study's `rates`; None where none was tuned."""
+    return None if data.rates.empty else data.rates
 
 
 def _watched(validation: pd.DataFrame) -> pd.DataFrame:

@@ -1,8 +1,9 @@
 """A tiny random model on disk, a tiny data file, and the command line called in this process."""
 
+import contextlib
 import csv
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from transformers import (
 )
 
 from experiments import assets, run
+from experiments.text_metrics import sql
+from experiments.text_metrics._sandbox import Sandbox
 
 GOOD, BAD = "a warm and wonderful film", "a dull and dreadful film"
 
@@ -106,3 +109,11 @@ def decoders(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedToke
         model.save_pretrained(folders[family])
         tokenizer.save_pretrained(folders[family])
     return folders
+
+
+@pytest.fixture
+def one_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process for all queries of a test, where the metric starts one for each list of outputs."""
+    with Sandbox() as shared:
+        monkeypatch.setattr(sql, "Sandbox", lambda: contextlib.nullcontext(shared))
+        yield

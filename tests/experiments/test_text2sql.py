@@ -488,6 +488,7 @@ def test_fuzz_sql() -> None:
         assert set(outcomes(attempt)) <= {"runs", "fails"}
 
 
+@pytest.mark.usefixtures("one_sandbox")
 def test_noise_never_fails() -> None:
     """Queries with characters dropped, doubled and swapped: right or wrong, but never an error; one that is the same
     query gives the same result."""

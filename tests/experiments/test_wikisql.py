@@ -252,6 +252,7 @@ def official_form(query: Query) -> tuple[int, str, set[tuple[int, str, str]]]:
     return query.column, query.aggregate, {(column, op, str(value).lower()) for column, op, value in query.conditions}
 
 
+@pytest.mark.usefixtures("one_sandbox")
 def test_as_the_official_evaluation() -> None:
     """Pairs of queries on one table, most of them near to each other: same form, same result, as the oracle says."""
     rng, found = Random(0), Counter[tuple[bool, bool]]()

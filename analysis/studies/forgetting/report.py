@@ -7,8 +7,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.kit import naming, tables, task_tables
+from analysis.kit.cells import mean_texts
+from analysis.kit.compare import METHOD, minus_texts, reference
 from analysis.kit.generation_report import caution
-from analysis.kit.method_tables import METHOD, TASK, reference
+from analysis.kit.method_tables import TASK
 from analysis.maths import statistics
 
 FORGETTING = "forgetting_"  # before a text's name: the metric
@@ -139,12 +141,12 @@ def layout(cells: pd.DataFrame) -> pd.DataFrame:
     columns = task_tables.names(rows) | {"lr": rows["lr"].map("{:g}".format)}
     for metric in cells.loc[cells["main"], "metric"].unique():
         found = cells[cells["metric"] == metric]
-        columns[f"test {metric}"] = task_tables.looked_up(found, task_tables.means(found), rows, METHOD)
+        columns[f"test {metric}"] = task_tables.looked_up(found, mean_texts(found), rows, METHOD)
     for metric in ("loss", *(FORGETTING + text for text in _texts(cells))):
         found = cells[cells["metric"] == metric]
         title = "test loss" if metric == "loss" else f"{metric.removeprefix(FORGETTING)}, after − before"
-        columns[title] = task_tables.looked_up(found, task_tables.means(found, 1, DIGITS), rows, METHOD)
+        columns[title] = task_tables.looked_up(found, mean_texts(found, 1, DIGITS), rows, METHOD)
         if reference(found, "full"):
-            texts = task_tables.minus(found, "full", 1, DIGITS)
+            texts = minus_texts(found, "full", 1, DIGITS)
             columns[f"{title}, minus full"] = task_tables.looked_up(found, texts, rows, METHOD)
     return pd.DataFrame(columns)

@@ -3,7 +3,9 @@
 import pandas as pd
 
 from analysis.kit import tables, task_tables
-from analysis.kit.method_tables import METHOD, TASK, TUNING, effort, findings
+from analysis.kit.cells import mean_texts
+from analysis.kit.compare import METHOD, minus_texts
+from analysis.kit.method_tables import TASK, TUNING, effort, findings
 from analysis.maths import statistics
 from analysis.studies.memory_methods import ranks as memory_methods_ranks
 from analysis.studies.memory_methods.ranks import MEASURES
@@ -94,8 +96,8 @@ def quality(cells: pd.DataFrame) -> pd.DataFrame:
     columns = task_tables.names(rows)
     for metric, scale, digits in ((rows["metric"].iloc[0], 100, 1), ("loss", 1, DIGITS)):
         found = cells[cells["metric"] == metric]
-        columns[f"test {metric}"] = task_tables.looked_up(found, task_tables.means(found, scale, digits), rows, METHOD)
-        texts = task_tables.minus(found, "full", scale, digits)
+        columns[f"test {metric}"] = task_tables.looked_up(found, mean_texts(found, scale, digits), rows, METHOD)
+        texts = minus_texts(found, "full", scale, digits)
         columns[f"{metric} minus full"] = task_tables.looked_up(found, texts, rows, METHOD)
     taken = (rows["training_memory_bytes"] / GB).map(lambda value: None if pd.isna(value) else f"{value:.2f}")
     return pd.DataFrame(

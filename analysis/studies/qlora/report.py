@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.kit import tables, task_tables
+from analysis.kit.cells import mean_texts
+from analysis.kit.compare import METHOD, minus_texts
 from analysis.kit.generation_report import caution
-from analysis.kit.method_tables import METHOD, TASK
+from analysis.kit.method_tables import TASK
 from analysis.maths import statistics
 from analysis.studies.qlora.runs import KEYS, MEMORY, NONE
 
@@ -104,7 +106,7 @@ def quality(cells: pd.DataFrame) -> pd.DataFrame:
     for metric in cells["metric"].unique():
         found = cells[cells["metric"] == metric]
         scale, digits = _scale({"metric": metric})
-        means, minus = task_tables.means(found, scale, digits), task_tables.minus(found, NONE, scale, digits)
+        means, minus = mean_texts(found, scale, digits), minus_texts(found, NONE, scale, digits)
         columns[f"test {metric}"] = task_tables.looked_up(found, means, rows, METHOD)
         columns[f"{metric}, minus not quantised"] = task_tables.looked_up(found, minus, rows, METHOD)
     columns["training memory (MB)"] = _megabytes(rows[MEMORY])

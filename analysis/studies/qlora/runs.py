@@ -1,6 +1,8 @@
 """What the study of quantised base weights reads: its runs, each with its quantisation, and the measured bases."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,12 +24,11 @@ def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     Raises InputError as `load_runs`.
     """
     runs = naming.arranged(tables.load_runs(study_dir, runs_dir))
-    rows = [
-        {"run_id": run.run_id, "quantization": _quantization(run), MEMORY: run.metrics.get(MEMORY)}
-        for run in Runs(study_dir, runs_dir)
-    ]
-    found = pd.DataFrame(rows, columns=["run_id", "quantization", MEMORY]).astype({MEMORY: float})
-    return _named(runs.merge(found, on="run_id"))
+    details: dict[str, Callable[[Run], Any]] = {
+        "quantization": _quantization,
+        MEMORY: lambda run: run.metrics.get(MEMORY),
+    }
+    return _named(tables.with_details(runs, study_dir, runs_dir, details).astype({MEMORY: float}))
 
 
 def load_failed(study_dir: Path, runs_dir: Path) -> pd.DataFrame:

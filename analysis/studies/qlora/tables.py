@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.kit import tables
-from analysis.kit.method_tables import METHOD, TASK
+from analysis.kit.compare import METHOD
+from analysis.kit.method_tables import TASK
 from analysis.kit.tuning import CELL
 from analysis.maths import statistics
 from analysis.studies.qlora import runs as qlora_runs

@@ -7,7 +7,8 @@ import pandas as pd
 from scipy.stats import ttest_1samp, ttest_ind
 
 from analysis.kit import naming, tables
-from analysis.kit.method_tables import METHOD, TASK
+from analysis.kit.compare import METHOD
+from analysis.kit.method_tables import TASK
 from analysis.maths import statistics
 
 KEYS = [*TASK, *METHOD, "shots", "train_examples"]

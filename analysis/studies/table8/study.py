@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.kit import language_runs, naming, samples, table_md, tables, task_figures, task_tables, tuning
+from analysis.kit import language_runs, naming, samples, table_md, tables, task_figures, tuning
+from analysis.kit.cells import mean_texts
+from analysis.kit.cells import paper as printed
+from analysis.kit.compare import METHOD
 from analysis.kit.language_runs import DETAILS
-from analysis.kit.method_tables import METHOD
 from analysis.maths import statistics
 from analysis.studies.table8 import few_shot
 from experiments.records.source import Runs
@@ -110,7 +112,7 @@ def rows(cells: pd.DataFrame) -> pd.DataFrame:
             "trained on": cells["train_examples"].map("{:,}".format).where(~frozen),
             "epochs": cells["epochs"].astype(object).where(~frozen),
             "parameters": cells["trainable_params"].map("{:,}".format).where(~frozen),
-            "test": task_tables.means(cells),
+            "test": mean_texts(cells),
             "lowest": (100 * cells["low"]).map("{:.1f}".format),
             "highest": (100 * cells["high"]).map("{:.1f}".format),
             "minus best prompt": [
@@ -124,7 +126,7 @@ def rows(cells: pd.DataFrame) -> pd.DataFrame:
 
 def beside(cells: pd.DataFrame) -> pd.DataFrame:
     """The paper's Table 8 with ours beside: the best prompt, full fine-tuning and LoRA with most examples, as text."""
-    theirs = task_tables.paper("table08_fewshot").set_index("method").rename(index=PAPER_ROWS)
+    theirs = printed("table08_fewshot").set_index("method").rename(index=PAPER_ROWS)
     most = cells.sort_values("train_examples", kind="stable").drop_duplicates(METHOD, keep="last")
     ours = {
         "demonstrations": [f"{_mean(row)}, {row['shots']} shown" for _, row in cells[cells["best"]].iterrows()],

@@ -1,14 +1,17 @@
 """table.md of the study of weight types: what was found, the paper's Table 5 beside ours, tests and learning rates."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 
-from analysis.kit import generation_report, tables, task_tables, tuning
+from analysis.kit import generation_report, pages, tables, tuning
+from analysis.kit.cells import mean_texts
+from analysis.kit.data import Data
+from analysis.kit.sentences import listed, told
 from analysis.maths import statistics
-from analysis.studies.weight_types.sets import MEAN_OF_SINGLE, PLACE, REFERENCE, SEVERAL, established, order, sets_of
+from analysis.studies.weight_types.sets import MEAN_OF_SINGLE, PLACE, REFERENCE, SEVERAL, order, sets_of
 
 READING = """\
 A budget is a number of parameters of LoRA, without a task's head; every set of weight types gets the rank that it
@@ -24,44 +27,52 @@ budgets and seeds. All sets start with as many rates, and more are tried where t
 ×: did not train."""
 
 
-def report(
-    table: pd.DataFrame,
-    differences: pd.DataFrame,
-    paper: pd.DataFrame,
-    rates: pd.DataFrame,
-    heads: Mapping[tuple[Any, ...], str],
-    failures: list[str],
-) -> str:
-    """table.md, of the frames of `studies.weight_types.sets`; rates: of `kit.tuning.rates`, with weight_types; heads: a
-    sentence on the head's learning rate, by model and task."""
+def page(ours: Callable[[Data], pd.DataFrame], paper: pd.DataFrame) -> list[pages.Block]:
+    """The blocks of table.md between its heading and the failed runs; ours: gives the rows of `sets.tabulate`, and
+    paper is the same of the paper."""
     about = {"paper": paper["model"].iloc[0], "budget": paper["budget"].iloc[0], "best": paper_best(paper)}
-    lines = ["# Weight types under a budget of parameters (the paper's Table 5)", ""]
-    lines += [textwrap.fill(READING.format(**about), 119), "", "## What was found", "", *verdicts(table, differences)]
-    lines += [f"- {model}: {_caution(cells)}" for model, cells in table.groupby("model", sort=False)]
-    lines += ["", *TESTS.splitlines(), *([] if rates.empty else RATES.splitlines())]
-    for key, cells in table.groupby(PLACE, sort=False):
-        found = differences[(differences[PLACE] == list(key)).all(axis=1)]
-        tuned = rates[(rates["model"] == key[0]) & (rates["task"] == key[1])]
-        lines += ["", f"## {key[1]} ({key[0]})", "", *(finding(*part) for part in _by_budget(cells, found))]
-        lines += [f"- {scale(cells)}", *(f"- {heads[place]}" for place in [key[:2]] if place in heads)]
-        lines += ["", f"Test {key[2]}:", "", tables.markdown(quality(cells, paper))]
-        lines += ["", "What a budget buys:", "", tables.markdown(bought(cells))]
-        compared = found[found["reference"] == REFERENCE]
-        if len(compared):
-            lines += ["", f"Minus {REFERENCE}:", "", tables.markdown(_minus(compared))]
-        if len(tuned):
-            lines += ["", "Learning rates:", "", tables.markdown(learning_rates(tuned))]
-    if failures:
-        lines += ["", "## Failed runs", "", *failures]
-    return "\n".join(lines) + "\n"
+
+    def found(data: Data) -> list[str]:
+        cautions = [f"- {model}: {_caution(cells)}" for model, cells in data.once(ours).groupby("model", sort=False)]
+        return [*verdicts(data.once(ours), data["differences.csv"]), *cautions]
+
+    return [
+        textwrap.fill(READING.format(**about), 119),
+        pages.under("## What was found", found),
+        lambda data: [TESTS] if data.rates.empty else [TESTS, RATES],
+        pages.sections(
+            "## {task} ({model})",
+            lambda data: _findings(data.once(ours), data),
+            pages.under("Test {metric}:", pages.table(lambda data: quality(data.once(ours), paper))),
+            pages.under("What a budget buys:", pages.table(lambda data: bought(data.once(ours)))),
+            pages.under(f"Minus {REFERENCE}:", pages.table(lambda data: _minus(_compared(data)))),
+            pages.under("Learning rates:", pages.table(_rates)),
+            where={"source": "ours"},
+        ),
+    ]
+
+
+def _findings(cells: pd.DataFrame, data: Data) -> list[str]:
+    budgets = cells.groupby("budget", sort=False)
+    differences = data["differences.csv"]
+    lines = [finding(part, differences[differences["budget"] == budget]) for budget, part in budgets]
+    lines.append(f"- {scale(cells)}")
+    own = data.scores[data.scores["head_lr"].notna()]
+    return lines if own.empty else [*lines, f"- {tables.head_rate(own)}"]
+
+
+def _compared(data: Data) -> pd.DataFrame:
+    rows = data["differences.csv"]
+    return rows[rows["reference"] == REFERENCE]
+
+
+def _rates(data: Data) -> pd.DataFrame:
+    rates = data.frame("learning_rates.csv")
+    return pd.DataFrame() if rates is None or rates.empty else learning_rates(rates)
 
 
 def _caution(cells: pd.DataFrame) -> str:
     return generation_report.caution(cells["n"], int(cells.groupby(["task", "budget"]).size().max()) - 1)
-
-
-def _by_budget(cells: pd.DataFrame, found: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-    return [(part, found[found["budget"] == budget]) for budget, part in cells.groupby("budget", sort=False)]
 
 
 def paper_best(paper: pd.DataFrame) -> str:
@@ -84,7 +95,7 @@ def verdicts(table: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
         f"- {REFERENCE} has the highest mean in {first} of {len(compared)} comparisons (a model, a task, a budget)."
     ]
     tests = corrected(differences, REFERENCE)
-    better, worse = established(tests, 1), established(tests, -1)
+    better, worse, _ = told(tests)
     if tests.empty:
         lines.append(f"- Whether {REFERENCE} is the best choice is not tested: that takes two seeds that differ.")
     else:
@@ -95,7 +106,7 @@ def verdicts(table: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
         )
     contrasts = corrected(differences, MEAN_OF_SINGLE)
     if len(contrasts):
-        more, less = established(contrasts, 1), established(contrasts, -1)
+        more, less, _ = told(contrasts)
         lines.append(
             f"- More types at a lower rank, or one at a higher? {SEVERAL} minus the mean of the four single types is "
             f"above zero in {len(more)} of {len(contrasts)} tests{_listed(more)} and below in {len(less)}"
@@ -132,7 +143,7 @@ def _listed(rows: pd.DataFrame) -> str:
 def finding(cells: pd.DataFrame, differences: pd.DataFrame) -> str:
     """A list item on the sets of one budget of a model and a task: the highest mean, and what the tests establish."""
     ranked = cells.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
-    named = [" ".join(pair) for pair in zip(ranked["weight_types"], task_tables.means(ranked), strict=True)]
+    named = [" ".join(pair) for pair in zip(ranked["weight_types"], mean_texts(ranked), strict=True)]
     line = f"- {cells['budget'].iloc[0]:,} parameters: the highest mean of {len(cells)} sets is {named[0]}, the lowest "
     line += f"{named[-1]}"
     place = ranked.index[ranked["weight_types"] == REFERENCE]
@@ -141,8 +152,8 @@ def finding(cells: pd.DataFrame, differences: pd.DataFrame) -> str:
     tests = differences[(differences["reference"] == REFERENCE) & differences["p"].notna()]
     if tests.empty:
         return line + "; no test."
-    better, worse = (sets_of(established(tests, sign)) for sign in (1, -1))
-    return f"{line}. Better than {REFERENCE}: {', '.join(better) or 'none'}; worse: {', '.join(worse) or 'none'}."
+    better, worse, _ = map(sets_of, told(tests))
+    return f"{line}. Better than {REFERENCE}: {listed(better)}; worse: {listed(worse)}."
 
 
 def scale(cells: pd.DataFrame) -> str:
@@ -158,7 +169,7 @@ def scale(cells: pd.DataFrame) -> str:
 def quality(cells: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """Table 5 of a model and task: a row a set, a column a budget, and the paper's tasks beside."""
     names = sorted({*cells["weight_types"], *paper["weight_types"]}, key=order)
-    columns = _columns(cells, task_tables.means(cells), names)
+    columns = _columns(cells, mean_texts(cells), names)
     for task, numbers in paper.groupby("task", sort=False):
         shown = [f"{100 * mean:.1f} (r = {r})" for mean, r in zip(numbers["mean"], numbers["r"], strict=True)]
         known = dict(zip(numbers["weight_types"], shown, strict=True))

@@ -1,7 +1,6 @@
 """Sets of weight types under a budget of LoRA parameters: what each spends, and paired tests between them."""
 
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pandas as pd
 
 from analysis.kit import tables
 from analysis.maths import statistics
-from experiments.records.source import Run, Runs
 from lora.config import WEIGHT_TYPES, InputError
 
 PLACE = ["model", "task", "metric"]
@@ -38,21 +36,16 @@ def with_parameters(runs: pd.DataFrame, runs_dir: Path, study_dir: Path) -> pd.D
 
     Raises InputError if a run is not of LoRA on weight types with one rank, or is damaged.
     """
-    command, counts, stored = tables.make_command(study_dir), {}, Runs(study_dir, runs_dir)
-    rows = runs.drop_duplicates("run_id")[["run_id", "weight_types", "r", "trainable_params"]]
-    for run_id, weight_types, r, trained in rows.itertuples(index=False, name=None):
+    rows = runs.drop_duplicates("run_id")[["run_id", "weight_types", "r"]]
+    for run_id, weight_types, r in rows.itertuples(index=False, name=None):
         if not weight_types or not isinstance(r, int | float) or not r > 0:
             raise InputError(
                 f"run {run_id} of {study_dir / 'sweep.jsonl'} is not of LoRA on weight types with one rank; delete the "
-                f"file, `{command}` lists runs that are"
+                f"file, `{tables.make_command(study_dir)}` lists runs that are"
             )
-        run = stored[run_id]
-        counts[run_id] = trained - run.read(partial(_head, run))
-    return runs.assign(lora_params=runs["run_id"].map(counts), r=runs["r"].astype(int))
-
-
-def _head(run: Run) -> int:
-    return int(run.metrics["head_params"])
+    heads = {"lora_params": lambda run: int(run.metrics["head_params"])}
+    runs = tables.with_details(runs, study_dir, runs_dir, heads).astype({"r": int})
+    return runs.assign(lora_params=runs["trainable_params"] - runs["lora_params"])
 
 
 def with_budgets(runs: pd.DataFrame) -> pd.DataFrame:
@@ -108,11 +101,6 @@ def differences(test: pd.DataFrame) -> pd.DataFrame:
     contrasts = table["reference"] == MEAN_OF_SINGLE
     corrected = table[contrasts].groupby(PLACE, sort=False)["p"].transform(statistics.holm)
     return table.assign(p_holm=table["p_holm"].where(~contrasts, corrected))
-
-
-def established(rows: pd.DataFrame, sign: int) -> pd.DataFrame:
-    """The comparisons with p_holm below 0.05 whose difference has this sign."""
-    return rows[(rows["p_holm"] < 0.05) & (sign * rows["difference"] > 0)]
 
 
 def sets_of(rows: pd.DataFrame) -> list[str]:

@@ -1,68 +1,77 @@
 """Quality of sets of weight types under a budget of parameters: the paper's Table 5, and the feed-forward layers."""
 
-from importlib.resources import files
+import textwrap
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from analysis.kit import answer, naming, table_md, tables, tuning
-from analysis.kit.method_tables import METHOD
-from analysis.studies.weight_types import figure as weight_figure
-from analysis.studies.weight_types import report as weight_report
-from analysis.studies.weight_types import sets as weight_sets
-from analysis.studies.weight_types.sets import CELL
+from analysis.kit import answer, cells, marks, pages
+from analysis.kit.compare import METHOD
+from analysis.kit.data import Data
+from analysis.kit.study import Study, arranged
+from analysis.studies.weight_types import report, sets
 
 PAPER_MODEL = "GPT-3 175B"
 PAPER_TASKS = {"wikisql_acc": "WikiSQL", "mnli_acc": "MNLI-m"}
 
 
-def build(study_dir: Path, runs_dir: Path) -> list[Path]:
-    """Writes runs.csv, table.csv, differences.csv, table.md, weight_types.png and, if rates were tuned,
-    learning_rates.csv.
-
-    In runs.csv `budget` is the number of parameters that a run stands for, and `lora_params` what it has. Returns the
-    paths. Raises InputError if the runs are missing or damaged, if one is not of LoRA on weight types, or if a set has
-    two runs of a seed, or runs of different learning rates, for one budget.
-    """
-    runs = naming.arranged(tables.load_runs(study_dir, runs_dir))
-    runs = weight_sets.with_budgets(weight_sets.with_parameters(runs, runs_dir, study_dir))
-    final = tables.in_role(runs, "study")
-    test = final[final["main"] & (final["split"] == "test")]
-    tuning.check(test, study_dir)
-    tables.check_seeds(test, CELL, study_dir)
-    table, differences, paper = weight_sets.tabulate(test), weight_sets.differences(test), paper_table()
-    failed = tables.load_failed(study_dir, runs_dir)
-    sets = runs[[*METHOD, "weight_types"]].drop_duplicates()
-    rates = tuning.rates(runs, failed).merge(sets, on=METHOD, how="left")
-
-    names = ("runs.csv", "table.csv", "differences.csv", "table.md", "weight_types.png")
-    outputs = {name: study_dir / name for name in names}
-    runs[[*tables.RUNS_COLUMNS, "budget", "lora_params"]].to_csv(outputs["runs.csv"], index=False)
-    both = pd.concat([table.assign(source="ours"), paper.assign(source="paper")], ignore_index=True)
-    both.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
-    differences.to_csv(outputs["differences.csv"], index=False, float_format="%.6g")
-    failures = tables.failure_lines(tables.read_sweep(study_dir).failed, failed)
-    text = weight_report.report(table, differences, paper, rates, heads(test), failures)
-    table_md.write(outputs["table.md"], text, runs, answer.weight_types(runs, weight_sets.order))
-    weight_figure.draw(table, test, outputs["weight_types.png"])
-    if not rates.empty:
-        outputs["learning_rates.csv"] = study_dir / "learning_rates.csv"
-        rates.to_csv(outputs["learning_rates.csv"], index=False, float_format="%.6g")
-    return list(outputs.values())
+def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
+    """The runs with `budget`, the number of parameters that a run stands for, and `lora_params`, what it has."""
+    runs = sets.with_parameters(arranged(study_dir, runs_dir), runs_dir, study_dir)
+    return sets.with_budgets(runs)
 
 
-def heads(test: pd.DataFrame) -> dict[tuple[Any, ...], str]:
-    """By model and task the sentence on the head's learning rate, where the head has one of its own."""
-    places = test[test["head_lr"].notna()].groupby(["model", "task"], sort=False)
-    return {key: tables.head_rate(runs) for key, runs in places}
-
-
-def paper_table() -> pd.DataFrame:
-    """The paper's Table 5 in the columns of `weight_sets.tabulate`: values are fractions, without n."""
-    table = pd.read_csv(str(files("analysis").joinpath("paper/table05_weight_types.csv"))).rename(columns=PAPER_TASKS)
+def paper() -> pd.DataFrame:
+    """The paper's Table 5 in the columns of `sets.tabulate`: values are fractions, without n."""
+    table = cells.paper("table05_weight_types").rename(columns=PAPER_TASKS)
     millions = table["trainable_params"].str.removesuffix("M").astype(int)
     table = table.assign(model=PAPER_MODEL, metric="accuracy", budget=millions * 10**6)
     keys = ["model", "metric", "budget", "weight_types", "r"]
     table = table.melt(keys, list(PAPER_TASKS.values()), var_name="task", value_name="mean")
     return table.assign(mean=table["mean"] / 100)
+
+
+def table(data: Data) -> pd.DataFrame:
+    """Ours, of `sets.tabulate`, and the paper's below."""
+    return cells.beside_paper(sets.tabulate(data.scores), paper())
+
+
+def ours(data: Data) -> pd.DataFrame:
+    """Our rows of the table."""
+    return sets.tabulate(data.scores)
+
+
+def rates(data: Data) -> pd.DataFrame | None:
+    """The rates that were tried for each set; None where none was tuned."""
+    names = data.runs[[*METHOD, "weight_types"]].drop_duplicates()
+    return None if data.rates.empty else data.rates.merge(names, on=METHOD, how="left")
+
+
+def tick(weight_types: str) -> str:
+    """The name of a set in lines that are no wider than q+k+v+o."""
+    return textwrap.fill(weight_types.replace("+", " +"), 10).replace(" +", "+")
+
+
+STUDY = Study(
+    runs=load,
+    columns=["budget", "lora_params"],
+    cell=sets.CELL,
+    one_rate=True,
+    tables={
+        "table.csv": table,
+        "differences.csv": lambda data: sets.differences(data.scores),
+        "learning_rates.csv": rates,
+    },
+    answers=lambda runs: answer.weight_types(runs, sets.order),
+    page=[
+        "# Weight types under a budget of parameters (the paper's Table 5)",
+        *report.page(ours, paper()),
+        pages.failed_runs,
+    ],
+    figures={
+        "weight_types.png": marks.Dots(
+            x="weight_types", side="budget", label="LoRA on", legend="parameters", order=sets.order, tick=tick,
+            divide=sets.is_attention, of=ours,
+        )
+    },
+)  # fmt: skip
