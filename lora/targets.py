@@ -10,11 +10,13 @@ from typing import NamedTuple
 from torch import nn
 
 from lora import schemes
-from lora.config import WEIGHT_TYPES, InputError, LoRAConfig
+from lora.config import WEIGHT_TYPES, LoRAConfig
+from lora.errors import InputError
 from lora.fused import Matrix, Rows, queries, rows_of
 from lora.layer import LoRALayer, Part, adaptable, shape
 from lora.schemes import layer_of as layer_of
 from lora.schemes import towers_of
+from lora.variants import PLAIN
 
 WHOLE = "all"  # the name of a part that covers every row of a module chosen by pattern
 SHOWN = 6  # modules in a message
@@ -80,10 +82,10 @@ def weight_type_of(model: nn.Module, module: str) -> str:
     return next((name for name, rows in found.items() if isinstance(rows, slice) and rows == slice(None)), WHOLE)
 
 
-def make_place(model: nn.Module, module: str, weight_type: str, r: int, scaling: float, dora: bool = False) -> Place:
+def make_place(model: nn.Module, module: str, weight_type: str, r: int, scaling: float, variant: str = PLAIN) -> Place:
     """The place of one adapter; a weight type that is a slice of a fused projection gets its rows."""
     rows = parts_of(model, module).get(weight_type, slice(None))
-    return Place(module, layer_of(module), Part(weight_type, r, scaling, rows, dora))
+    return Place(module, layer_of(module), Part(weight_type, r, scaling, rows, variant))
 
 
 def typed_places(model: nn.Module) -> list[Place]:
@@ -165,7 +167,7 @@ def find_places(model: nn.Module, config: LoRAConfig) -> list[Place]:
         own = chosen.rpartition(".")[2] if is_type else WHOLE
         for name in found:
             rows = parts[name][own] if is_type else slice(None)
-            places.append(Place(name, layer_of(name), Part(own, r, scaling, rows, config.dora)))
+            places.append(Place(name, layer_of(name), Part(own, r, scaling, rows, config.variant)))
     adapted = Counter(place.module for place in places)
     parted = Counter((place.module, place.part.name) for place in places)
     for place in places:

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from lora.config import InputError
+from lora.errors import InputError
 
 # Keys under which training scripts put the names and tensors
 WRAPPERS = ("model_state_dict", "state_dict", "model", "module", "net", "network", "weights")

@@ -26,7 +26,7 @@ from analysis.studies.memory_methods import ranks as memory_methods_ranks
 from analysis.studies.memory_methods import report as memory_methods_report
 from analysis.studies.memory_methods import study as memory_methods
 from analysis.study import run_study
-from lora import inject, io
+from lora import freeze, inject, io
 from lora.config import InputError, LoRAConfig
 from lora.tensor_files import open_tensors
 
@@ -60,8 +60,8 @@ def _trained(name: str, method: dict[str, Any], seed: int) -> nn.Module:
     model = tiny_model("bert")
     torch.manual_seed(100 + seed)
     if name == "lora":
-        inject.inject(model, LoRAConfig(r=2, alpha=16))
-        inject.freeze(model)
+        inject(model, LoRAConfig(r=2, alpha=16))
+        freeze(model)
         randomise(model, seed=seed)
         return model
     for key, parameter in model.named_parameters():

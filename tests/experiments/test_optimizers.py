@@ -17,7 +17,7 @@ from experiments.optimizers.galore import GaLore
 from experiments.store import Store
 from lora import io
 from lora.config import InputError
-from lora.inject import base_parameters
+from lora.model import base_parameters
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from experiments import cuts, methods, truncation
 from experiments.problem import Problem
 from lora import io
 from lora.config import InputError
-from lora.inject import lora_layers
+from lora.model import lora_layers
 
 STUDY = "truncation"
 Command = Callable[..., tuple[int, str]]
