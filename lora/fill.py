@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lora.errors import InputError
 from lora.model import attach, lora_layers
 from lora.stored import Target
-from lora.targets import layer_of, make_place
+from lora.targets import child, layer_of, make_place
+from lora.tensor_files import type_name
 from lora.variants import USUAL, Weights
 
 
@@ -80,7 +81,7 @@ def fill(
     there = slots(model)
     own = _apart(there, parameters, apart, source)
     _check(there, parameters, own, source)
-    modules = {target.module: _module(model, target.module) for target in adapters}
+    modules = {target.module: child(model, target.module) for target in adapters}
     before = {name: there[name].tensor.clone() for name in parameters if name not in own}
     try:
         _attach(model, adapters, source, init, pretrained)
@@ -100,13 +101,6 @@ def fill(
         for name in own:
             setattr(there[name].module, there[name].leaf, there[name].tensor)
         raise
-
-
-def _module(model: nn.Module, name: str) -> nn.Module | None:
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        return None
 
 
 def _apart(
@@ -141,7 +135,9 @@ def _check(there: Mapping[str, Slot], parameters: Mapping[str, Tensor], own: Col
                              f"{_resize(there, name, tensor)}")  # fmt: skip
         place = there[name].tensor
         if place.is_floating_point() != tensor.is_floating_point():
-            raise InputError(f"{source}: {name} is stored as {_type(tensor)}, but is {_type(place)} in this model")
+            raise InputError(
+                f"{source}: {name} is stored as {type_name(tensor)}, but is {type_name(place)} in this model"
+            )
         if name in own:
             continue
         other = written.setdefault(id(place), name)
@@ -150,10 +146,6 @@ def _check(there: Mapping[str, Slot], parameters: Mapping[str, Tensor], own: Col
                 f"{source} has different values for {other} and {name}, which are one tied weight of this model: load "
                 "it with tie_word_embeddings=False"
             )
-
-
-def _type(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _resize(there: Mapping[str, Slot], name: str, tensor: Tensor) -> str:

@@ -31,7 +31,7 @@ from lora.stored import Target
 from lora.tensor_files import TensorFile, open_tensors
 from lora.variants import USUAL, Start, Weights, known
 
-__all__ = ["Adapter", "Target", "fill", "load", "read", "read_json", "read_tensors", "save"]
+__all__ = ["Adapter", "Target", "load", "read", "read_json", "save"]
 
 CONFIG, WEIGHTS, FORMAT = "lora_config.json", "adapter.safetensors", 1
 
@@ -49,8 +49,8 @@ class Adapter(NamedTuple):
         """The file of its tensors. Raises InputError if it is missing, damaged, or holds a tensor that the config does
         not tell of."""
         file = open_tensors(self.folder / WEIGHTS)
-        known = {name for target in self.targets for name in _names(target)} | set(self.trained_parameters)
-        if more := sorted(set(file.shapes) - known):
+        told = {name for target in self.targets for name in _names(target)} | set(self.trained_parameters)
+        if more := sorted(set(file.shapes) - told):
             raise InputError(f"{file.path} holds {more[0]}, of which {CONFIG} does not tell: one of the two is damaged")
         return file
 
@@ -69,12 +69,6 @@ class Adapter(NamedTuple):
 def _names(target: Target) -> list[str]:
     """The names of a target's tensors in the file."""
     return [f"{target.key}.lora_{name}" for name in target.shapes]
-
-
-def read_tensors(path: Path, names: list[str] | None = None) -> dict[str, Tensor]:
-    """The named (None: all) tensors of a safetensors file. Raises InputError if it is missing, damaged or lacks one."""
-    file = open_tensors(path)
-    return file.tensors(file.shapes if names is None else names)
 
 
 def read_json(path: Path) -> dict[str, Any]:

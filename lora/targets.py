@@ -34,7 +34,8 @@ def _kind(model: nn.Module) -> str:
     return str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
 
 
-def _child(module: nn.Module | None, path: str) -> nn.Module | None:
+def child(module: nn.Module | None, path: str) -> nn.Module | None:
+    """The module of this name inside another, or None if there is none."""
     for name in path.split(".") if path else ():
         module = module and module._modules.get(name)
     return module
@@ -55,14 +56,14 @@ def parts_of(model: nn.Module, module: str) -> dict[str, Rows]:
 
     A fused projection has several types. One whose layout is not known has none.
     """
-    types = schemes.types_of(module, lambda name: _child(model, name) is not None)
+    types = schemes.types_of(module, lambda name: child(model, name) is not None)
     name, _, leaf = module.removesuffix(".linear").rpartition(".")
-    own = _child(model, module)
+    own = child(model, module)
     if own is None or not types or not _is_linear(own):
         return {}
-    outputs = (_child(model, each) for each in schemes.outputs_of(name))
+    outputs = (child(model, each) for each in schemes.outputs_of(name))
     out = next((_shape(found)[1] for found in outputs if found is not None and _is_linear(found)), 0)
-    matrix = Matrix(_child(model, name), _shape(own)[0], out, getattr(model, "config", None))
+    matrix = Matrix(child(model, name), _shape(own)[0], out, getattr(model, "config", None))
     if leaf == "q_proj":
         return {"q": queries(matrix)}
     if len(types) == 1:
@@ -130,7 +131,7 @@ def _of_type(model: nn.Module, chosen: str, names: list[str], parts: dict[str, d
         raise InputError(f"a {kind} model has no weight type {weight_type!r}: it has {types}{more}")
     inside = [name for name in names if not tower or tower in towers_of(name)]
     for name in inside:
-        if not parts[name] and weight_type in schemes.types_of(name, lambda other: _child(model, other) is not None):
+        if not parts[name] and weight_type in schemes.types_of(name, lambda other: child(model, other) is not None):
             raise InputError(
                 f"{name} of a {kind} model has {weight_type} in one matrix with others, in an order that is not known: "
                 "name it by pattern, to adapt all of it"
