@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def test_arrows_point_downwards() -> None:
         if (top := name.partition(".")[0]) in BELOW and top not in BELOW[module.partition(".")[0]]
     ]
     assert not wrong, wrong
+
+
+def test_the_core_needs_no_more_than_the_readme_says() -> None:
+    arrows = {
+        name.partition(".")[0]
+        for module in MODULES
+        if module.startswith("lora")
+        for name in imports(module, everywhere=True)
+    }
+    assert arrows - sys.stdlib_module_names == {"lora", "torch", "numpy", "safetensors"}
 
 
 def test_no_circles() -> None:
