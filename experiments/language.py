@@ -19,7 +19,7 @@ from experiments.problem import Evaluated, Problem, Rows
 from experiments.progress import report
 from experiments.tasks import SPLITS, TextData
 from lora.config import InputError
-from lora.inject import merge, unmerge
+from lora.model import merge, unmerge
 
 FORMATS = ("plain", "chat")
 IGNORED = -100

@@ -28,7 +28,7 @@ from experiments.gradients.cost import flops, seconds
 from experiments.gradients.formulas import STARTS, checks, first_steps
 from experiments.models import Runtime, choose_runtime, head_modules, load_classifier
 from lora.config import InputError, LoRAConfig
-from lora.inject import freeze, inject
+from lora.model import freeze, inject
 
 RECIPE = 1  # raise it when what is measured changes: stored measurements are then made again
 TEXTS, LENGTH = 16, 64  # of the checks and the first steps

@@ -27,7 +27,7 @@ from experiments.memory.setup import LABELS, Setup
 from experiments.models import Runtime, load_classifier, load_language_model
 from experiments.problem import Problem, Rows
 from lora.config import InputError
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
 
 
 class Measured(NamedTuple):

@@ -21,9 +21,10 @@ from transformers.pytorch_utils import Conv1D
 from experiments import quantization
 from experiments.methods._layers import positions
 from experiments.names import did_you_mean
-from lora import io, plus
+from lora import io
 from lora.config import InputError
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
+from lora.variants import plus
 
 Backward = Callable[[], None] | None  # runs forward and backward of the training loss on a few batches
 
