@@ -15,7 +15,7 @@ from transformers import (
 
 from bench.workload import Workload
 from experiments.hub import locate
-from experiments.problem import Problem, Rows
+from experiments.problems.base import Problem, Rows
 
 
 class Classifier(Workload):

@@ -15,7 +15,7 @@ from bench.language import LanguageModel
 from bench.workload import Workload
 from experiments import methods
 from experiments.compute import PeakMemory
-from experiments.problem import Problem
+from experiments.problems.base import Problem
 from experiments.training import train
 
 WORKLOADS: dict[str, Workload] = {"minilm": Classifier(), "smollm2": LanguageModel()}

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, DataCollator, DataCollatorForSeq2
 
 from bench.workload import Workload
 from experiments.hub import locate
-from experiments.language import IGNORED
-from experiments.problem import Problem, Rows
+from experiments.problems.base import Problem, Rows
+from experiments.problems.language import IGNORED
 
 
 class LanguageModel(Workload):

@@ -11,10 +11,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from transformers import DataCollator, PreTrainedModel
 
-from experiments import budget, tasks
-from experiments import problem as problems
+from experiments import budget, problems, tasks
 from experiments.models import choose_runtime
-from experiments.problem import Problem, Rows
+from experiments.problems.base import Problem, Rows
 from lora.config import InputError
 
 VALIDATION = 64

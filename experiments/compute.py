@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from experiments import header, methods, quantization, tasks
-from experiments import problem as problems
+from experiments import header, methods, problems, quantization, tasks
 from experiments.checkpoint import Checkpoint
 from experiments.models import choose_runtime
 from experiments.store import definition, run_id, store_of

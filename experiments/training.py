@@ -15,7 +15,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from experiments import optimizers
 from experiments.checkpoint import Checkpoint, Position
-from experiments.problem import Problem, Rows
+from experiments.problems.base import Problem, Rows
 from experiments.store import DivergedError
 
 

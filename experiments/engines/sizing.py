@@ -119,8 +119,8 @@ def _rough(path: str) -> float:
 
 def planned(config: Mapping[str, Any]) -> float:
     """Bytes of memory that the run of a resolved config is planned to take, process included."""
-    from experiments.memory.plan import plan
-    from experiments.memory.setup import Setup
+    from experiments.measure.memory.planner import plan
+    from experiments.measure.memory.setup import Setup
     from experiments.models import choose_runtime
 
     runtime = choose_runtime("cpu", config["runtime"]["precision"])

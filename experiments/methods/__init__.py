@@ -19,8 +19,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from experiments import quantization
-from experiments.methods._layers import positions
+from experiments.layers import positions
 from experiments.names import did_you_mean
+from experiments.rules import size
 from lora import io, plus
 from lora.config import InputError
 from lora.inject import trainable_parameters
@@ -114,11 +115,3 @@ def parameter_groups(
     for group in groups:
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in taken]
     return [*(group for group in groups if group["params"]), {"params": own, "lr": head_lr}]
-
-
-def size(method: Mapping[str, Any], field: str, smallest: int = 1) -> int:
-    """A setting that is a whole number. Raises InputError if it is missing, or is none of at least `smallest`."""
-    value = method.get(field)
-    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-        raise InputError(f"method.{field} = {value!r}: it must be a whole number of at least {smallest}")
-    return value

@@ -11,8 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from experiments.methods import size
-from experiments.methods._layers import body
+from experiments.layers import body
+from experiments.rules import size
 from lora.config import InputError
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from experiments.methods import Backward, adapter_p, size
-from experiments.methods._layers import layers
+from experiments.layers import layers
+from experiments.methods import Backward, adapter_p
+from experiments.rules import size
 from lora.config import InputError
 
 FIELDS = ("bottleneck", "drop")

@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 from torch.nn import functional
 
+from experiments.layers import layers
 from experiments.methods import Backward
 from experiments.methods._adapters import after, attach, within_norm
-from experiments.methods._layers import layers
 
 FIELDS = ("bottleneck",)
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from experiments import optimizers
+from experiments.layers import layers
 from experiments.methods import Backward
-from experiments.methods._layers import layers
 
 FIELDS = ("optimizer", *(field for fields in optimizers.FIELDS.values() for field in fields))
 

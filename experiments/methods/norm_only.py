@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from experiments.layers import body
 from experiments.methods import Backward
-from experiments.methods._layers import body
 from lora.config import InputError
 
 FIELDS = ()

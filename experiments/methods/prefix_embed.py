@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiments.layers import body
 from experiments.methods import Backward
-from experiments.methods._layers import body
-from experiments.methods._prompt import attach, lengths
+from experiments.prompts import attach, lengths
 
 FIELDS = ("l_p", "l_i")
 

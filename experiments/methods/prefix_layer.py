@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiments.layers import body, layers
 from experiments.methods import Backward
-from experiments.methods._layers import body, layers
-from experiments.methods._prompt import Prompt, attach, lengths, spread
+from experiments.prompts import Prompt, attach, lengths, spread
 
 FIELDS = ("l_p", "l_i")
 

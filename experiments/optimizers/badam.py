@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.methods import size
-from experiments.methods._layers import layers
+from experiments.layers import layers
+from experiments.rules import size
 from lora.config import InputError
 
 FIELDS = ("switch", "order", "block")

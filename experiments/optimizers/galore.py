@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from experiments.methods import size
-from experiments.methods._layers import layers
+from experiments.layers import layers
 from experiments.optimizers.adamw import AdamW
+from experiments.rules import size
 from lora.config import InputError
 
 FIELDS = ("r", "refresh", "scale")

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from measured_files import write
 
 from analysis import study
 from analysis.studies.memory import options as memory_options
 from analysis.studies.memory import study as memory
 from analysis.studies.memory import tables as memory_tables
+from experiments.measure.memory.schemas import OPTIONS
 from lora.config import InputError
 
 STUDY = "memory"
@@ -111,8 +113,8 @@ MADE = (measured, options, plans, published, paper_figures, fits)
 
 @pytest.fixture
 def stored(study_dir: Path) -> Path:
-    for name, made in zip(memory.TABLES, MADE, strict=True):
-        made().to_csv(study_dir / name, index=False)
+    for schema, made in zip(memory.FILES, MADE, strict=True):
+        write(made(), study_dir, schema)
     (study_dir / "machine.json").write_text(json.dumps({"processor": "Quick 9000", "torch": "2.13"}))
     return study_dir
 
@@ -143,7 +145,7 @@ def test_the_study_runs_from_the_command_and_again_only_after_a_change(stored: P
     first = (stored / "table.md").stat().st_mtime_ns
     study.run_study(stored, runs_dir)
     assert (stored / "table.md").stat().st_mtime_ns == first
-    options(rounds=3).to_csv(stored / "options.csv", index=False)
+    write(options(rounds=3), stored, OPTIONS)
     study.run_study(stored, runs_dir)
     assert (stored / "table.md").stat().st_mtime_ns > first
     assert json.loads((stored / "provenance.json").read_text())["trainings"] == []
@@ -170,7 +172,7 @@ def test_slow_downs_are_taken_within_a_round() -> None:
 
 
 def test_a_single_round_has_no_interval(stored: Path, runs_dir: Path) -> None:
-    options(rounds=1).to_csv(stored / "options.csv", index=False)
+    write(options(rounds=1), stored, OPTIONS)
     memory.build(stored, runs_dir)
     text = (stored / "table.md").read_text()
     assert "| +30.0% (+30.0)" in text and "nan" not in text

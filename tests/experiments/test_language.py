@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from experiments import methods, training
 from experiments.assets import fetch
-from experiments.language import IGNORED, Encoder, Language
 from experiments.models import choose_runtime
+from experiments.problems.language import IGNORED, Encoder, Language
 from experiments.tasks import TextData
 from lora.config import InputError
 from lora.inject import trainable_parameters
@@ -124,7 +124,7 @@ def test_merged_and_unmerged_generate_the_same_text(
     base = problem(decoders[family], generation=search)
     merged = found.generate("test")
     assert merged != base.generate("test")
-    monkeypatch.setattr("experiments.language.merge", lambda model: None)
+    monkeypatch.setattr("experiments.problems.language.merge", lambda model: None)
     assert found.generate("test") == merged
 
 

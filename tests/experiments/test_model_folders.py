@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from experiments import models
-from experiments.classification import tokenize
 from experiments.models import choose_runtime
+from experiments.problems.classification import tokenize
 from experiments.tasks import TaskData
 from lora.config import InputError
 

@@ -25,9 +25,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from experiments import assets, forgetting, held_out, methods, quantization, quantized_base
+from experiments import assets, methods, quantization
+from experiments.measure import forgetting, held_out, quantized_base
 from experiments.models import head_modules, load_language_model
-from experiments.problem import Problem
+from experiments.problems.base import Problem
 from experiments.store import Store
 from lora import io, quantized
 from lora.config import QUANTIZATIONS, InputError

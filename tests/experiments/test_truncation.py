@@ -15,8 +15,9 @@ from made_up_runs import composed, load
 from networks import network
 from torch import Tensor, nn
 
-from experiments import cuts, methods, truncation
-from experiments.problem import Problem
+from experiments import methods
+from experiments.measure import cuts, truncation
+from experiments.problems.base import Problem
 from lora import io
 from lora.config import InputError
 from lora.inject import lora_layers
