@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import ctypes
 import datetime
 import gc
@@ -22,6 +21,7 @@ from transformers import PreTrainedModel
 
 from experiments import header, methods, problems, quantization, tasks
 from experiments.checkpoint import Checkpoint
+from experiments.history import History
 from experiments.models import choose_runtime
 from experiments.store import definition, run_id, store_of
 from experiments.training import train
@@ -31,24 +31,6 @@ from lora.inject import trainable_parameters
 
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
 CALIBRATION = 64  # training examples from which a method that starts from gradients may take them
-COLUMNS = ("step", "epoch", "split", "loss", "lr", "tokens", "metric")
-
-
-class History(list[dict[str, Any]]):
-    """Rows of history.csv, each in the file as soon as it is known, so that a long run can be watched."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.file = path.open("w", newline="", encoding="utf-8")
-        self.writer = csv.DictWriter(self.file, COLUMNS)
-        self.writer.writeheader()
-        self.file.flush()
-
-    def append(self, row: dict[str, Any]) -> None:
-        """One row more. Raises OSError if it cannot be written."""
-        super().append(row)
-        self.writer.writerow(row)
-        self.file.flush()
 
 
 class PeakMemory:

@@ -6,6 +6,8 @@ text; a number that is not there is nan.
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +53,17 @@ class Schema:
         Raises OSError if it cannot be read, and ValueError, which says why, if it lacks a column, a line is cut short
         or a value is not of its type.
         """
-        text = pd.read_csv(path, dtype=str, keep_default_na=False)
-        lacking = [name for name in self.names if name not in text]
+        content = path.read_text(encoding="utf-8")
+        try:
+            header, *lines = list(csv.reader(io.StringIO(content))) or [[]]
+        except csv.Error as error:
+            raise ValueError(str(error)) from error
+        lacking = [name for name in self.names if name not in header]
         if lacking:
             raise ValueError(f"no {', '.join(lacking)}")
-        if text.isna().to_numpy().any():
+        if any(len(line) != len(header) for line in lines) or not content.endswith("\n"):
             raise ValueError("a line is cut short")
+        text = pd.DataFrame(lines, columns=header, dtype=str)
         return pd.DataFrame({name: _typed(text[name], kind) for name, kind in self.types.items()})
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from analysis.kit import naming
+from analysis.kit.columns import RUNS
 from experiments import places
 from experiments.markdown import markdown as markdown  # cells on one line, for all that reads tables
 from experiments.records.source import Run, Runs
@@ -25,11 +26,7 @@ from experiments.records.sweep import make_command as make_command
 from experiments.records.sweep import read_sweep as read_sweep
 from lora.config import InputError
 
-RUNS_COLUMNS = [
-    "run_id", "study", "model", "task", "method", "weight_types", "r", "alpha", "lr", "seed", "trainable_params",
-    "split", "metric", "value", "train_seconds", "tokens_per_second", "peak_memory_bytes", "role", "label", "settings",
-    "head_lr",
-]  # fmt: skip
+RUNS_COLUMNS = RUNS.names
 FAILED_COLUMNS = ["run_id", "model", "task", "label", "settings", "lr", "seed"]
 PACKAGES = (
     "torch",
