@@ -7,17 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from experiments import rules, settings
+from experiments import method_settings, rules, settings
+from experiments.config import ModelSettings, RunConfig, RuntimeSettings, TrainingSettings
 from experiments.kinds import check_kind
 from lora.config import QUANTIZATIONS, InputError
 
 WEIGHTS = ("full", "ft_top2", "freeze", "bitfit")  # methods that train what model.quantization freezes
 GROUPS = {
-    "model": settings.MODEL,
-    "method": settings.METHOD,
-    "training": settings.TRAINING,
+    "model": ModelSettings.rules(),
+    "training": TrainingSettings.rules(),
     "tuning": settings.TUNING,
-    "runtime": settings.RUNTIME,
+    "runtime": RuntimeSettings.rules(),
     "preset": settings.PRESET,
     "study": settings.STUDY,
 }
@@ -52,6 +52,9 @@ def _check(config: Mapping[str, Any]) -> None:
         if group not in config:
             raise InputError(f"the group {group} is missing: choose one, or leave it as it is")
         rules.check_fields(group, config[group], fields)
+    if "method" not in config or not isinstance(config["method"], Mapping):
+        raise InputError("the group method is missing: choose one, or leave it as it is")
+    method_settings.read(config["method"])
     task = config.get("task")
     if not isinstance(task, Mapping):
         raise InputError(f"task = {task!r}: choose one of experiments/conf/task, or task=local task.path=FILE")
@@ -68,12 +71,12 @@ def _check(config: Mapping[str, Any]) -> None:
     check_quantization(config["model"].get("quantization"), config["method"])
 
 
-def check_models(configs: Iterable[Mapping[str, Any]]) -> None:
+def check_models(configs: Iterable[RunConfig]) -> None:
     """Raises InputError if the model of one of the runs that are to be computed is neither here nor on the hub: see
     `hub.require`. Assets are not fetched yet."""
     from experiments import hub  # half a second that stored runs do not need
 
-    for path in dict.fromkeys(config["model"]["path"] for config in configs):
+    for path in dict.fromkeys(config.model.path for config in configs):
         if not path.startswith(("asset:", "config:")):
             hub.locate(path)
 

@@ -12,7 +12,7 @@ cache, and add nothing. The whole of x must be read by one forward.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.layers import body, positions
-from experiments.rules import size
+from experiments.method_settings import Prompt as PromptSettings
 from lora.config import InputError
 
 KNOWN = (
@@ -36,9 +36,9 @@ class Lengths(NamedTuple):
     infix: int
 
 
-def lengths(model: nn.Module, method: Mapping[str, Any]) -> Lengths:
-    """l_p and l_i of a method config. Raises InputError if they are no numbers, both zero, or too much for `model`."""
-    found = Lengths(size(method, "l_p", smallest=0), size(method, "l_i", smallest=0))
+def lengths(model: nn.Module, method: PromptSettings) -> Lengths:
+    """l_p and l_i of a method. Raises InputError if they are both zero, or too much for `model`."""
+    found = Lengths(method.l_p, method.l_i)
     if not sum(found):
         raise InputError("method.l_p and method.l_i are both 0: there is nothing to train")
     if sum(found) >= positions(model):

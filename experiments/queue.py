@@ -37,7 +37,7 @@ class Queue:
 
     def known(self, run: Run) -> Outcome | None:
         """How a run ended before, here or elsewhere."""
-        if self.store.holds(run.wanted.run_id, run.wanted.config["runtime"]["keep_weights"] == "all"):
+        if self.store.holds(run.wanted.run_id, run.wanted.config.runtime.keep_weights == "all"):
             return Outcome(Status.STORED)
         try:
             self.store.raise_if_diverged(run.wanted.run_id)

@@ -125,14 +125,6 @@ def either(*rules: Rule) -> Rule:
     return Rule(f"it must be {what}", lambda value: any(rule.fits(value) for rule in rules))
 
 
-def size(method: Mapping[str, Any], field: str, smallest: int = 1) -> int:
-    """A setting of a method that is a whole number. Raises InputError if it is missing, or is none of at least
-    `smallest`."""
-    value: int = method.get(field)  # type: ignore[assignment]
-    whole(smallest).check(f"method.{field}", value)
-    return value
-
-
 def check_fields(group: str, values: object, rules: Mapping[str, Rule]) -> None:
     """Raises InputError if `values`, of the group of this name, are no mapping, lack a field, have one that there is
     not, or one that does not follow its rule."""

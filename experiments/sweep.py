@@ -40,7 +40,7 @@ class Sweep:
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries, self.config = entries, entries[0].config
-        self.store = store_of(self.config)
+        self.store = store_of(self.config.results_dir)
         self.folder = Path(self.config.study_dir) if self.config.study.name else None
         self.progress = Progress(self.config.study.name or "sweep")
         self.jobs: dict[int, Job] = {}

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.checks import check_number, check_whole
+from experiments.config import RunConfig
 from experiments.engines import Engine, Outcome, Status, sizing
 from experiments.worker import work
 from lora.config import InputError
@@ -16,9 +17,9 @@ QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 CONNECT = 20  # seconds for the head of a cluster to take a connection
 
 
-def make(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], grid: int) -> Ray:
+def make(config: Mapping[str, Any], configs: Sequence[RunConfig], grid: int) -> Ray:
     """The engine of a sweep's config. Raises InputError as `Ray`."""
-    return Ray(configs[0]["engine"])
+    return Ray(configs[0].given["engine"])
 
 
 class Ray(Engine):
@@ -54,8 +55,8 @@ class Ray(Engine):
         self.work = ray.remote(num_cpus=asked["CPU"], num_gpus=asked["GPU"], max_retries=0)(work)
         self.tickets: dict[Any, int] = {}  # by Ray's reference to the outcome
 
-    def submit(self, ticket: int, config: Mapping[str, Any]) -> None:  # noqa: D102
-        self.tickets[self.work.remote(dict(config))] = ticket
+    def submit(self, ticket: int, config: RunConfig) -> None:  # noqa: D102
+        self.tickets[self.work.remote(config)] = ticket
 
     def finished(self, seconds: float) -> list[tuple[int, Outcome]]:  # noqa: D102
         waiting = list(self.tickets)

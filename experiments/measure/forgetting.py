@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tqdm.auto import tqdm
 
 from experiments.arguments import Parser, whole
+from experiments.config import ModelSettings, RuntimeSettings
 from experiments.measure import stored_runs
 from experiments.measure.command import finish
 from experiments.measure.results import Results
@@ -73,6 +74,7 @@ def _newsgroups() -> list[str]:
     return list(read_tab(fetch("orange_text") / "20newsgroups-test.tab")["text"])
 
 
+Base = tuple[ModelSettings, RuntimeSettings, str]  # what is read before training: a model, where, and which text
 # Name -> how it is read, and what the config of a task that is made of it says.
 CORPORA: dict[str, tuple[Callable[[], list[str]], tuple[str, ...]]] = {
     "bbc_news": (_bbc_news, ('"bbc_news"', '"bbc_headlines"')),
@@ -85,7 +87,7 @@ def texts(runs: Sequence[Run], options: argparse.Namespace) -> list[Text]:
     left, and for windows of one token."""
     if options.tokens < 2:
         raise InputError("--tokens must be 2 or more: the first token of a window is predicted from nothing")
-    tasks = " ".join({json.dumps(run.config["task"]) for run in runs})
+    tasks = " ".join({json.dumps(run.config.task) for run in runs})
     documents = {}
     for name, (read, marks) in CORPORA.items():
         if any(mark in tasks for mark in marks):
@@ -126,26 +128,26 @@ def measure(options: argparse.Namespace) -> None:
     left = [[wanted[key] for key in wanted if (run.run_id, *key) not in stored] for run in runs]
     todo = [pair for pair in zip(runs, left, strict=True) if pair[1]]
     print(f"{results.path}: {len(runs)} runs, {len(runs) - len(todo)} of them stored")
-    base: dict[str, Read] = {}
+    base: dict[Base, Read] = {}
     with tqdm(todo, unit="run", disable=None) as bar:
         for run, own in bar:
             bar.set_description(f"{run.names['label']} {run.names['settings']}")
             _measure(run, own, results, base)
 
 
-def _measure(run: Run, left: Sequence[Text], results: Results, base: dict[str, Read]) -> None:
+def _measure(run: Run, left: Sequence[Text], results: Results, base: dict[Base, Read]) -> None:
     """Measure one run on the texts that are `left`; `base` keeps what was read of base models."""
     from experiments import methods  # torch: seconds that stored results do not need
     from experiments.measure import held_out
     from experiments.models import load_language_model
 
     runtime = run.runtime()
-    model, tokenizer = load_language_model(run.config["model"], runtime)
+    model, tokenizer = load_language_model(run.config.model, runtime)
     room, found = methods.room(model, run.method), list[Read]()
     for text in left:
         if text.tokens > room:
             raise InputError(f"run {run.run_id} has room for {room} tokens beside its prompt: give --tokens {room}")
-        key = json.dumps([run.config["model"], run.config["runtime"], text.name])
+        key = (run.config.model, run.config.runtime, text.name)
         if key not in base:
             windows = held_out.windows(text.documents, tokenizer, text.windows, text.tokens, text.name)
             base[key] = Read(windows, held_out.loss(model, windows, runtime))

@@ -18,13 +18,14 @@ is not measured again.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm.auto import tqdm
 
-from experiments import method_names
+from experiments import method_names, method_settings
 from experiments.measure import forgetting, stored_runs
 from experiments.measure.command import finish
 from experiments.measure.forgetting import Text
@@ -50,9 +51,9 @@ class Variant(NamedTuple):
     @property
     def key(self) -> tuple[str, str, str, str]:
         """The values of BASE_KEY: LoftQ's start is named by the settings of its method."""
-        model, method = self.run.config["model"], self.run.method
+        model, method = self.run.config.model, self.run.method
         start = f"loftq, {method_names.settings(method)}" if method.get("init") == "loftq" else ""
-        return model["name"], model.get("quantization") or NONE, start, self.run.config["runtime"]["precision"]
+        return model.name, model.quantization or NONE, start, self.run.config.runtime.precision
 
     @property
     def is_quantized(self) -> bool:
@@ -101,7 +102,7 @@ def _measure(variant: Variant, texts: Sequence[Text]) -> tuple[dict[tuple[str, s
     from experiments import models, quantization  # torch: seconds that stored results do not need
     from experiments.measure import held_out
 
-    config, runtime = variant.run.config["model"], variant.run.runtime()
+    config, runtime = variant.run.config.model, variant.run.runtime()
     load = models.load_language_model if variant.writes else models.load_body
     model, tokenizer = load(config, runtime)
     layers = quantization.layers_size(model)
@@ -113,7 +114,7 @@ def _measure(variant: Variant, texts: Sequence[Text]) -> tuple[dict[tuple[str, s
             windows = held_out.windows(text.documents, tokenizer, text.windows, text.tokens, text.name)
             values["loss", text.name] = held_out.loss(model, windows, runtime)
         elif variant.is_quantized:
-            plain, _ = load({**config, "quantization": None}, runtime)
+            plain, _ = load(dataclasses.replace(config, quantization=None), runtime)
             exact, ours = (_hidden(network, tokenizer, text, runtime) for network in (plain, model))
             values["hidden_error", text.name] = float((ours - exact).norm() / exact.norm())
     return values, errors
@@ -128,8 +129,9 @@ def _start(variant: Variant, model: PreTrainedModel) -> Iterator[dict[str, Any]]
     from lora.targets import layer_of, types_by_name
 
     weights = quantization.pretrained(model)
-    if variant.key[2]:
-        inject(model, config(variant.run.method), pretrained=lambda: weights)
+    adapters = method_settings.lora(variant.run.method)
+    if variant.key[2] and adapters is not None:
+        inject(model, config(adapters), pretrained=lambda: weights)
     adapted = dict(lora_layers(model))
     for name, weight in weights.items():
         if name in adapted:

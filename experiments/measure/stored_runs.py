@@ -15,6 +15,7 @@ import yaml
 
 from experiments import method_names, own
 from experiments.arguments import Parser, whole
+from experiments.config import RunConfig
 from experiments.records.source import unpacked
 from experiments.records.sweep import make_command, read_sweep
 from experiments.store import Store, definition
@@ -34,14 +35,13 @@ class Run(NamedTuple):
 
     run_id: str
     folder: Path
-    config: dict[str, Any]
+    config: RunConfig
     study_dir: Path
 
     @property
-    def method(self) -> dict[str, Any]:
+    def method(self) -> Mapping[str, Any]:
         """The method's fields."""
-        method: dict[str, Any] = self.config["method"]
-        return method
+        return self.config.method
 
     @property
     def writes(self) -> bool:
@@ -65,21 +65,21 @@ class Run(NamedTuple):
         """What a row of results says of the run: run_id, model, task, method, label, settings, r, seed."""
         return {
             "run_id": self.run_id,
-            "model": self.config["model"]["name"],
-            "task": self.config["task"]["name"],
+            "model": self.config.model.name,
+            "task": self.config.task["name"],
             "method": self.method["name"],
             "label": method_names.label(self.method),
             "settings": method_names.settings(self.method),
             "r": self.method.get("r", ""),
-            "seed": int(self.config["seed"]),
+            "seed": int(self.config.seed),
         }
 
     def runtime(self) -> Runtime:
         """Where it is measured: the device of the settings, the precision of the run."""
         from experiments.models import choose_runtime
 
-        where = self.config["runtime"]
-        return choose_runtime(where["device"], where["precision"], where["threads"])
+        where = self.config.runtime
+        return choose_runtime(where.device, where.precision, where.threads)
 
 
 def parser(name: str, description: str) -> Parser:
@@ -146,8 +146,13 @@ def _run(store: Store, run_id: str, settings: Mapping[str, str], study_dir: Path
         "precision": precision,
         "threads": _number(settings, "runtime.threads", None),
         "eval_batch_size": _number(settings, "runtime.eval_batch_size", 64),
+        **{"keep_weights": "none", "checkpoint_every": None, "checkpointing": False},  # nothing is trained
     }
-    return Run(run_id, folder, config, study_dir)
+    config["results_dir"] = str(store.root.parent)
+    try:
+        return Run(run_id, folder, RunConfig.of(config), study_dir)
+    except InputError as error:
+        raise InputError(f"run {run_id} cannot be loaded: {error}") from error
 
 
 def _number(settings: Mapping[str, str], name: str, default: int | None) -> int | None:

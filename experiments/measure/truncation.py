@@ -76,10 +76,10 @@ def _measure(
     from experiments import problems, tasks  # torch: seconds that stored results do not need
     from experiments.measure import cuts
 
-    task = json.dumps(run.config["task"], sort_keys=True)
+    task = json.dumps(run.config.task, sort_keys=True)
     if task not in cache:
         cache.clear()
-        cache[task] = tasks.load(run.config["task"])
+        cache[task] = tasks.load(run.config.task)
     loaded = problems.load(run.config, cache[task], run.runtime())
     update = cuts.load(loaded.model, run.method, loaded.heads, run.adapter, max(K))
     names = {name: value for name, value in run.names.items() if name in TRUNCATION.types}

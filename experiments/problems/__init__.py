@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from experiments.config import RunConfig
 from experiments.models import Runtime
 from experiments.problems.base import Problem
 from experiments.problems.classification import Classification
@@ -12,7 +12,7 @@ from experiments.problems.language import Language
 from experiments.tasks import TextData
 
 
-def load(config: Mapping[str, Any], data: Any, runtime: Runtime) -> Problem:
-    """The problem of a resolved config and its task's data. Raises InputError as the kinds do."""
+def load(config: RunConfig, data: Any, runtime: Runtime) -> Problem:
+    """The problem of a run and its task's data. Raises InputError as the kinds do."""
     kind = Language if isinstance(data, TextData) else Classification
-    return kind(config["model"], config["task"], config["method"], data, runtime, config["runtime"]["eval_batch_size"])
+    return kind(config.model, config.task, config.method, data, runtime, config.runtime.eval_batch_size)

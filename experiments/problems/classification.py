@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from experiments import methods
+from experiments.config import ModelSettings
 from experiments.metrics import label_metrics
 from experiments.models import Runtime, check_tokens, head_modules, load_classifier
 from experiments.problems.base import Evaluated, Problem, Rows
@@ -33,7 +34,7 @@ class Classification(Problem):
 
     def __init__(
         self,
-        model: Mapping[str, Any],
+        model: ModelSettings,
         task: Mapping[str, Any],
         method: Mapping[str, Any],
         data: TaskData,

@@ -13,6 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from experiments import methods
+from experiments.config import ModelSettings
 from experiments.metrics import text_metrics
 from experiments.models import Runtime, check_tokens, load_language_model
 from experiments.problems.base import Evaluated, Problem, Rows
@@ -82,7 +83,7 @@ class Language(Problem):
 
     def __init__(
         self,
-        model: Mapping[str, Any],
+        model: ModelSettings,
         task: Mapping[str, Any],
         method: Mapping[str, Any],
         data: TextData,

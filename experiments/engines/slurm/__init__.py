@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.config import RunConfig
 from experiments.engines import Engine, Outcome, Status
 from experiments.engines.slurm import queue
 from experiments.engines.slurm.settings import check_settings, most_jobs, sbatch_flags
@@ -30,9 +31,9 @@ STARTS = 3  # times that sbatch is tried while Slurm is too busy to answer
 BUSY = ("Socket timed out", "Unable to contact slurm controller", "temporarily unavailable")
 
 
-def make(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], grid: int) -> Slurm:
+def make(config: Mapping[str, Any], configs: Sequence[RunConfig], grid: int) -> Slurm:
     """The engine of a sweep's config. Raises InputError as `Slurm`."""
-    return Slurm(configs[0]["engine"], Path(config["results_dir"]))
+    return Slurm(configs[0].given["engine"], Path(config["results_dir"]))
 
 
 class Slurm(Engine):
@@ -70,7 +71,7 @@ class Slurm(Engine):
         self.asked, self.answered = 0.0, time.monotonic()
         self.keep = False  # submitit's files: they have logs that say what went wrong
 
-    def submit(self, ticket: int, config: Mapping[str, Any]) -> None:
+    def submit(self, ticket: int, config: RunConfig) -> None:
         """Raises InputError if Slurm does not take the job."""
         for attempt in range(1, STARTS + 1):
             try:
@@ -78,7 +79,7 @@ class Slurm(Engine):
                     queue.outside_a_job(),
                     contextlib.redirect_stderr(io.StringIO()),
                 ):  # submitit prints what it also raises
-                    self.jobs[ticket] = self.executor.submit(compute, dict(config))
+                    self.jobs[ticket] = self.executor.submit(compute, config)
                 return
             except RuntimeError as error:  # submitit's FailedJobError has what sbatch said
                 reason = queue.reason(str(error))
@@ -170,7 +171,7 @@ class Slurm(Engine):
         return f"{how} and wrote no log: do all nodes see {self.folder}?"
 
 
-def compute(config: Mapping[str, Any]) -> Outcome:
+def compute(config: RunConfig) -> Outcome:
     """`work` in a job. Told to end, it ends at once and lets go of what it holds, where submitit would go on.
 
     The warning of a time limit, at which submitit ends a job, is ignored: what is left of its time may be enough.

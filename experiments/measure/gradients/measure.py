@@ -23,6 +23,7 @@ from transformers import (
 
 from experiments import tasks
 from experiments.arguments import Parser
+from experiments.config import ModelSettings
 from experiments.measure.gradients.cost import flops, seconds
 from experiments.measure.gradients.formulas import STARTS, checks, first_steps
 from experiments.measure.schemas import CHECKS, FLOPS, STEPS
@@ -108,7 +109,7 @@ def measure(sizes: Sizes, runtime: Runtime) -> dict[str, pd.DataFrame]:
     task = {"family": "rotten_tomatoes", "split_seed": 0, "metric": "accuracy", "train_examples": max(texts, TEXTS)}
     data = cast(tasks.TaskData, tasks.load(task))
     torch.manual_seed(0)
-    model, tokenizer = load_classifier({"path": sizes.model, "dropout": 0.0}, data, runtime)
+    model, tokenizer = load_classifier(ModelSettings(name=sizes.model, path=sizes.model, dropout=0.0), data, runtime)
     model.eval()
     rows = tokenize(data.train, tokenizer, LENGTH)
     batch = dict(DataCollatorWithPadding(tokenizer)(rows[:TEXTS]).to(runtime.device))

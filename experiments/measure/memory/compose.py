@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments import budget, names, suggest
-from experiments.checks import check_flag
+from experiments.config import ModelSettings, RuntimeSettings, TrainingSettings
 from experiments.paths import user_path
 from lora.config import InputError
 
@@ -101,10 +101,7 @@ def composed(model: str, methods: Sequence[str], fields: Sequence[str] = ()) -> 
 
 
 def _parts(config: dict[str, Any]) -> Composed:
-    check_flag("runtime.checkpointing", config["runtime"]["checkpointing"])
-    return Composed(
-        dict(config["model"]),
-        budget.resolve(config)["method"],
-        config["training"]["state_precision"],
-        config["runtime"]["checkpointing"],
-    )
+    ModelSettings.of(config["model"])
+    runtime, training = RuntimeSettings.of(config["runtime"]), TrainingSettings.of(config["training"])
+    method = budget.resolve(config)["method"]
+    return Composed(dict(config["model"]), method, training.state_precision, runtime.checkpointing)

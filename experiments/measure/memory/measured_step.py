@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from experiments.compute import PeakMemory
+from experiments.config import ModelSettings
 from experiments.measure.memory import batch, training_step
 from experiments.measure.memory.setup import LABELS, Setup
 from experiments.models import Runtime, load_classifier, load_language_model
@@ -45,11 +46,12 @@ class Step:
     """
 
     def __init__(self, setup: Setup, where: Runtime, adamw: Mapping[str, Any] | None = None) -> None:
+        model_settings = ModelSettings.of(setup.model)
         if setup.targets is None:
             labels = tuple(map(str, range(LABELS)))
-            model, _ = load_classifier(setup.model, SimpleNamespace(label_names=labels), where)  # type: ignore[arg-type]
+            model, _ = load_classifier(model_settings, SimpleNamespace(label_names=labels), where)  # type: ignore[arg-type]
         else:
-            model, _ = load_language_model(setup.model, where)
+            model, _ = load_language_model(model_settings, where)
         self.rows: Rows = batch.rows(model.config, setup)
         self.problem: Problem = training_step.adapt(model, self.rows, setup, where)
         self.optimizer = training_step.optimizer(self.problem, setup, training_step.method(setup))

@@ -89,7 +89,7 @@ def stored_as(config: Any, path: str) -> str | None:
 def build(setup: Setup) -> PreTrainedModel:
     """The model before its method. To be called, and used, within a FakeTensorMode."""
     config = network_config(setup.model["path"])
-    set_dropout(config, setup.model)
+    set_dropout(config, setup.model.get("dropout"))
     config._attn_implementation = "eager" if setup.device == "cpu" else "sdpa"
     kind = model_class(config, setup.model["path"], setup.targets is not None)
     if setup.targets is None:

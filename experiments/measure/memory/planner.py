@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from experiments import quantization
+from experiments import method_settings, quantization
 from experiments.layers import layers
 from experiments.measure.memory import batch, depth, network, quantized, training_step
 from experiments.measure.memory.fake import fake
 from experiments.measure.memory.setup import LABELS, Plan, Setup
 from experiments.measure.memory.trace import FORWARD, GRADIENT, LOGITS, STEP, Bytes, Trace
+from experiments.method_settings import BAdam
 from experiments.methods import lora
 from experiments.problems.base import Problem, Rows
 from lora.config import InputError
@@ -42,8 +43,9 @@ def plan(setup: Setup) -> Plan:
     if stored not in (None, asked):
         raise InputError(f"model {path} is stored in {stored}: model.quantization = {asked or 'null'} is not of it")
     rows = batch.rows(config, setup)
-    if "lora" in str(setup.method["name"]).split("+"):
-        lora.config(setup.method)  # a start that cannot be is an error, though another one takes its place below
+    adapters = method_settings.lora(setup.method)
+    if adapters is not None:
+        lora.config(adapters)  # a start that cannot be is an error, though another one takes its place below
     with fake(batch.chosen(rows), len(rows) > 1, setup.device):
         started = dataclasses.replace(setup, method=_without_values(setup))
         problem = training_step.adapt(network.build(setup), rows, started, training_step.runtime(setup, "cpu"))
@@ -105,7 +107,7 @@ def _traced(
     """A step of the model with these of its layers alone, which have these names."""
     output = problem.model.get_output_embeddings()
     trace = Trace((problem.weight(rows), LABELS if output is None else len(output.weight)), setup.device == "cpu")
-    badam = setup.method.get("optimizer") == "badam"  # AdamW's steps of what is active
+    badam = isinstance(method_settings.optimizer(setup.method), BAdam)  # AdamW's steps of what is active
     with depth.shortened(problem.model, numbers) as blocks:
         optimizer = training_step.optimizer(problem, setup, {"name": "full"} if badam else setup.method)
         trained = [own for group in optimizer.param_groups for own in group["params"] if own.requires_grad]

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from experiments import methods, optimizers
+from experiments import method_settings, methods, optimizers
 from experiments.checks import check_quantization
 from experiments.compute import checkpoint_activations
+from experiments.config import TrainingSettings
 from experiments.measure.memory import batch
 from experiments.measure.memory.setup import PRECISIONS, Setup
+from experiments.method_settings import BAdam, GaLore
 from experiments.models import Runtime
-from experiments.optimizers import badam
 from experiments.problems.base import Problem, Rows
 from lora.config import InputError
 
@@ -35,11 +36,10 @@ def runtime(setup: Setup, device: str) -> Runtime:
 def method(setup: Setup) -> dict[str, Any]:
     """The method; BAdam's blocks take turns from the first layer, whose turn takes most, and that one goes on.
 
-    Raises InputError for settings of BAdam that are none.
+    Raises InputError as `method_settings.read`.
     """
-    if setup.method.get("optimizer") != "badam":
+    if not isinstance(method_settings.optimizer(setup.method), BAdam):
         return dict(setup.method)
-    badam.check(setup.method)
     return {**setup.method, "order": "ascending", "switch": 10**6}
 
 
@@ -75,10 +75,10 @@ def optimizer(problem: Problem, setup: Setup, method: Mapping[str, Any]) -> torc
     if not groups:
         raise InputError(f"method {method['name']} trains nothing: it has no training step")
     # torch's AdamW has moments in the precision of the weights, GaLore in one that is asked for.
-    halves = setup.precision == "pure16" and method.get("optimizer") == "galore"
+    TrainingSettings.rules()["state_precision"].check("training.state_precision", setup.state_precision)
+    halves = setup.precision == "pure16" and isinstance(method_settings.optimizer(method), GaLore)
     state_precision = "bf16" if halves else setup.state_precision
-    training = {"weight_decay": 0.0, "state_precision": state_precision}
-    return optimizers.make(problem.model, groups, method, training, seed=0, steps=ENDLESS)
+    return optimizers.make(problem.model, groups, method, 0.0, state_precision, seed=0, steps=ENDLESS)
 
 
 def gradients(problem: Problem, rows: Rows, made: torch.optim.Optimizer) -> None:
