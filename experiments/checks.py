@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -100,11 +99,6 @@ def short_names(jobs: Sequence[Sequence[str]]) -> list[str]:
     return [" ".join(override for override in job if override not in shared) for job in jobs]
 
 
-def check_flag(name: str, value: object) -> None:
-    """Raises InputError if a setting is neither true nor false."""
-    rules.flag().check(name, value)
-
-
 def check_quantization(kind: object, method: Mapping[str, Any]) -> None:
     """Raises InputError if `kind` is no model.quantization, or freezes what `method` trains."""
     if kind is None:
@@ -117,19 +111,3 @@ def check_quantization(kind: object, method: Mapping[str, Any]) -> None:
             f"model.quantization = {kind} freezes the linear layers, which method {training.pop()} trains, weights or "
             "biases: choose a method that adds parameters, such as lora"
         )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def check_number(name: str, value: Any, or_else: str = "") -> None:
-    """Raises InputError if a setting is no positive number; `or_else` says what else it may be."""
-    if not _is_number(value) or value <= 0:
-        raise InputError(f"{name} = {value!r}: it must be a positive number{or_else}")
-
-
-def check_whole(name: str, value: Any, smallest: int, or_else: str = "") -> None:
-    """Raises InputError if a setting is no whole number of at least `smallest`; `or_else` says what else it may be."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-        raise InputError(f"{name} = {value!r}: it must be a whole number of at least {smallest}{or_else}")

@@ -22,7 +22,7 @@ from typing import Any
 from experiments.config import RunConfig
 from experiments.engines import Engine, Outcome, Status
 from experiments.engines.slurm import queue
-from experiments.engines.slurm.settings import check_settings, most_jobs, sbatch_flags
+from experiments.engines.slurm.settings import SlurmSettings
 from experiments.worker import work
 from lora.config import InputError
 
@@ -45,14 +45,14 @@ class Slurm(Engine):
     """
 
     def __init__(self, settings: Mapping[str, Any], results: Path) -> None:
-        check_settings(settings)
+        self.settings = SlurmSettings.of(settings)
         try:
             import submitit
         except ModuleNotFoundError as error:
             raise InputError("engine=slurm needs submitit: pip install 'lora-lab[slurm]'") from error
-        self.settings, self.slots, self.threads = settings, most_jobs(settings), settings["cpus"]
+        self.slots, self.threads = self.settings.most_jobs, self.settings.cpus
         self.name = f"lora-lab-{uuid.uuid4().hex[:8]}"
-        flags = sbatch_flags(settings)
+        flags = self.settings.sbatch_flags
         queue.check([f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items()])
         self.folder = results.absolute() / ".slurm" / self.name
         # exec: the job is Python itself, with Slurm's time to end when it is told to, and no shell that ends first.
@@ -61,7 +61,7 @@ class Slurm(Engine):
         self.executor.update_parameters(
             job_name=self.name,
             additional_parameters=flags,
-            setup=list(settings["setup"]),
+            setup=list(self.settings.setup),
             use_srun=False,  # one process: it may use all that its job has
             time=None,
             wckey=None,
@@ -92,7 +92,7 @@ class Slurm(Engine):
         end = time.monotonic() + seconds
         while True:
             ended = self._results()
-            if not ended and self.jobs and time.monotonic() - self.asked >= self.settings["poll"]:
+            if not ended and self.jobs and time.monotonic() - self.asked >= self.settings.poll:
                 ended = self._losses()
             if ended or time.monotonic() >= end:
                 for ticket, _ in ended:
@@ -150,7 +150,7 @@ class Slurm(Engine):
                 raise InputError(f"Slurm will not start such jobs: {entry.reason} (scontrol show job {job.job_id})")
             if entry is not None and entry.waits:
                 self.missed.pop(ticket, None)
-            elif self.asked - self.missed.setdefault(ticket, self.asked) >= self.settings["grace"]:
+            elif self.asked - self.missed.setdefault(ticket, self.asked) >= self.settings.grace:
                 lost.append((ticket, Outcome(Status.LOST, self._why(job, entry))))
         return lost
 
