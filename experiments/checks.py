@@ -51,7 +51,7 @@ def _check(config: Mapping[str, Any]) -> None:
         if group not in config:
             raise InputError(f"the group {group} is missing: choose one, or leave it as it is")
         rules.check_fields(group, config[group], fields)
-    if "method" not in config or not isinstance(config["method"], Mapping):
+    if "method" not in config:
         raise InputError("the group method is missing: choose one, or leave it as it is")
     method_settings.read(config["method"])
     task = config.get("task")

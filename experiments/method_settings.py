@@ -107,7 +107,7 @@ class Full(Method):
     def of(cls, given: Mapping[str, Any]) -> Self:
         """Raises InputError for an unknown optimizer, and settings of another one than that."""
         name = given.get("optimizer")
-        if name is not None and name not in OPTIMIZERS:
+        if name is not None and (not isinstance(name, str) or name not in OPTIMIZERS):
             raise InputError(f"method.optimizer = {name!r}: choose {', '.join(OPTIMIZERS)}, or null for AdamW")
         for other, kind in OPTIMIZERS.items():
             for field in kind.rules():
@@ -167,6 +167,8 @@ def read(method: Mapping[str, Any]) -> dict[str, Method]:
     Raises InputError for an unknown method, parts that cannot be joined, and a field that no part has or that is not
     what it may be.
     """
+    if not isinstance(method, Mapping):
+        raise InputError(f"method = {method!r}: it must be a group of settings, its name among them")
     text().check("method.name", method.get("name"))
     names = str(method["name"]).split("+")
     for name in names:
