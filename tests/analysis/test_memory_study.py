@@ -11,9 +11,10 @@ from measured_files import write
 
 from analysis import study
 from analysis.studies.memory import options as memory_options
+from analysis.studies.memory import picture
 from analysis.studies.memory import study as memory
 from analysis.studies.memory import tables as memory_tables
-from experiments.measure.memory.schemas import OPTIONS
+from experiments.measure.memory.schemas import OPTIONS, PLAN
 from lora.config import InputError
 
 STUDY = "memory"
@@ -214,3 +215,20 @@ def draw(tmp_path: Path) -> Callable[[pd.DataFrame], Path]:
 
 def test_one_plan_alone_is_drawn_with_its_methods_name(draw: Callable[[pd.DataFrame], Path]) -> None:
     assert draw(plans().drop(columns="title").head(1)).stat().st_size > 10_000
+
+
+def test_a_plan_is_drawn_where_it_was_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = plans()
+    write(own[own["model"] == "llama-7b"].drop(columns="title"), tmp_path, PLAN)
+    assert picture.main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'plan.png'}\n"
+    assert (tmp_path / "plan.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("content", [None, "", "setup,model\nx,y\n"])
+def test_what_is_no_plan_is_one_line(content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if content is not None:
+        (tmp_path / "plan.csv").write_text(content)
+    assert picture.main([str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and f"{tmp_path / 'plan.csv'} is no plan (" in err and err.count("\n") == 1
