@@ -35,7 +35,7 @@ endef
 # Measures what is missing, then derives tables and figures.
 define measured
 	$(if $(LAB_TASK),$(error $@ measures a model, not a task: leave TASK out))
-	@$(PYTHON) -m experiments.$(1) --preset $(PRESET) --out $(RESULTS)/$(PRESET)/$(1) $(if $(LAB_MODEL),--model=$(call asset,$(LAB_MODEL))"$$LAB_MODEL") $(ARGS)
+	@$(PYTHON) -m experiments.measure.$(1) --preset $(PRESET) --out $(RESULTS)/$(PRESET)/$(1) $(if $(LAB_MODEL),--model=$(call asset,$(LAB_MODEL))"$$LAB_MODEL") $(ARGS)
 	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/$(1)
 endef
 
@@ -137,8 +137,8 @@ gradient-check: $(READY) ## LoRA's gradients against autograd, the first step, F
 
 memory: $(READY) ## what training costs in memory: planned, measured, and what fits on a card
 	$(if $(LAB_TASK),$(error $@ is about a model, not a task: leave TASK out))
-	@for part in steps options tables; do \
-	  $(PYTHON) -m experiments.memory.$$part --preset $(PRESET) --out $(RESULTS)/$(PRESET)/memory $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(ARGS) || exit $$?; \
+	@for part in peaks options tables; do \
+	  $(PYTHON) -m experiments.measure.memory.$$part --preset $(PRESET) --out $(RESULTS)/$(PRESET)/memory $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(ARGS) || exit $$?; \
 	done
 	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/memory
 

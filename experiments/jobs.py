@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments import budget, tuning
 from experiments.checks import check
+from experiments.config import ModelSettings, RunConfig
 from experiments.engines import Outcome, Status
 from experiments.store import definition, run_id, store_of
 from lora.config import InputError
@@ -17,9 +18,9 @@ DONE = (Status.COMPUTED, Status.STORED)
 
 
 class Wanted(NamedTuple):
-    """A run: its resolved config, its id, and its role in the study: `tuning` or `study`."""
+    """A run: its config, its id, and its role in the study: `tuning` or `study`."""
 
-    config: dict[str, Any]
+    config: RunConfig
     run_id: str
     role: str
 
@@ -27,12 +28,12 @@ class Wanted(NamedTuple):
 Job = Generator[list[Wanted], list[Outcome], None]
 
 
-def resolve(config: DictConfig) -> dict[str, Any]:
-    """The config of a run as plain values, its rank bought where it has a budget. Raises InputError as `check` and
+def resolve(config: DictConfig) -> RunConfig:
+    """The config of a run as typed values, its rank bought where it has a budget. Raises InputError as `check` and
     `budget.resolve`."""
     resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     check(resolved)
-    return budget.resolve(resolved)
+    return RunConfig.of(budget.resolve(resolved))
 
 
 def job(config: DictConfig, say: Callable[[str], None]) -> Job:
@@ -48,7 +49,7 @@ def job(config: DictConfig, say: Callable[[str], None]) -> Job:
 
 def _wanted(config: DictConfig, role: str) -> Wanted:
     resolved = resolve(config)
-    return Wanted(resolved, run_id(definition(resolved)), role)
+    return Wanted(resolved, run_id(definition(resolved.given)), role)
 
 
 def _tuned(config: DictConfig, say: Callable[[str], None]) -> Generator[list[Wanted], list[Outcome], float]:
@@ -56,7 +57,7 @@ def _tuned(config: DictConfig, say: Callable[[str], None]) -> Generator[list[Wan
 
     Where text is generated that is the lowest validation loss.
     """
-    store = store_of(config)
+    store = store_of(config.results_dir)
     searching = tuning.search(config.tuning.lr_grid, config.tuning.extend, say)
     rates = next(searching)
     while True:
@@ -86,18 +87,18 @@ def _candidate(config: DictConfig, lr: float) -> Wanted:
 
 def summary(run: Wanted, metrics: Mapping[str, Any]) -> str:
     """A stored run in one line: what it is, its scores, and the seconds that it trained."""
-    defined, (method, training) = run.config, (run.config["method"], run.config["training"])
+    config, method = run.config, run.config.method
     scores = {(row["split"], row["metric"]): row["value"] for row in metrics["metrics"]}
     watched, main = metrics.get("validation_metric", metrics["main_metric"]), metrics["main_metric"]
     what = " ".join(f"{key}={value}" for key, value in method.items() if key != "name" and value)
-    model = " ".join(filter(None, (_name(defined["model"]), defined["model"].get("quantization"))))
-    task = definition(defined)["task"]["name"]
+    model = " ".join(filter(None, (_name(config.model), config.model.quantization)))
+    task = definition(config.given)["task"]["name"]
     return (
-        f"{run.run_id}  {model} {task} {method['name']} {what} lr={training['lr']:g} seed={defined['seed']}: "
+        f"{run.run_id}  {model} {task} {method['name']} {what} lr={config.training.lr:g} seed={config.seed}: "
         f"validation {watched} {scores['validation', watched]:.4f}, test {main} {scores['test', main]:.4f}; "
         f"{metrics['train_seconds']:.0f} s"
     )
 
 
-def _name(model: Mapping[str, Any]) -> str:
-    return str(model["name"]).rstrip("/").rpartition("/")[2] if model["name"] == model["path"] else str(model["name"])
+def _name(model: ModelSettings) -> str:
+    return model.name.rstrip("/").rpartition("/")[2] if model.name == model.path else model.name

@@ -88,9 +88,9 @@ class DamagedError(InputError):
     """A stored run is not as it was written."""
 
 
-def store_of(config: Mapping[str, Any]) -> Store:
-    """The store in which a config's runs are."""
-    return Store(Path(config["results_dir"]) / "runs")
+def store_of(results_dir: str) -> Store:
+    """The store of the runs of a folder of results."""
+    return Store(Path(results_dir) / "runs")
 
 
 class Store:

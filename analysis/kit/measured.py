@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.kit import tables
-from experiments.measured import write
+from experiments.csv_schema import Schema
+from experiments.measure.results import write
 from lora.config import InputError
 
 # Columns that are text, whatever they look like: a run_id may be all digits.
@@ -20,17 +21,14 @@ TEXT = (
 JOIN = "+"  # between the run_ids of a row that is a mean over several runs
 
 
-def whole(study_dir: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
-    """The file `name` of a measurement that no stored run is behind; empty cells are empty strings.
+def whole(study_dir: Path, schema: Schema) -> pd.DataFrame:
+    """The file of `schema`, of a measurement that no stored run is behind.
 
-    Raises InputError if the file is missing, is damaged, lacks one of `columns`, or has no rows.
+    Raises InputError if the file is missing, is damaged, lacks a column, or has no rows.
     """
-    path, advice = study_dir / name, f"`{tables.make_command(study_dir)}` makes it"
+    path, advice = study_dir / schema.file, f"`{tables.make_command(study_dir)}` makes it"
     try:
-        frame = pd.read_csv(path, keep_default_na=False)
-        lacking = [column for column in columns if column not in frame]
-        if lacking:
-            raise ValueError(f"no {', '.join(lacking)}")
+        frame = schema.read(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read; {advice}") from error
     except ValueError as error:
@@ -40,22 +38,22 @@ def whole(study_dir: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-def read(study_dir: Path, name: str, columns: Sequence[str], run_ids: Collection[str]) -> pd.DataFrame:
-    """`columns` of the file `name`, results on stored runs: the rows of those in `run_ids`.
+def read(study_dir: Path, schema: Schema, run_ids: Collection[str]) -> pd.DataFrame:
+    """The file of `schema`, results on stored runs: the rows of those in `run_ids`.
 
     Raises InputError if the file is missing, is damaged, or lacks one of these runs.
     """
-    path, command = study_dir / name, tables.make_command(study_dir)
+    path, command = study_dir / schema.file, tables.make_command(study_dir)
     if not path.is_file():
-        raise InputError(f"{study_dir} has no {name}; `{command}` measures it")
+        raise InputError(f"{study_dir} has no {schema.file}; `{command}` measures it")
     try:
-        table = pd.read_csv(path)[list(columns)]
-        lacking = sorted(set(run_ids) - set(table["run_id"]))
+        table = schema.read(path)
         if table.isna().to_numpy().any():
             raise ValueError("a value is missing")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} is damaged ({reason}); delete it, `{command}` measures anew") from error
+    lacking = sorted(set(run_ids) - set(table["run_id"]))
     if lacking:
         raise InputError(f"{path} lacks {len(lacking)} runs of the study, as {lacking[0]}; `{command}` measures them")
     return table[table["run_id"].isin(run_ids)].reset_index(drop=True)

@@ -4,7 +4,6 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -18,18 +17,16 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from analysis.kit import naming
+from analysis.kit.columns import RUNS
 from experiments import places
+from experiments.markdown import markdown as markdown  # cells on one line, for all that reads tables
 from experiments.records.source import Run, Runs
 from experiments.records.sweep import Sweep as Sweep  # which runs a study has, for all that reads tables
 from experiments.records.sweep import make_command as make_command
 from experiments.records.sweep import read_sweep as read_sweep
 from lora.config import InputError
 
-RUNS_COLUMNS = [
-    "run_id", "study", "model", "task", "method", "weight_types", "r", "alpha", "lr", "seed", "trainable_params",
-    "split", "metric", "value", "train_seconds", "tokens_per_second", "peak_memory_bytes", "role", "label", "settings",
-    "head_lr",
-]  # fmt: skip
+RUNS_COLUMNS = RUNS.names
 FAILED_COLUMNS = ["run_id", "model", "task", "label", "settings", "lr", "seed"]
 PACKAGES = (
     "torch",
@@ -43,9 +40,6 @@ PACKAGES = (
     "seaborn",
     "hydra-core",
 )
-
-
-_BAR, _BREAKS = re.compile(r"(?<!\\)\|"), re.compile(r"[\r\n\v\f\x85\u2028\u2029]+")
 
 
 def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
@@ -168,17 +162,6 @@ def without_head(runs: pd.DataFrame) -> pd.Series:
     alone = runs[runs["label"] == "head_only"].groupby(["model", "task"])["trainable_params"].first()
     heads = runs[["model", "task"]].merge(alone.rename("head").reset_index(), on=["model", "task"], how="left")["head"]
     return runs["trainable_params"] - heads.set_axis(runs.index)
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A markdown table of the cells as they are, each on one line; cells that have no value are a dash."""
-    shown = table.fillna("–").map(_one_cell).rename(columns=_one_cell)
-    return str(shown.to_markdown(index=False, disable_numparse=True))
-
-
-def _one_cell(cell: Any) -> Any:
-    # A bar would end the cell, a line break the row.
-    return _BREAKS.sub(" ", _BAR.sub(r"\\|", cell)) if isinstance(cell, str) else cell
 
 
 def failure_lines(failed: Sequence[tuple[str, str]], known: pd.DataFrame | None = None) -> list[str]:

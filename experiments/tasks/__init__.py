@@ -33,7 +33,7 @@ class TaskData:
     validation: "Dataset"
     test: "Dataset"
     label_names: tuple[str, ...]  # empty for regression
-    metric: str  # the main metric, a name in experiments.metrics
+    metric: str  # the main metric, a name in experiments.metrics.label_metrics
     more_metrics: tuple[str, ...] = ()  # reported beside it
     second_test: "Dataset | None" = None  # MNLI's mismatched set, whose texts are of other kinds than those trained on
 
@@ -49,7 +49,7 @@ class TextData:
     train: "Dataset"
     validation: "Dataset"
     test: "Dataset"
-    metric: str  # the main metric, a name in experiments.text_metrics
+    metric: str  # the main metric, a name in experiments.metrics.text_metrics
     more_metrics: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()  # classification as text: the completions there are; empty: text is generated
 

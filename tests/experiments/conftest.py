@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from experiments.text_metrics import sql
+from experiments.text_metrics._sandbox import Sandbox
 from hydra.core.global_hydra import GlobalHydra
 from networks import DECODERS
 from transformers import (
@@ -21,8 +23,6 @@ from transformers import (
 )
 
 from experiments import assets, run
-from experiments.text_metrics import sql
-from experiments.text_metrics._sandbox import Sandbox
 
 GOOD, BAD = "a warm and wonderful film", "a dull and dreadful film"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from experiments import methods
 from experiments.compute import checkpoint_activations
-from experiments.methods._prompt import contexts
+from experiments.prompts import contexts
 from experiments.store import Store
 from lora.config import InputError
 from lora.model import trainable_parameters

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from experiments import method_settings
 from experiments.methods.lora import config as lora_config
 
 CONF = Path(__file__).parents[2] / "experiments" / "conf"
@@ -29,7 +30,8 @@ def test_tasks_and_presets(task: str, preset: str) -> None:
     resolved = {key: OmegaConf.to_object(config[key]) for key in ("model", "task", "method", "training", "runtime")}
     assert resolved["task"]["family"]
     assert resolved["training"]["epochs"] >= 1
-    assert lora_config(resolved["method"]).r == 8
+    adapters = method_settings.lora(resolved["method"])
+    assert adapters is not None and lora_config(adapters).r == 8
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from experiments import forgetting, held_out
+from experiments.measure import forgetting, held_out
 from experiments.methods import prefix_embed
 from experiments.models import Runtime
 from experiments.store import definition, run_id

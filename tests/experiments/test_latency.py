@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import GPT2Config
 
-from experiments import forward_pass, latency
-from experiments.forward_pass import Contender, Rounds
+from experiments.measure import forward_pass, latency
+from experiments.measure.forward_pass import Contender, Rounds
+from experiments.measure.schemas import TRIALS
 from experiments.models import Runtime
 from lora.config import InputError
 from lora.model import lora_layers
@@ -113,7 +114,7 @@ def test_measurement_is_complete_says_its_machine_and_is_not_repeated(
 ) -> None:
     assert measure()[0] == 0
     first = trials()
-    assert list(first.columns) == latency.COLUMNS
+    assert list(first.columns) == TRIALS.names
     counts = first.groupby([*latency.CELL, "contender", "bottleneck"]).size()
     assert len(counts) == 4 * CONTENDERS and set(counts) == {3}
     assert (first["seconds"] > 0).all()

@@ -9,7 +9,7 @@ from command import Cli
 from made_up_runs import composed, load
 from networks import adapted
 from safetensors.torch import load_file
-from steps import BADAM, GALORE, TRAINING, gradients, stepped
+from steps import BADAM, GALORE, gradients, stepped
 from torch import nn
 
 from experiments import methods, optimizers
@@ -40,7 +40,7 @@ def test_settings_that_cannot_be(method: dict[str, Any], match: str) -> None:
     def make() -> None:
         model = adapted("llama", method)
         groups = methods.parameter_groups(model, method, [], 1e-3)
-        optimizers.make(model, groups, method, TRAINING, seed=0, steps=11)
+        optimizers.make(model, groups, method, 0.0, None, seed=0, steps=11)
 
     with pytest.raises(InputError, match=match):
         make()

@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from transformers import AutoTokenizer
 
-from experiments import assets, methods, tasks
+from experiments import assets, tasks
 from experiments.checks import check
 
 Cli = Callable[..., Any]  # conftest.cli
@@ -114,8 +114,6 @@ def test_the_jobs_of_every_study_are_complete(name: str) -> None:
         assert task["validation_examples"] is None and task["test_examples"] is None
         assert task["data_dir"] is None
         assert tasks.resolve(task) == task
-        for field in ("r", "bottleneck", "l_p"):
-            assert field not in config["method"] or methods.size(config["method"], field) > 0
 
 
 @pytest.mark.parametrize("model", ENCODERS)

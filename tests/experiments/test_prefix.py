@@ -24,8 +24,8 @@ from networks import (
 from torch import Tensor
 
 from experiments import methods
-from experiments.methods._prompt import contexts
 from experiments.models import head_modules
+from experiments.prompts import contexts
 from lora.config import InputError
 from lora.model import lora_layers
 

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_outputs import CausalLMOutput
 
 from experiments import methods
-from experiments.methods._prompt import contexts
+from experiments.prompts import contexts
 from lora.config import InputError
 from lora.model import trainable_parameters
 

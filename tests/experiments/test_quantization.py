@@ -25,9 +25,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from experiments import assets, forgetting, held_out, methods, quantization, quantized_base
+from experiments import assets, methods, quantization
+from experiments.config import ModelSettings
+from experiments.measure import forgetting, held_out, quantized_base
 from experiments.models import head_modules, load_language_model
-from experiments.problem import Problem
+from experiments.problems.base import Problem
 from experiments.store import Store
 from lora import io, quantized
 from lora.config import QUANTIZATIONS, InputError
@@ -292,7 +294,7 @@ def test_what_quantisation_alone_does_to_a_language_model(
     runtime = made_up_runs.load(composed(*own, "preset=smoke")).runtime
     for kind in ("none", "nf4", "int2"):
         model, tokenizer = load_language_model(
-            {"path": str(wide_llama), "quantization": None if kind == "none" else kind}, runtime
+            ModelSettings(name="wide", path=str(wide_llama), quantization=None if kind == "none" else kind), runtime
         )
         windows = held_out.windows(forgetting.CORPORA["bbc_news"][0](), tokenizer, 5, 12, "")
         with torch.no_grad():

@@ -16,8 +16,9 @@ from networks import network
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from experiments import cuts, methods, truncation
-from experiments.problem import Problem
+from experiments import methods
+from experiments.measure import cuts, truncation
+from experiments.problems.base import Problem
 from lora import io
 from lora.config import InputError
 from lora.model import lora_layers

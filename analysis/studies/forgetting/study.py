@@ -9,9 +9,10 @@ from analysis.kit.method_tables import TASK
 from analysis.maths import statistics
 from analysis.studies.forgetting import figure as forgetting_figure
 from analysis.studies.forgetting.report import FORGETTING, report
+from experiments.measure import schemas
 
-MEASURED = ("forgetting.csv",)  # in the study folder, by `python -m experiments.forgetting`
-COLUMNS = ("run_id", "text", "loss_before", "loss_after", "windows", "tokens")
+MEASURED = (schemas.FORGETTING.file,)
+LOSSES = ["run_id", "text", "loss_before", "loss_after", "windows", "tokens"]
 
 
 def build(study_dir: Path, runs_dir: Path) -> list[Path]:
@@ -25,7 +26,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     test = tables.in_role(runs, "study")
     test = test[(test["split"] == "test") & (test["main"] | (test["metric"] == "loss"))]
     tuning.check(test[test["main"]], study_dir)
-    losses = measured.read(study_dir, MEASURED[0], COLUMNS, set(test["run_id"]))
+    losses = measured.read(study_dir, schemas.FORGETTING, set(test["run_id"]))[LOSSES]
     scores = with_forgetting(test, losses)
     table = tabulate(scores)
     ranks = over_ranks(scores)

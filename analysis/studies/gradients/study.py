@@ -6,16 +6,10 @@ import pandas as pd
 
 from analysis.kit import measured, tables
 from analysis.studies.gradients.figure import SETTING, STARTS, draw
+from experiments.measure import schemas
 
-INPUTS = ("checks.csv", "steps.csv", "flops.csv")  # in the study folder, by `python -m experiments.gradients`
-COLUMNS = (
-    ("model", "module", "weight_type", "gradient", "precision", "r", "error"),
-    ("start", "step", "loss", "norm_A", "norm_B", "gradient_A", "gradient_B", "moved_A", "moved_B", "model"),
-    (
-        "model", "method", "r", "weight_types", "texts", "tokens", "pass", "counted", "exact", "rule", "attention",
-        "seconds", "ratio", "ratio_low", "ratio_high", "trials", "threads", "device",
-    ),
-)  # fmt: skip
+FILES = (schemas.CHECKS, schemas.STEPS, schemas.FLOPS)
+INPUTS = tuple(schema.file for schema in FILES)
 CHECKS = """\
 Largest deviation of an entry from autograd's, relative to autograd's largest entry, over all layers and ranks; `–`: q,
 k and v are one module and share one dL/dx. Tokens are rows: X (T, k), H = X W0^T + s X A^T B^T, G = dL/dH (T, d), with
@@ -38,9 +32,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
 
     No stored run is read. Raises InputError if a file of INPUTS is missing or damaged.
     """
-    checks, steps, flops = (
-        measured.whole(study_dir, name, columns) for name, columns in zip(INPUTS, COLUMNS, strict=True)
-    )
+    checks, steps, flops = (measured.whole(study_dir, schema) for schema in FILES)
     costs = compare_costs(flops)
     table_csv, table_md = study_dir / "table.csv", study_dir / "table.md"
     table(checks, steps, costs).to_csv(table_csv, index=False, float_format="%.6g")

@@ -12,12 +12,12 @@ import pandas as pd
 from analysis.kit import tables
 from analysis.maths.statistics import paired
 from analysis.studies.latency.figures import ADAPTERS, LORA, draw_grid, draw_lora
+from experiments.measure.schemas import TRIALS
 from lora.config import InputError
 
-INPUTS = ("trials.csv", "machine.json")  # in the study folder, by `python -m experiments.latency`
+INPUTS = (TRIALS.file, "machine.json")
 CELL = ["model", "batch", "length"]
 WHO = ["contender", "bottleneck"]
-COLUMNS = [*CELL, *WHO, "added_parameters", "round", "seconds"]
 MACHINE = (
     "processor",
     "device",
@@ -66,7 +66,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
 def _read(study_dir: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     advice = f"delete {study_dir}, `{tables.make_command(study_dir)}` measures again"
     try:
-        trials = pd.read_csv(study_dir / INPUTS[0], dtype={"model": str})[COLUMNS]
+        trials = TRIALS.read(study_dir / TRIALS.file)
         machine = json.loads((study_dir / INPUTS[1]).read_text(encoding="utf-8"))
         machine["left_out"] = [(str(model), int(batch), int(length)) for model, batch, length in machine["left_out"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -77,7 +77,7 @@ def _read(study_dir: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     whole = rounds.groupby(CELL)["nunique"].nunique().eq(1).all() and rounds["nunique"].eq(rounds["size"]).all()
     with_base = trials[trials["contender"] == "base"][CELL].drop_duplicates()
     if trials.empty or not whole or len(with_base) != len(trials[CELL].drop_duplicates()):
-        raise InputError(f"{study_dir / INPUTS[0]} has cells in which rounds or the base model are missing; {advice}")
+        raise InputError(f"{study_dir / TRIALS.file} has cells in which rounds or the base model are missing; {advice}")
     return trials, machine
 
 

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 
 from analysis.kit import figures, naming
-from experiments.memory.units import KINDS, human
+from experiments.measure.memory.units import KINDS, human
 
 GB = 1e9
 _PALETTE = sns.color_palette("colorblind")
@@ -20,7 +20,7 @@ _THEIRS, _OURS = "0.35", _PALETTE[0]
 
 
 def draw_bytes(panels: Mapping[str, pd.DataFrame], path: Path) -> Path:
-    """A panel of stacked bars by its title, all of the same methods: a bar a row of `experiments.memory.planned.row`.
+    """A panel of stacked bars by its title, all of the same methods: a bar a row of `measure.memory.plans.row`.
 
     A row is named by its title, if it has one, else by its method. The mark is the peak, which is written beside it.
     """

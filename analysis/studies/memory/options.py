@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from analysis.kit import figures, naming, tables
-from experiments.memory.units import human
+from experiments.measure.memory.units import human
 
 GB = 1e9
 BAND = 0.10  # a prediction within it is called right

@@ -12,25 +12,17 @@ from analysis.kit.measured import whole
 from analysis.studies.memory import figures as memory_figures
 from analysis.studies.memory import options as memory_options
 from analysis.studies.memory import tables as memory_tables
-from experiments.memory.setup import PRECISIONS
-from experiments.memory.units import KINDS
+from experiments.measure.memory import schemas
+from experiments.measure.memory.setup import PRECISIONS
 from lora.config import InputError
 
-# In the study folder: measured by `python -m experiments.memory.steps` and `.options`, planned by `.tables`.
-TABLES = ("measured.csv", "options.csv", "plans.csv", "published.csv", "paper_figures.csv", "fits.csv")
-INPUTS = (*TABLES, "machine.json")
+FILES = (
+    schemas.MEASURED, schemas.OPTIONS, schemas.PLANS, schemas.PUBLISHED, schemas.PAPER_FIGURES, schemas.FITS,
+)  # fmt: skip
+INPUTS = (*(schema.file for schema in FILES), "machine.json")
 MACHINE = (
     "processor", "device", "precision", "threads", "OMP_WAIT_POLICY", "torch", "transformers", "started", "finished",
 )  # fmt: skip
-_SETUP = ["model", "method", "settings", "precision", "batch", "length", "checkpointing"]
-COLUMNS = (
-    [*_SETUP, "quantization", "state_precision", "predicted_peak", "measured_peak", "resident_peak", "resident_before"],
-    ["model", "batch", "length", "precision", "option", "round", "seconds", "peak"],
-    [*_SETUP, "title", "total_params", "trainable_params", "checkpoint_bytes", *KINDS, "peak"],
-    ["method", "bits", "size", "model", "ours", "batch", "length", "theirs", "peak", "ratio", "why"],
-    ["quantity", "source", "unit", "theirs", "ours", "ratio", "how"],
-    ["model", "positions", "method", "checkpointing", "reserve", "card", "asked", "length", "batch"],
-)
 READING = """\
 Bytes are decimal, 1 GB = 10^9; the memory of cards is in GiB. A plan is a training step on tensors without data: its
 parameters, gradients, optimizer states, what the backward pass keeps and what is alive for a moment are counted as
@@ -55,9 +47,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
 
     No stored run is read, and nothing is planned. Raises InputError if a file of INPUTS is damaged.
     """
-    measured, options, plans, published, paper, fits = (
-        whole(study_dir, name, columns) for name, columns in zip(TABLES, COLUMNS, strict=True)
-    )
+    measured, options, plans, published, paper, fits = (whole(study_dir, schema) for schema in FILES)
     machine = _machine(study_dir)
     savings = memory_options.savings(options)
     paths = [study_dir / "table.csv", study_dir / "table.md"]

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from experiments.memory.units import KINDS, human
+from experiments.measure.memory.units import KINDS, human
 
 
 def methods(plans: pd.DataFrame, model: str, checkpointing: bool) -> pd.DataFrame:

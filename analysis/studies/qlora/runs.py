@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 
 from analysis.kit import language_runs, naming, tables
+from experiments.csv_schema import Schema
+from experiments.measure.schemas import QUANTIZED_WEIGHTS
 from experiments.records.source import Run, Runs
 from lora.config import InputError
 
 NONE = "none"  # in the column quantization: the base weights are in 16 or 32 bits
 QUANTIZATIONS = (NONE, "int8", "nf4", "int2")
-BASE, WEIGHTS = "quantized_base.csv", "quantized_weights.csv"
 KEYS = ["model", "quantization", "start"]
 MEMORY = "training_memory_bytes"
 
@@ -48,25 +49,23 @@ def _named(runs: pd.DataFrame) -> pd.DataFrame:
     return language_runs.with_setting(runs, runs["quantization"].where(runs["quantization"] != NONE, ""))
 
 
-def read(study_dir: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
-    """One of the files BASE and WEIGHTS: the rows of the bases that `runs` start from, one precision of each.
+def read(study_dir: Path, schema: Schema, runs: pd.DataFrame) -> pd.DataFrame:
+    """QUANTIZED_BASE or QUANTIZED_WEIGHTS: the rows of the bases that `runs` start from, one precision of each.
 
     Raises InputError if it is missing, is damaged, or lacks a base.
     """
-    path, command = study_dir / name, tables.make_command(study_dir)
+    path, command = study_dir / schema.file, tables.make_command(study_dir)
     wanted = runs[KEYS].drop_duplicates()
-    if name == WEIGHTS:
+    if schema is QUANTIZED_WEIGHTS:
         wanted = wanted[wanted["quantization"] != NONE]
     try:
-        table = pd.read_csv(path, keep_default_na=False)
-        measure = "value" if name == BASE else "error"
-        table[measure] = pd.to_numeric(table[measure])
-        found = wanted.merge(table.groupby(KEYS)["precision"].first().reset_index(), on=KEYS)
+        table = schema.read(path)
     except FileNotFoundError as error:
-        raise InputError(f"{study_dir} has no {name}; `{command}` measures it") from error
-    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{study_dir} has no {schema.file}; `{command}` measures it") from error
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} is damaged ({reason}); delete it, `{command}` measures anew") from error
+    found = wanted.merge(table.groupby(KEYS)["precision"].first().reset_index(), on=KEYS)
     if len(found) < len(wanted):
         raise InputError(f"{path} lacks {len(wanted) - len(found)} of {len(wanted)} bases; `{command}` measures them")
     return found.merge(table, on=[*KEYS, "precision"])

@@ -7,8 +7,9 @@ from analysis.studies.qlora import figure as qlora_figure
 from analysis.studies.qlora import report as qlora_report
 from analysis.studies.qlora import runs as qlora_runs
 from analysis.studies.qlora import tables as qlora_tables
+from experiments.measure.schemas import QUANTIZED_BASE, QUANTIZED_WEIGHTS
 
-MEASURED = (qlora_runs.BASE, qlora_runs.WEIGHTS)  # in the study folder, by `python -m experiments.quantized_base`
+MEASURED = (QUANTIZED_BASE.file, QUANTIZED_WEIGHTS.file)
 
 
 def build(study_dir: Path, runs_dir: Path) -> list[Path]:
@@ -22,8 +23,8 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     test = tables.in_role(runs, "study")
     test = test[(test["split"] == "test") & (test["main"] | (test["metric"] == "loss"))]
     tuning.check(test[test["main"]], study_dir)
-    weights = qlora_runs.read(study_dir, qlora_runs.WEIGHTS, test)
-    base = qlora_tables.bases(qlora_runs.read(study_dir, qlora_runs.BASE, test), weights)
+    weights = qlora_runs.read(study_dir, QUANTIZED_WEIGHTS, test)
+    base = qlora_tables.bases(qlora_runs.read(study_dir, QUANTIZED_BASE, test), weights)
     table = qlora_tables.tabulate(test, base)
     failed = qlora_runs.load_failed(study_dir, runs_dir)
     rates = tuning.rates(runs, failed)

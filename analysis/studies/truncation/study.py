@@ -8,14 +8,15 @@ from analysis.studies.truncation import tables as truncation_tables
 from analysis.studies.truncation.figure import draw_truncation
 from analysis.studies.truncation.report import report
 from analysis.weights import update_runs
+from experiments.measure.schemas import TRUNCATION
 
-MEASURED = (truncation_tables.FILE,)
+MEASURED = (TRUNCATION.file,)
 CUT = ("full", "lora")
 
 
 def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     """Writes runs.csv, table.csv (a row a run and k), table.md and truncation.png from truncation.csv, which
-    experiments.truncation leaves in the folder. Returns their paths.
+    experiments.measure.truncation leaves in the folder. Returns their paths.
 
     Raises InputError if a method has two runs of a seed, and if truncation.csv is missing or damaged, or lacks a run.
     """
@@ -23,7 +24,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
     each = runs.drop_duplicates("run_id")
     tables.check_seeds(each, [*update_runs.PLACE, "label", "settings"], study_dir)
     cut = runs[runs["label"].isin(CUT)]
-    rows = measured.read(study_dir, truncation_tables.FILE, truncation_tables.COLUMNS, set(cut["run_id"]))
+    rows = measured.read(study_dir, TRUNCATION, set(cut["run_id"]))[truncation_tables.COLUMNS]
     effects = truncation_tables.effects(rows, named(cut, short_names(runs)))
     outputs = [study_dir / name for name in ("runs.csv", "table.csv", "table.md")]
     runs[tables.RUNS_COLUMNS].to_csv(outputs[0], index=False)

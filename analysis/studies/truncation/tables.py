@@ -1,4 +1,4 @@
-"""How much of an update's effect its own truncation to rank k keeps, from what experiments.truncation has measured."""
+"""How much of an update's effect its own truncation to rank k keeps, from what measure.truncation has measured."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -7,7 +7,6 @@ import pandas as pd
 
 from analysis.weights.update_runs import PLACE
 
-FILE = "truncation.csv"
 COLUMNS = ["run_id", "k", "split", "metric", "value"]
 KEPT = 0.95
 

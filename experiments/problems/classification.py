@@ -1,0 +1,104 @@
+"""Classification and regression: a head of the task's own on a pretrained body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase
+
+from experiments import methods
+from experiments.config import ModelSettings
+from experiments.metrics import label_metrics
+from experiments.models import Runtime, check_tokens, head_modules, load_classifier
+from experiments.problems.base import Evaluated, Problem, Rows
+from experiments.tasks import SPLITS, TaskData
+from lora.config import InputError
+
+SECOND = "second_test"  # a split beside SPLITS, where the data have it
+
+
+def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Rows:
+    """Rows of input_ids, attention_mask (and token_type_ids) and labels, cut at `max_length` tokens."""
+    texts = [data["text"][:], data["text_pair"][:]] if "text_pair" in data.column_names else [data["text"][:]]
+    encoded = tokenizer(*texts, truncation=True, max_length=max_length)
+    columns = {**encoded, "labels": data["label"][:]}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+class Classification(Problem):
+    """A pretrained body with a new head, and the rows of a TaskData."""
+
+    def __init__(
+        self,
+        model: ModelSettings,
+        task: Mapping[str, Any],
+        method: Mapping[str, Any],
+        data: TaskData,
+        runtime: Runtime,
+        eval_batch_size: int,
+    ) -> None:
+        label_metrics.load(data.metric)  # a mistyped metric is found before training, not after
+        self.runtime, self.eval_batch_size = runtime, eval_batch_size
+        self.model, self.tokenizer = load_classifier(model, data, runtime)
+        self.heads = head_modules(self.model)
+        length = min(task["max_length"], max(1, methods.room(self.model, method)))
+        marks = self.tokenizer.num_special_tokens_to_add(pair="text_pair" in data.train.column_names)
+        if length <= marks:
+            raise InputError(f"task.max_length = {length} leaves no room for a text: the tokenizer adds {marks} marks")
+        self.rows = {split: tokenize(getattr(data, split), self.tokenizer, length) for split in SPLITS}
+        if data.second_test is not None:
+            self.rows[SECOND] = tokenize(data.second_test, self.tokenizer, length)
+        for rows in self.rows.values():
+            check_tokens(rows, self.model)
+        self.metric = self.validation_metric = data.metric
+        self.names = (data.metric, *data.more_metrics)
+        self.collate = DataCollatorWithPadding(self.tokenizer)
+
+    def _forward(self, rows: Rows) -> tuple[Any, BatchEncoding]:
+        batch = self.collate(rows).to(self.runtime.device)
+        with self.runtime.autocast:
+            return self.model(**batch), batch
+
+    def loss(self, rows: Rows, label_smoothing: float = 0.0) -> Tensor:  # noqa: D102
+        output, batch = self._forward(rows)
+        if not label_smoothing or output.logits.shape[1] == 1:
+            found: Tensor = output.loss
+            return found
+        logits = output.logits.float()
+        return torch.nn.functional.cross_entropy(logits, batch["labels"], label_smoothing=label_smoothing)
+
+    def weight(self, rows: Rows) -> int:  # noqa: D102
+        return len(rows)
+
+    def evaluate(self, split: str, generate: bool = True) -> Evaluated:
+        """Loss and metrics. Where a task has a second test set, MNLI's mismatched one, metrics of that and of both
+        together, overall, follow those of the test split, which is the matched one; the loss is of the split."""
+        loss, predictions, references = self._predict(split)
+        scores = {"loss": loss, **label_metrics.compute(self.names, predictions, references)}
+        if split == "test" and SECOND in self.rows:
+            _, more, wanted = self._predict(SECOND)
+            both = (predictions + more, references + wanted)
+            for suffix, (found, right) in (("mismatched", (more, wanted)), ("overall", both)):
+                values = label_metrics.compute(self.names, found, right)
+                scores |= {f"{name}_{suffix}": value for name, value in values.items()}
+        return Evaluated(scores, [])
+
+    @torch.inference_mode()
+    def _predict(self, split: str) -> tuple[float, list[float], list[float]]:
+        """The mean loss, and predictions and references in one order."""
+        self.model.eval()
+        rows = sorted(self.rows[split], key=lambda row: len(row["input_ids"]))
+        total, outputs = 0.0, []
+        references: list[float] = []
+        for first in range(0, len(rows), self.eval_batch_size):
+            output, batch = self._forward(rows[first : first + self.eval_batch_size])
+            total += output.loss.item() * len(batch["labels"])
+            outputs.append(output.logits.float().cpu())
+            references += batch["labels"].tolist()
+        logits = torch.cat(outputs)
+        predictions = logits.squeeze(1) if logits.shape[1] == 1 else logits.argmax(1)
+        return total / len(rows), predictions.tolist(), references
