@@ -44,7 +44,9 @@ def _of_run(run: Run, roles: tuple[str, ...], study: str) -> Record:
         return replace(run.record, roles=roles)
     history = run.history() if study in DRAWN and (run.place / "history.csv").is_file() else None
     predictions = run.predictions if (run.place / "predictions.jsonl").is_file() else None
-    return Record(run.run_id, roles, run.config, run.metrics, history=history, predictions=predictions)
+    return Record(
+        run.run_id, roles, run.config, run.metrics, history=history, predictions=predictions, items=run.packed_items
+    )
 
 
 def _of_failed(runs: Runs, run_id: str, error: str) -> Record:
