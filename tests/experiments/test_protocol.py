@@ -1,16 +1,20 @@
 """Protocol 2, the preset desk: every study, how a rate is chosen, and when a run has collapsed."""
 
 import json
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from grid import sweep_size
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import collapse, tasks
+from experiments.records.sweep import MAKE_TARGETS
 from experiments.store import definition, run_id
 from experiments.tasks import rotten_tomatoes
 from lora.config import InputError
@@ -18,6 +22,7 @@ from lora.config import InputError
 Cli = Callable[..., Any]  # conftest.cli
 CONF = Path(__file__).parents[2] / "experiments" / "conf"
 STUDIES = sorted(path.stem for path in CONF.glob("study/[!_]*.yaml") if path.stem != "none")
+GUIDE = CONF.parents[1] / "docs" / "evidence.md"
 CLASSIFIERS = ("alpha", "compare_methods", "init", "rank_ablation", "rank_data", "scaling", "steps", "table2")
 AT_ONE_RATE = ("alpha",)  # the study that asks what one rate for all does
 
@@ -92,6 +97,27 @@ def test_language_models_have_one_recipe_in_all_studies(name: str) -> None:
         800,
     )
     assert there["tuning"]["seeds"] == here["tuning"]["seeds"] == [1000]
+
+
+COMMANDS = re.findall(r"^ +make ([a-z0-9-]+) PRESET=desk(?: ARGS='(.*)')? +# (\d+) \+", GUIDE.read_text(), re.M)
+
+
+@pytest.mark.parametrize(("target", "words", "runs"), COMMANDS, ids=lambda value: value[:30])
+def test_the_commands_of_the_guide_are_as_many_runs_as_it_says(target: str, words: str, runs: str) -> None:
+    name = next((study for study, made in MAKE_TARGETS.items() if made == target), target)
+    given = shlex.split(f"'{words}'")[0]
+    typed = re.findall(r"""(\S+?=(?:\[.*?"\]|\S*))""", given)
+    assert " ".join(typed) == given
+    own = [word for word in typed if word.startswith("hydra.")]
+    config = study(name, *own)
+    config.hydra.overrides.task = [word for word in typed if not word.startswith("hydra.")]
+    assert sweep_size(config) == int(runs)
+
+
+def test_the_guide_has_a_command_for_each_block() -> None:
+    assert len(COMMANDS) >= 14
+    makefile = (CONF.parents[1] / "Makefile").read_text()
+    assert all(f"\n{target}: $(READY)" in makefile for target, _, _ in COMMANDS)
 
 
 def test_half_of_the_films_are_for_the_test() -> None:
