@@ -219,7 +219,8 @@ class Sweep:
         """How many runs could be computed at once, if there were the room: as many as jobs, or as a first tuning tries.
 
         Of the grid alone, not of what is stored, since the threads of a run depend on it."""
-        tuned = [len(entry.config.tuning.lr_grid) for entry in self.entries if entry.config.training.lr == "tuned"]
+        tunings = [entry.config.tuning for entry in self.entries if entry.config.training.lr == "tuned"]
+        tuned = [len(tuning.lr_grid) * len(tuning.get("seeds") or [0]) for tuning in tunings]
         return max([len(self.entries), *tuned])
 
     def _total(self) -> int:

@@ -16,7 +16,7 @@ MAKE_TARGETS = {
     "scaling": "scaling", "latency": "latency", "alpha": "alpha-study", "init": "init-study",
     "gradients": "gradient-check", "table3": "table3", "table4": "table4", "table8": "few-shot", "table13": "table13",
     "table14": "table14", "table15": "table15", "table16": "low-data", "rank_generation": "rank-generation",
-    "rank_data": "rank-data",
+    "rank_data": "rank-data", "steps": "steps",
     "weight_types": "weight-types",
     "forgetting": "forgetting", "amplification": "amplification", "w_vs_delta": "w-vs-delta", "spectrum": "spectrum",
     "truncation": "truncation",

@@ -297,7 +297,7 @@ def test_the_runs_at_desk_scale_are_those_of_table_15(point: tuple[str, ...]) ->
     assert ids[0] == ids[1]
 
 
-def test_methods_without_a_rate_in_table_15_have_one_here() -> None:
-    for method in ("ft_top2", "norm_only"):
-        config = composed("study=forgetting", "preset=desk", "model=smollm2", "task=text2sql", f"method={method}")
-        assert isinstance(config["training"]["lr"], float)
+def test_no_setting_takes_the_rate_of_another() -> None:
+    for method in ("ft_top2", "norm_only", "lora"):
+        words = ("study=forgetting", "preset=desk", "model=smollm2", "task=text2sql", f"method={method}")
+        assert composed(*words)["training"]["lr"] == "tuned"

@@ -12,7 +12,7 @@ from experiments import names, run, suggest
         ("study=rank_ablatoin", "unknown study rank_ablatoin; did you mean rank_ablation?"),
         ("task=glue/sst", "unknown task glue/sst; did you mean glue/sst2 or glue/stsb?"),
         ("preset=qick", "unknown preset qick; did you mean quick?"),
-        ("preset=large", "unknown preset large; there are: desk, paper, quick, smoke"),
+        ("preset=large", "unknown preset large; there are: desk, desk1, paper, quick, smoke"),
         ("model=minlm", "unknown model minlm; did you mean minilm?"),
         ("method.rr=3", "unknown setting method.rr; did you mean method.r?"),
         ("study=rank_ablation method.rr=3,4", "unknown setting method.rr; did you mean method.r?"),
