@@ -18,8 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import tuning
-from experiments.methods import size
+from experiments import method_settings, tuning
 from lora.config import InputError
 
 Cli = Callable[..., Any]  # conftest.cli
@@ -201,8 +200,9 @@ def test_points_of_alpha_are_every_ratio_at_two_ranks() -> None:
 def test_every_size_in_scaling_is_one_that_its_method_takes() -> None:
     config = composed("study=scaling", "preset=desk")
     for point in config.all_points:
-        method = composed(*point.split()).method
-        assert all(size(method, field) for field in ("bottleneck", "l_p", "r") if field in method)
+        method = OmegaConf.to_container(composed(*point.split()).method, resolve=True)
+        assert isinstance(method, dict)
+        method_settings.read({str(field): value for field, value in method.items()})
 
 
 def test_a_word_of_the_user_wins_over_a_point() -> None:
