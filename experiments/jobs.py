@@ -19,7 +19,8 @@ DONE = (Status.COMPUTED, Status.STORED)
 
 
 class Wanted(NamedTuple):
-    """A run: its resolved config, its id, and its role in the study: `tuning` or `study`."""
+    """A run: its resolved config, its id, and its role in the study: `study`, `tuning`, or `floor`, what the rates of a
+    tuning must be better than."""
 
     config: dict[str, Any]
     run_id: str
@@ -128,7 +129,7 @@ def _floors(config: DictConfig, seeds: Sequence[int]) -> Generator[list[Wanted],
         # As conf/method/head_only.yaml: what is trained is the head, at the rate of the run.
         for key, value in {"seed": seed, "training.lr": rate, "training.head_lr": None}.items():
             OmegaConf.update(alone, key, value)
-        wanted.append(_wanted(alone, "tuning"))
+        wanted.append(_wanted(alone, "floor"))
     outcomes = yield wanted
     for outcome in outcomes:
         if outcome.status not in DONE:
