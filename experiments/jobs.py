@@ -124,7 +124,7 @@ def _floors(config: DictConfig, seeds: Sequence[int]) -> Generator[list[Wanted],
     for seed in seeds:
         alone = config.copy()
         OmegaConf.update(alone, "method", {"name": config.tuning.floor}, merge=False)
-        fixed = {"lr_grid": [rate], "extend": 0, "at": {"seed": seed}}
+        fixed = {"lr_grid": [rate], "extend": 0, "at": {"seed": seed}, "by": config.tuning.get("by", "metric")}
         OmegaConf.update(alone, "tuning", fixed, merge=False)
         # As conf/method/head_only.yaml: what is trained is the head, at the rate of the run.
         for key, value in {"seed": seed, "training.lr": rate, "training.head_lr": None}.items():
