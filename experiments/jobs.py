@@ -20,7 +20,8 @@ DONE = (Status.COMPUTED, Status.STORED)
 
 
 class Wanted(NamedTuple):
-    """A run: its config, its id, and its role in the study: `tuning` or `study`."""
+    """A run: its config, its id, and its role in the study: `study`, `tuning`, or `floor`, what the rates of a tuning
+    must be better than."""
 
     config: RunConfig
     run_id: str
@@ -124,12 +125,12 @@ def _floors(config: DictConfig, seeds: Sequence[int]) -> Generator[list[Wanted],
     for seed in seeds:
         alone = config.copy()
         OmegaConf.update(alone, "method", {"name": config.tuning.floor}, merge=False)
-        fixed = {"lr_grid": [rate], "extend": 0, "at": {"seed": seed}}
+        fixed = {"lr_grid": [rate], "extend": 0, "at": {"seed": seed}, "by": config.tuning.get("by", "metric")}
         OmegaConf.update(alone, "tuning", fixed, merge=False)
         # As conf/method/head_only.yaml: what is trained is the head, at the rate of the run.
         for key, value in {"seed": seed, "training.lr": rate, "training.head_lr": None}.items():
             OmegaConf.update(alone, key, value)
-        wanted.append(_wanted(alone, "tuning"))
+        wanted.append(_wanted(alone, "floor"))
     outcomes = yield wanted
     for outcome in outcomes:
         if outcome.status not in DONE:

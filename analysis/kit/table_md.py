@@ -27,9 +27,7 @@ def test_rows(runs: pd.DataFrame) -> str:
 def protocol(runs: pd.DataFrame) -> str:
     """A sentence on the protocol of runs that all have the same one and say so; nothing where they do not."""
     known = runs["protocol"].unique()
-    return (
-        f"Protocol {known[0]:.0f} (docs/evidence.md)." if len(known) == 1 and known[0] == known[0] and known[0] else ""
-    )
+    return f"Protocol {known[0]} (docs/evidence.md)." if len(known) == 1 and known[0] == known[0] and known[0] else ""
 
 
 def collapses(runs: pd.DataFrame) -> str:

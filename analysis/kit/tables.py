@@ -50,7 +50,8 @@ def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     Metrics are fractions as stored. test_rows: how many the run's test split had, None where it does not say;
     precision: the weights' as the run loaded them; collapsed: as in experiments/collapse.py, None where there are no
     classes; protocol: by which it was trained (docs/evidence.md). Runs of before these were noted do not say them.
-    role: study, tuning (of the learning-rate grid), or study+tuning. method is the config's name for it, label and
+    role: study, tuning (of the learning-rate grid), floor (a head alone, which rates must beat), or several, as in
+    study+tuning. method is the config's name for it, label and
     settings tell apart what it leaves together, as `kit.naming` says. Raises InputError as `read_sweep`, and if a
     listed run is neither in `runs_dir` nor recorded, or is damaged.
     """

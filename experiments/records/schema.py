@@ -57,7 +57,7 @@ class Predictions:
 class Record:
     """A run as a study lists it. What is None is not there.
 
-    roles    study (its own), tuning (of a learning-rate grid), or both
+    roles    of study (its own), tuning (of a learning-rate grid) and floor (a head alone, beside which rates are tried)
     config   config.yaml, keys in its order; metrics: metrics.json. A failed run has an error, no metrics, and a config
              if it got so far as to have one; diverged: it would do so again
     history  the columns of history.csv, as text, in a study of DRAWN

@@ -159,6 +159,7 @@ def test_a_rate_is_tried_with_each_seed_and_beside_the_head_alone(cli: Cli, tiny
     stored = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
     assert len(folders) == 2 * 2 + 2 + 1, "two rates and the head alone with two seeds, and the run"
     assert {one["validation_metric"] for one in stored} == {"loss"}
+    assert len(re.findall(r"^(?:\[\S+\] )?floor [0-9a-f]{12}  .* head_only ", result.out, re.M)) == 2
     lines = [line for line in (result.out + result.err).splitlines() if "is chosen" in line or " is out" in line]
     # At 1e-12 the body stays as it is: the head alone is as good.
     assert any(line.endswith("lr=1e-12 is out: a run is no better than a head alone") for line in lines) or any(
