@@ -26,7 +26,7 @@ from experiments.store import RECIPE, definition, run_id, store_of
 from experiments.training import train
 from lora import io
 from lora.config import InputError
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
 
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
 CALIBRATION = 64  # training examples from which a method that starts from gradients may take them

@@ -67,7 +67,8 @@ def of_parameters(
 def of_adapter(adapter: Foreign, base: Weights | None) -> Account:
     """All that an adapter of another library stores beside A and B. Raises InputError as `of_parameters`."""
     rows = of_parameters(adapter.parameters(), base, adapter.apart)
-    rows += of_magnitudes({target: tensors for target, tensors in adapter.all_tensors().items() if target.dora})
+    tensors = adapter.all_tensors()
+    rows += of_magnitudes({target: tensors[target] for target in tensors if target.variant == "dora"})
     why: dict[str, list[str]] = {}
     for name, reason in adapter.unused.items():
         why.setdefault(reason, []).append(name)

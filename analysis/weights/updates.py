@@ -154,7 +154,7 @@ def _of_suite(name: str, adapter: io.Adapter, base: Weights | None) -> Updates:
 
     def account() -> Account:
         rows = beside.of_parameters(file.weights(adapter.trained_parameters), base)
-        dora = {target: adapter.tensors(target) for target in adapter.targets if target.dora}
+        dora = {target: adapter.tensors(target) for target in adapter.targets if target.variant == "dora"}
         return Account([*rows, *beside.of_magnitudes(dora)])
 
     found = {target: partial(adapter.tensors, target) for target in adapter.targets}
@@ -213,7 +213,7 @@ def _of_factors(
         )
         for site, part in zip(sites_of(parts), parts, strict=True)
     ]  # fmt: skip
-    dora = any(target.dora for target in found)
+    dora = any(target.variant == "dora" for target in found)
     kind = kind.replace("LoRA", "DoRA") if dora else kind
     notes = [DORA] * dora
     if base and absent:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from analysis.maths.svd import svd_delta_w
 from experiments import methods
 from lora.config import InputError
-from lora.inject import lora_layers
+from lora.delta import svd_delta_w
 from lora.layer import LoRALayer, Part, turned
+from lora.model import lora_layers
 from lora.targets import Place, typed_places
 
 

@@ -22,7 +22,7 @@ from experiments import methods, processor
 from experiments.hub import locate
 from experiments.models import SAFE, Runtime
 from lora.config import InputError, LoRAConfig
-from lora.inject import inject, merge
+from lora.model import inject, merge
 
 SHAPES: dict[str, tuple[type[transformers.PretrainedConfig], dict[str, Any]]] = {
     "gpt2-medium": (GPT2Config, {"n_embd": 1024, "n_layer": 24, "n_head": 16}),
@@ -92,7 +92,7 @@ def build(name: str, runtime: Runtime) -> PreTrainedModel:
 def contenders(base: PreTrainedModel, bottlenecks: Sequence[int]) -> list[Contender]:
     """The base model, itself a second time as a control, LoRA merged and not, and both adapters of each bottleneck.
 
-    All compute in the base model's precision. Raises InputError as `experiments.methods.apply` and `lora.inject`.
+    All compute in the base model's precision. Raises InputError as `experiments.methods.apply` and `lora.model`.
     """
     merged, unmerged = _sharing(base), _sharing(base)
     inject(merged, LORA)

@@ -125,7 +125,7 @@ def _start(variant: Variant, model: PreTrainedModel) -> Iterator[dict[str, Any]]
     from experiments import quantization
     from experiments.methods.lora import config
     from lora import quantized
-    from lora.inject import inject, lora_layers
+    from lora.model import inject, lora_layers
     from lora.targets import layer_of, types_by_name
 
     weights = quantization.pretrained(model)

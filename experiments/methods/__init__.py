@@ -20,9 +20,10 @@ from transformers.pytorch_utils import Conv1D
 from experiments import method_settings, quantization
 from experiments.layers import positions
 from experiments.method_settings import Method, Prompt
-from lora import io, plus
+from lora import io
 from lora.config import InputError
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
+from lora.variants import plus
 
 Backward = Callable[[], None] | None  # runs forward and backward of the training loss on a few batches
 

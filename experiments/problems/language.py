@@ -25,7 +25,7 @@ from experiments.progress import report
 from experiments.prompts import contexts
 from experiments.tasks import SPLITS, TextData
 from lora.config import InputError
-from lora.inject import merge, unmerge
+from lora.model import merge, unmerge
 
 FORMATS = ("plain", "chat")
 IGNORED = -100

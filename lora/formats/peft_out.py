@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora import dora
-from lora.config import InputError
-from lora.fill import slots
+from lora.errors import InputError
+from lora.fill import remade_by, slots
 from lora.formats.keys import PREFIX
-from lora.formats.peft import PEFT_MAGNITUDE, PEFT_WEIGHTS
+from lora.formats.peft import PEFT_WEIGHTS
 from lora.formats.peft_config import PEFT_CONFIG
-from lora.inject import base_parameters, lora_layers
-from lora.layer import Part, shape
+from lora.layer import shape
+from lora.model import base_parameters, lora_layers
+from lora.variants import Update, chosen
 
 
 @torch.no_grad()
@@ -26,22 +26,26 @@ def save_peft(model: nn.Module, folder: Path | str, base_model: str = "") -> Non
     """Write the adapters and trained heads of `model` as a peft folder, which `peft.PeftModel.from_pretrained` opens.
 
     Slices of a fused projection become one adapter of all of it: the A's one below the other, each B in its own rows.
-    Adapters that started from pissa or lora_ga become ordinary LoRA on the pretrained W0, as in `lora.io`.
+    Adapters with a residual start (pissa, lora_ga) become ordinary LoRA on the pretrained W0, as in `lora.io`.
 
-    Raises InputError if there are no adapters, if some are DoRA and others not, if they started from loftq, or if what
-    is trained beside them is no module that peft can store.
+    Raises InputError if there are no adapters, if they are of several variants or one that peft has not, if their start
+    has made base weights anew (loftq), or if what is trained beside them is no module that peft can store.
     """
     folder, layers = Path(folder), dict(lora_layers(model))
     if not layers:
         raise InputError("the model has no LoRA adapters to save")
-    if any(layer.loftq for layer in layers.values()):
+    if init := remade_by(model):
         raise InputError(
-            "adapters that started from loftq belong to weights that it has quantised anew, which a peft folder does "
+            f"adapters that started from {init} belong to weights that it has quantised anew, which a peft folder does "
             "not hold: save them with lora.io.save, or merge them and save the model"
         )
-    kinds = {part.dora for layer in layers.values() for part in layer.parts}
-    if len(kinds) > 1:
-        raise InputError("peft cannot store a model of which some adapters are DoRA and others are not")
+    updates = {part.variant: chosen(Update, part.variant) for layer in layers.values() for part in layer.parts}
+    if len(updates) > 1:
+        titles = " and others ".join(update.title for update in updates.values())
+        raise InputError(f"peft cannot store a model of which some adapters are {titles}")
+    (update,) = updates.values()
+    if update.peft is None:
+        raise InputError(f"peft has no {update.title}: save the adapters with lora.io.save, or merge them")
     tensors: dict[str, Tensor] = {}
     alphas: dict[str, float] = {}
     ranks: dict[str, int] = {}
@@ -56,11 +60,11 @@ def save_peft(model: nn.Module, folder: Path | str, base_model: str = "") -> Non
         kind, ending = ("lora_embedding", "") if isinstance(layer.base, nn.Embedding) else ("lora", ".weight")
         tensors |= {f"{PREFIX}{name}.{kind}_{side}{ending}": value for side, value in (("A", A), ("B", B))}
         alphas[name], ranks[name] = first * len(A), len(A)
-        if True in kinds:
-            m = dora.start(layer.w0(Part("", 1, 1.0)))  # of all rows: those without an adapter keep their norm
+        beside = update.start(layer.pretrained())  # of all rows: those without an adapter keep their start
+        for side, stored_name in update.peft.sides.items():
             for part in layer.parts:
-                m[part.rows] = layer.lora_m[part.name]
-            tensors[f"{PREFIX}{name}.{PEFT_MAGNITUDE}"] = m
+                beside[side][part.rows] = layer.trained(part.name)[side]
+            tensors[f"{PREFIX}{name}.{stored_name}"] = beside[side]
     heads, tied = _heads(model, layers)
     for head in [*heads, *tied]:
         stored = model.get_submodule(head).state_dict()
@@ -71,7 +75,8 @@ def save_peft(model: nn.Module, folder: Path | str, base_model: str = "") -> Non
         "target_modules": sorted(layers),
         "rank_pattern": {f"^{re.escape(name)}": rank for name, rank in ranks.items()},
         "alpha_pattern": {f"^{re.escape(name)}": alpha for name, alpha in alphas.items()},
-        "use_dora": True in kinds,
+        "use_dora": False,
+        **({update.peft.option: True} if update.peft.option else {}),
         "modules_to_save": heads or None,
         "ensure_weight_tying": bool(tied),
         "inference_mode": True,

@@ -18,7 +18,7 @@ from experiments.models import choose_runtime
 from experiments.problems.base import Problem
 from experiments.store import Store, definition, run_id
 from lora import io
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
 
 
 def composed(*overrides: str) -> dict[str, Any]:

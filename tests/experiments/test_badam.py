@@ -18,7 +18,7 @@ from experiments.models import head_modules
 from experiments.optimizers import badam
 from experiments.optimizers.adamw import AdamW
 from experiments.training import train
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
 
 
 def backward(model: Any) -> None:

@@ -24,7 +24,7 @@ from experiments.models import Runtime
 from experiments.store import definition, run_id
 from lora import io
 from lora.config import InputError
-from lora.inject import lora_layers
+from lora.model import lora_layers
 
 STUDY, TOKENS = "forgetting", 12
 FP32 = Runtime(torch.device("cpu"), torch.float32)

@@ -18,7 +18,7 @@ from experiments.measure.gradients import cost, formulas
 from experiments.measure.gradients import measure as command
 from experiments.models import head_modules
 from lora.config import LoRAConfig
-from lora.inject import freeze, inject, lora_layers
+from lora.model import freeze, inject, lora_layers
 from lora.targets import weight_types as types_of
 
 WIDE, INNER, LAYERS, TEXTS, TOKENS = 32, 48, 2, 3, 7

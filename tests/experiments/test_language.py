@@ -19,7 +19,7 @@ from experiments.models import choose_runtime
 from experiments.problems.language import IGNORED, Encoder, Language
 from experiments.tasks import TextData
 from lora.config import InputError
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
 
 Cli = Callable[..., Any]  # conftest.cli
 LORA = {"name": "lora", "r": 2, "alpha": 4, "weight_types": "q+v"}

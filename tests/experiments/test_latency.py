@@ -14,7 +14,7 @@ from experiments.measure.forward_pass import Contender, Rounds
 from experiments.measure.schemas import TRIALS
 from experiments.models import Runtime
 from lora.config import InputError
-from lora.inject import lora_layers
+from lora.model import lora_layers
 
 CONTENDERS = 4 + 2 * 2  # base, control, LoRA merged and not; two adapters of two bottlenecks
 FP32 = Runtime(torch.device("cpu"), torch.float32)

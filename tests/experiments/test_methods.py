@@ -36,7 +36,7 @@ from experiments import methods
 from experiments.models import head_modules
 from lora import io
 from lora.config import InputError
-from lora.inject import base_parameters, trainable_parameters
+from lora.model import base_parameters, trainable_parameters
 
 
 # Names of what is trained beside the heads, from the names of the parameters (before the method is applied).

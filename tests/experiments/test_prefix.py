@@ -27,7 +27,7 @@ from experiments import methods
 from experiments.models import head_modules
 from experiments.prompts import contexts
 from lora.config import InputError
-from lora.inject import lora_layers
+from lora.model import lora_layers
 
 ENCODERS = ("bert", "roberta", "deberta-v2")
 PREFIXES = ("prefix_embed", "prefix_layer")

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from experiments import methods
 from experiments.prompts import contexts
 from lora.config import InputError
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
 
 D, LAYERS, VOCABULARY, EOS = 16, 2, 40, 3
 SIZES = {"hidden_size": D, "num_hidden_layers": LAYERS, "num_attention_heads": 2, "max_position_embeddings": 48}

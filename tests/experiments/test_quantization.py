@@ -33,8 +33,8 @@ from experiments.problems.base import Problem
 from experiments.store import Store
 from lora import io, quantized
 from lora.config import QUANTIZATIONS, InputError
-from lora.inject import lora_layers, merge, trainable_parameters, unmerge
 from lora.layer import shape
+from lora.model import lora_layers, merge, trainable_parameters, unmerge
 
 CPU = torch.device("cpu")
 WIDE = {"hidden_size": 64, "intermediate_size": 128}
@@ -96,7 +96,7 @@ def test_what_cannot_be_quantised() -> None:
     model = wide("bert")
     with pytest.raises(InputError, match="nf4 runs on cpu and cuda, but not on mps"):
         quantization.quantize(model, "nf4", torch.device("mps"))
-    with pytest.raises(InputError, match="model.quantization = nf3: choose from nf4, int8, int2, or null"):
+    with pytest.raises(InputError, match="model.quantization = nf3: choose from int2, int8, nf4, or null"):
         quantization.quantize(model, "nf3", CPU)
     with pytest.raises(InputError, match=r"int2: bert\.encoder\.layer\.0\.\S+: int2 takes weights in groups of 64"):
         quantization.quantize(network("bert"), "int2", CPU)
@@ -226,7 +226,7 @@ def test_a_run_of_a_language_model(wide_llama: Path, cli: Cli, tmp_path: Path) -
         (["method=full"], "freezes the linear layers, which method full trains, weights or biases: choose a method"),
         (["method=ft_top2"], "which method ft_top2 trains"),
         (["method=bitfit"], "which method bitfit trains"),
-        (["model.quantization=int4"], "model.quantization = 'int4': choose from nf4, int8, int2, or null"),
+        (["model.quantization=int4"], "model.quantization = 'int4': choose from int2, int8, nf4, or null"),
         (["method=pissa"], "init pissa takes its start out of the base weight, which is quantised here"),
         (["method=lora_ga"], "init lora_ga takes its start out of the base weight, which is quantised here"),
         (

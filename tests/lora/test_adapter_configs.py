@@ -15,8 +15,8 @@ from lora import io
 from lora.config import InputError, LoRAConfig
 from lora.formats import patterns
 from lora.formats.peft import read_peft
-from lora.inject import freeze, inject
 from lora.interop import load_peft
+from lora.model import freeze, inject
 from lora.tensor_files import open_tensors
 
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from experiments.models import head_modules
 from lora.config import LoRAConfig
-from lora.inject import freeze, inject, lora_layers
 from lora.layer import LoRALayer, turned
+from lora.model import freeze, inject, lora_layers
 from lora.targets import weight_types
 
 Batch = Mapping[str, Tensor]

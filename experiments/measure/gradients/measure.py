@@ -30,7 +30,7 @@ from experiments.measure.schemas import CHECKS, FLOPS, STEPS
 from experiments.models import Runtime, choose_runtime, head_modules, load_classifier
 from experiments.problems.classification import tokenize
 from lora.config import InputError, LoRAConfig
-from lora.inject import freeze, inject
+from lora.model import freeze, inject
 
 RECIPE = 1  # raise it when what is measured changes: stored measurements are then made again
 TEXTS, LENGTH = 16, 64  # of the checks and the first steps

@@ -28,7 +28,7 @@ from experiments.measure.memory.setup import LABELS, Setup
 from experiments.models import Runtime, load_classifier, load_language_model
 from experiments.problems.base import Problem, Rows
 from lora.config import InputError
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
 
 
 class Measured(NamedTuple):

@@ -15,7 +15,7 @@ from experiments.measure.memory import quantized, training_step
 from experiments.measure.memory.setup import LABELS, Setup
 from experiments.models import SAFE, head_modules, set_dropout
 from lora.config import InputError
-from lora.quantized import OUTLIER
+from lora.quantized.int8 import OUTLIER
 
 # The defaults of bitsandbytes' config
 BITSANDBYTES = {

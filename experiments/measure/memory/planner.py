@@ -25,7 +25,7 @@ from experiments.method_settings import BAdam
 from experiments.methods import lora
 from experiments.problems.base import Problem, Rows
 from lora.config import InputError
-from lora.inject import base_parameters, lora_layers, trainable_parameters
+from lora.model import base_parameters, lora_layers, trainable_parameters
 
 # Parts beside those of a step: the end of the forward pass, and what lasts beyond a step: states and fp32 copies.
 KEPT, LASTING, MASTER = "kept", "lasting", "master"
@@ -145,9 +145,8 @@ def _to_masters(trained: Sequence[Tensor]) -> list[Tensor]:
 def _checkpoint(model: PreTrainedModel) -> int:
     """Bytes of the tensors that `lora.io.save` writes."""
     others = [parameter for parameter in base_parameters(model).values() if parameter.requires_grad]
-    pairs = [layer.matrices(part.name) for _, layer in lora_layers(model) for part in layer.parts]
-    magnitudes = [m for _, layer in lora_layers(model) for m in layer.lora_m.values()]
-    return sum(tensor.nbytes for tensor in (*others, *(side for pair in pairs for side in pair), *magnitudes))
+    adapters = [layer.stored(part.name) for _, layer in lora_layers(model) for part in layer.parts]
+    return sum(tensor.nbytes for tensor in (*others, *(tensor for own in adapters for tensor in own.values())))
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

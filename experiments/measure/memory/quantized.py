@@ -5,7 +5,6 @@ Their forward and backward passes run as they are, and with them what they keep 
 
 from __future__ import annotations
 
-import importlib
 import math
 from typing import Any
 
@@ -17,6 +16,8 @@ from experiments import quantization
 from lora import quantized
 from lora.config import InputError
 from lora.layer import turned
+from lora.libraries import library
+from lora.quantized.int8 import OUTLIER
 
 
 def quantize(model: PreTrainedModel, kind: str) -> None:
@@ -46,8 +47,7 @@ def _layer(weight: Tensor, bias: Tensor | None, kind: str) -> nn.Module:
     if kind == "int2":  # hqq computes with plain tensors, also when it quantises
         return quantized.quantize(weight.contiguous(), bias, kind)
     d, k = weight.shape
-    if kind == "nf4" and k % quantized.GROUP:
-        raise InputError(f"nf4 takes weights in groups of {quantized.GROUP} inputs, but there are {k}: choose int8")
+    quantized.KINDS[kind].check_shape(d, k)
     layer = _nf4(d, k, weight.dtype) if kind == "nf4" else _int8(d, k)
     layer.compute_dtype = weight.dtype
     layer.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
@@ -59,7 +59,7 @@ def _layer(weight: Tensor, bias: Tensor | None, kind: str) -> nn.Module:
 
 def _nf4(d: int, k: int, dtype: torch.dtype) -> Any:
     """A Linear4bit with a double quantisation: codes, and scales in 8 bits with scales of their own."""
-    state = _library("bitsandbytes.functional").QuantState
+    state = library("bitsandbytes.functional", "nf4").QuantState
     groups = math.ceil(d * k / quantized.GROUP)
     scales = state(torch.empty(math.ceil(groups / 256)), code=torch.empty(256), blocksize=256, dtype=torch.float32)
     layer = _without_weight("Linear4bit", d, k)
@@ -77,22 +77,15 @@ def _int8(d: int, k: int) -> Any:
     layer = _without_weight("Linear8bitLt", d, k)
     layer.weight = nn.Parameter(torch.empty(d, k, dtype=torch.int8), requires_grad=False)
     layer.weight.CB = None  # it has been moved to the state
-    layer.state = _library("bitsandbytes").MatmulLtState()
-    layer.state.threshold, layer.state.has_fp16_weights = quantized.OUTLIER, False
+    layer.state = library("bitsandbytes", "int8").MatmulLtState()
+    layer.state.threshold, layer.state.has_fp16_weights = OUTLIER, False
     layer.state.CB, layer.state.SCB = layer.weight.data, torch.empty(d)
     return layer
 
 
 def _without_weight(name: str, d: int, k: int) -> Any:
-    kind = getattr(_library("bitsandbytes.nn"), name)
+    kind = getattr(library("bitsandbytes.nn", name), name)
     layer = kind.__new__(kind)
     nn.Module.__init__(layer)
     layer.in_features, layer.out_features = k, d
     return layer
-
-
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise InputError(f"the package bitsandbytes is needed ({error}): pip install bitsandbytes") from error

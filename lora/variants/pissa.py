@@ -11,9 +11,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lora.variants._residual import Residual
 
-def start(w0: Tensor, r: int, scaling: float) -> tuple[Tensor, Tensor]:
+
+def principal(w0: Tensor, r: int, scaling: float) -> tuple[Tensor, Tensor]:
     """A (r, k) and B (d, r), fp32, from W0 (d, k)."""
     U, S, Vh = torch.linalg.svd(w0.float(), full_matrices=False)
     root = (S[:r] / scaling).sqrt()
     return root[:, None] * Vh[:r], U[:, :r] * root
+
+
+class _PiSSA(Residual):
+    def start(self, w0: Tensor, r: int, scaling: float, given: Tensor | None) -> tuple[Tensor, Tensor]:
+        return principal(w0, r, scaling)
+
+
+VARIANT = _PiSSA(__name__)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from lora import lora_ga, quantized
-from lora.config import InputError, LoRAConfig
+from lora.config import LoRAConfig
+from lora.errors import InputError
 from lora.layer import LoRALayer, Part
 from lora.targets import Place, find_places
-
-Weights = Callable[[], Mapping[str, Tensor]]  # module -> its weight (d, k) before quantisation
+from lora.variants import USUAL, Backward, Start, Weights, chosen
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALayer]]:
@@ -22,32 +21,32 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALayer]]:
 
 def attach(
     model: nn.Module,
-    places: Iterable[Place],
+    places: Sequence[Place],
     dropout: float = 0.0,
-    init: str = "gaussian",
-    gradients: Mapping[str, Tensor] | None = None,
+    init: str = USUAL,
+    backward: Backward | None = None,
     pretrained: Weights | None = None,
 ) -> None:
-    """Wrap the modules of `places`, in place. `gradients` by module are for the init lora_ga, `pretrained` for loftq.
+    """Wrap the modules of `places`, in place. `init`, `backward` and `pretrained` are as of `inject`.
 
-    Raises InputError if the model has adapters already or lacks a module, or for the reasons of `LoRALayer`.
+    Raises InputError if the model has adapters already or lacks a module, or for the reasons of `LoRALayer`; the model
+    is then as it was.
     """
     if any(lora_layers(model)):
         raise InputError("the model has LoRA adapters already: eject them first")
     parts: dict[str, list[Part]] = {}
     for place in places:
         parts.setdefault(place.module, []).append(place.part)
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules, start = dict(model.named_modules(remove_duplicate=False)), chosen(Start, init)
     for name in parts:
         if name not in modules:
             raise InputError(f"the model has no module {name}")
-    gradients = gradients or {}
-    weights = pretrained() if init == "loftq" and pretrained is not None else {}
+        start.check_base(modules[name])
+    given = start.prepare(model, list(parts), backward, pretrained)
     layers: dict[str, LoRALayer] = {}
     try:
         for name, group in parts.items():
-            own = gradients.get(name), weights.get(name)
-            layers[name] = LoRALayer(modules[name], tuple(group), dropout, init, *own)
+            layers[name] = LoRALayer(modules[name], tuple(group), dropout, init, given.get(name))
     except BaseException:
         for layer in layers.values():
             layer.original()
@@ -60,30 +59,25 @@ def attach(
 def inject(
     model: nn.Module,
     config: LoRAConfig,
-    backward: Callable[[], None] | None = None,
+    backward: Backward | None = None,
     pretrained: Weights | None = None,
 ) -> None:
     """Put the adapters of `config` into `model`. Its outputs do not change, to rounding, unless both A and B start
     Gaussian (`both_gaussian`), or, with loftq, near the model before quantisation. This freezes nothing: see `freeze`.
 
-    `backward` is for the init lora_ga and unused by the others: it runs the model forward and the training loss
-    backward, on one or more batches for calibration. It need not see to which parameters need gradients, nor clear any.
-    `pretrained` is for the init loftq, and called by no other: it gives the weights from before quantisation.
+    `backward` is for starts from gradients (lora_ga) and unused by the others: it runs the model forward and the
+    training loss backward, on one or more batches for calibration. It need not see to which parameters need gradients,
+    nor clear any. `pretrained` is for starts from what quantisation loses (loftq), and called by no other: it gives the
+    weights from before quantisation, by module.
 
-    Raises InputError for the reasons of `find_places`, `attach` and `lora_ga`; the model is then as it was.
+    Raises InputError for the reasons of `find_places` and `attach`; the model is then as it was.
     """
-    places = find_places(model, config)
-    for place in places:
-        quantized.check_start(model.get_submodule(place.module), config.init)
-    gradients = None
-    if config.init == "lora_ga" and backward is not None:
-        gradients = lora_ga.gradients(model, [place.module for place in places], backward)
-    attach(model, places, config.dropout, config.init, gradients, pretrained)
+    attach(model, find_places(model, config), config.dropout, config.init, backward, pretrained)
 
 
 def eject(model: nn.Module) -> None:
-    """Put the original modules back: the model is bit-identical to the one before `inject`, but for the init loftq,
-    whose quantised weights stay."""
+    """Put the original modules back: the model is bit-identical to the one before `inject`, but for a start that has
+    quantised weights anew (loftq): these stay."""
     for name, layer in list(lora_layers(model)):
         model.set_submodule(name, layer.original())
 
@@ -101,7 +95,7 @@ def unmerge(model: nn.Module) -> None:
 
 
 def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Name -> parameter, of all but A, B and m, by the names that they have in the model without adapters."""
+    """Name -> parameter, of all but those of adapters, by the names that they have in the model without adapters."""
     adapted = {name for name, _ in lora_layers(model)}
     found: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
@@ -115,7 +109,7 @@ def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def freeze(model: nn.Module, trained: Iterable[str] = ()) -> None:
-    """Train A, B and m of every adapter and the modules or parameters named in `trained` (heads); freeze the rest.
+    """Train every adapter and the modules or parameters named in `trained` (heads); freeze the rest.
 
     Raises InputError if a name in `trained` is no module or parameter of the model, or is quantised.
     """
@@ -132,8 +126,9 @@ def freeze(model: nn.Module, trained: Iterable[str] = ()) -> None:
             raise InputError(f"{key} is to be trained, but it is quantised: its codes have no gradient")
         base[key].requires_grad_(True)
     for _, layer in lora_layers(model):
-        for side in (layer.lora_A, layer.lora_B, layer.lora_m):
-            side.requires_grad_(True)
+        for part in layer.parts:
+            for parameter in layer.trained(part.name).values():
+                parameter.requires_grad_(True)
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -7,13 +7,12 @@ because with one learning rate for both, as the width grows either A or B is har
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import nn
 
-from lora.config import InputError
-from lora.inject import lora_layers, trainable_parameters
+from lora.errors import InputError, is_number
+from lora.model import lora_layers, trainable_parameters
 
 
 def parameter_groups(model: nn.Module, lr: float, lr_ratio: float) -> list[dict[str, Any]]:
@@ -21,7 +20,7 @@ def parameter_groups(model: nn.Module, lr: float, lr_ratio: float) -> list[dict[
 
     Raises InputError if the ratio is no positive number, or if no B is trained.
     """
-    if isinstance(lr_ratio, bool) or not isinstance(lr_ratio, int | float) or not 0 < lr_ratio < math.inf:
+    if not is_number(lr_ratio) or lr_ratio <= 0:
         raise InputError(f"lr_ratio = {lr_ratio!r}: LoRA+ needs a positive number, how much faster B learns than A")
     faster = {id(B) for _, layer in lora_layers(model) for B in layer.lora_B.values()}
     trained = trainable_parameters(model).values()

@@ -13,24 +13,43 @@ gamma is 16, as in the authors' code. (peft 0.21 multiplies B by S, and A not by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from lora.config import InputError
+from lora.errors import InputError
+from lora.layer import turned
+from lora.variants import Backward, Weights
+from lora.variants._residual import Residual
 
 GAMMA = 16
 
 
-def start(gradient: Tensor | None, r: int) -> tuple[Tensor, Tensor]:
+class _LoRAGA(Residual):
+    def prepare(
+        self, model: nn.Module, modules: Sequence[str], backward: Backward | None, pretrained: Weights | None
+    ) -> Mapping[str, Tensor]:
+        if backward is None:
+            raise InputError("init lora_ga starts from gradients: give inject `backward`, which runs loss.backward()")
+        found = gradients(model, modules, backward)
+        return {name: turned(model.get_submodule(name), gradient) for name, gradient in found.items()}
+
+    def start(self, w0: Tensor, r: int, scaling: float, given: Tensor | None) -> tuple[Tensor, Tensor]:
+        if given is None:
+            raise InputError("init lora_ga starts from the gradient of W0: adapt modules by inject")
+        return along(given, r)
+
+
+VARIANT = _LoRAGA(__name__)
+
+
+def along(gradient: Tensor, r: int) -> tuple[Tensor, Tensor]:
     """A (r, k) and B (d, r), fp32, from G (d, k).
 
-    Raises InputError if there is no gradient, if it is zero or not finite, or if 2r is above min(d, k).
+    Raises InputError if the gradient is zero or not finite, or if 2r is above min(d, k).
     """
-    if gradient is None:
-        raise InputError("init lora_ga starts from gradients: give inject `backward`, which runs loss.backward()")
     d, k = gradient.shape
     if 2 * r > min(d, k):
         raise InputError(f"init lora_ga takes 2r = {2 * r} singular vectors, but min(d, k) is {min(d, k)}: lower r")
@@ -41,7 +60,7 @@ def start(gradient: Tensor | None, r: int) -> tuple[Tensor, Tensor]:
     return c * Vh[:r], c * U[:, r : 2 * r]
 
 
-def gradients(model: nn.Module, names: Iterable[str], backward: Callable[[], None]) -> dict[str, Tensor]:
+def gradients(model: nn.Module, names: Iterable[str], backward: Backward) -> dict[str, Tensor]:
     """dL/dW0 of the weights of the named modules, each of the weight's own shape, summed over all that `backward` runs.
 
     Nothing else gets a gradient meanwhile, and afterwards every parameter is as it was, `grad` and all. The weights are
