@@ -16,7 +16,7 @@ from experiments.store import RECORD, definition, store_of
 from lora import io
 from lora.config import InputError
 from lora.fill import adapters_of, slots
-from lora.inject import lora_layers
+from lora.model import lora_layers
 
 
 @torch.no_grad()
