@@ -160,7 +160,7 @@ class Language(Problem):
             logits, wanted = self._read(rows)
             each = functional.cross_entropy(logits, wanted, reduction="none")
             total += each.sum().item()
-            parts = torch.split(each, tokens[batch].tolist())  # type: ignore[no-untyped-call]
+            parts = torch.split(each, tokens[batch].tolist())
             losses[batch] = [part.mean().item() for part in parts]
             if self.choices:
                 firsts = list(accumulate(map(_targets, rows), initial=0))[:-1]
