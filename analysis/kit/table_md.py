@@ -37,8 +37,10 @@ def collapses(runs: pd.DataFrame) -> str:
     if own.empty:
         return ""
     lost = own[own["collapsed"].astype(bool)]
-    where = lost.groupby(["task", "label", "settings"], sort=False).size()
-    named = [f"{count} of {label} ({settings}) on {task}" for (task, label, settings), count in where.items()]
+    where = lost.groupby(["task", "label", "settings"], sort=False).size().reset_index(name="runs")
+    named = [
+        f"{row['runs']} of {row['label']} ({row['settings']}) on {row['task']}" for row in where.to_dict("records")
+    ]
     rule = "validation accuracy within 2 points of the commonest class"
     return f"Collapsed ({rule}): {len(lost)} of {len(own)} runs{': ' if named else ''}{', '.join(named)}."
 

@@ -112,8 +112,8 @@ def report(summary: pd.DataFrame, found: pd.DataFrame, shared: pd.DataFrame, hea
         columns["lora minus full"] = [_gap(gap.loc[n]) if n in gap.index else None for n in columns["steps"]]
         own = shared[(shared[TASK] == list(key)).all(axis=1)]
         for weight_type, rows in own.groupby("weight_type", sort=False):
-            at = rows.groupby("steps")["phi"]
-            texts = {n: f"{value:.3f} ({at.size()[n]} pairs)" for n, value in at.mean().items()}
+            means = rows.groupby("steps")["phi"].agg(["mean", "size"]).reset_index()
+            texts = {row["steps"]: f"{row['mean']:.3f} ({row['size']:.0f} pairs)" for row in means.to_dict("records")}
             columns[f"phi(1,1) of {weight_type}, chance {rows['chance'].iloc[0]:.3f}"] = [
                 texts.get(n) for n in columns["steps"]
             ]

@@ -162,7 +162,8 @@ class Language(Problem):
             logits, wanted = self._read(rows)
             each = functional.cross_entropy(logits, wanted, reduction="none")
             total += each.sum().item()
-            losses[batch] = [part.mean().item() for part in each.split(tokens[batch].tolist())]
+            parts = torch.split(each, tokens[batch].tolist())
+            losses[batch] = [part.mean().item() for part in parts]
             if self.choices:
                 firsts = list(accumulate(map(_targets, rows), initial=0))[:-1]
                 chosen = self._choose([self._prompt(split, index) for index in batch], logits[firsts].log_softmax(-1))

@@ -35,7 +35,7 @@ def test_the_whole_line(
 @pytest.mark.parametrize(
     ("command", "parts"),
     [
-        ("training.foobar=1", ["unknown setting training.foobar; training has lr, head_lr, epochs"]),
+        ("training.quuux=1", ["unknown setting training.quuux; training has lr, head_lr, epochs"]),
         ("zzzz=1", ["unknown setting zzzz; there are model, training"]),
         ("method=full method.r=3", ["method.r is a setting of dora, ", ", lora, ", ", not of every method here"]),
         ("study=scaling method.r=3", ["not of every method here; choose the study's points instead: 'hydra.sweeper"]),
