@@ -38,7 +38,7 @@ def start(model: nn.Module, config: RunConfig, heads: Sequence[str]) -> None:
     for part in ("model", "method"):
         if source[part] != here[part]:
             raise InputError(f"{where}: that run has another {part}: {_differs(source[part], here[part])}")
-    if any(layer.residual or layer.loftq for _, layer in lora_layers(model)):
+    if any(layer.start.residual or layer.start.remakes for _, layer in lora_layers(model)):
         init = config.method["init"]
         raise InputError(f"{where}: method.init = {init} changes the weights under the adapter: give gaussian")
     same_task = source["task"].get("name") == here["task"]["name"]
