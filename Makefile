@@ -23,7 +23,7 @@ own = $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(if $(LAB_TASK),--task="$$LAB_TA
 asset = $(if $(word 2,$(1)),,$(if $(wildcard experiments/conf/model/$(1).yaml),asset:))
 
 # How much of a held-out text is read, where that is less than the commands' own 64 windows.
-windows = $(if $(filter smoke,$(PRESET)),--windows 4) $(if $(filter desk,$(PRESET)),--windows $(if $(filter qlora,$@),32,12))
+windows = $(if $(filter smoke,$(PRESET)),--windows 4) $(if $(filter desk1,$(PRESET)),--windows $(if $(filter qlora,$@),32,12))
 
 # Trains what is missing, measures the trained runs where $(2) names a measurement (with the options $(3)), then derives
 # tables and figures from the stored runs, also of a study in which some runs failed.
@@ -41,14 +41,14 @@ endef
 
 .PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study weight-types \
 	amplification w-vs-delta spectrum truncation forgetting memory qlora memory-methods table2 table3 table4 \
-	table13 table14 table15 low-data few-shot rank-generation rank-data latency gradient-check tables claims report compare lint test fuzz kill-test \
+	table13 table14 table15 low-data few-shot rank-generation rank-data steps latency gradient-check tables claims report compare lint test fuzz kill-test \
 	bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "  PRESET=quick|desk|paper|smoke   size of the study ($(PRESET))"
+	@echo "  PRESET=quick|desk|paper|smoke   size of the study ($(PRESET)); desk1: desk as results/desk was first made"
 	@echo "  MODEL=minilm|HUB_ID|FOLDER      TASK=rotten_tomatoes|glue/sst2|FILE.csv|PAIRS.jsonl"
 	@echo "  RESULTS=FOLDER                  where runs and tables go ($(RESULTS))"
 	@echo "  JOBS=auto|1|2|…                 runs at once ($(JOBS)): by cores, memory and GPUs, or so many"
@@ -128,6 +128,9 @@ forgetting: $(READY) ## what a method forgets: loss on other texts before and af
 
 rank-data: $(READY) ## do more training data need a larger rank?
 	$(call study,rank_data)
+
+steps: $(READY) ## how the gap to full fine-tuning, the best rate and phi(1,1) move with training steps
+	$(call study,steps)
 
 latency: $(READY) ## Table 1, Figure 5: one forward pass, merged and unmerged LoRA, adapters
 	$(call measured,latency)

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from experiments import header, methods, problems, quantization, tasks
+from experiments import header, items, methods, problems, processor, quantization, tasks, warm_start
 from experiments.checkpoint import Checkpoint
 from experiments.config import RunConfig
 from experiments.history import History
 from experiments.models import choose_runtime
-from experiments.store import definition, run_id, store_of
+from experiments.store import RECIPE, definition, run_id, store_of
 from experiments.training import train
 from lora import io
 from lora.config import InputError
@@ -82,7 +82,8 @@ def compute(config: RunConfig, folder: Path) -> None:
     """Train and evaluate what `config` says, write to `folder` history.csv, adapter/ (see
     `keeps_weights`) and metrics.json.
 
-    Where the model writes text, predictions.jsonl has what it wrote for each input of the test split.
+    items.json has what became of each item of the test split. Where the model writes text, predictions.jsonl has what
+    it wrote for each.
 
     The test split is read once, after training. Raises InputError for bad settings or a loss that is not finite, with
     history.csv written as far as it came. With `runtime.checkpoint_every` it goes on where a killed try was.
@@ -101,6 +102,8 @@ def compute(config: RunConfig, folder: Path) -> None:
         problem.backward(problem.rows["train"][:CALIBRATION], training.batch_size)
 
     methods.apply(model, method, heads, backward)
+    if config.task.get("start_from") is not None:
+        warm_start.start(model, config, heads)
     if run.checkpointing:
         checkpoint_activations(model)
     groups = methods.parameter_groups(model, method, heads, training.lr, training.head_lr)
@@ -115,6 +118,8 @@ def compute(config: RunConfig, folder: Path) -> None:
     if test.outputs:
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(output, ensure_ascii=False) + "\n" for output in test.outputs)
+    packed = items.pack(test.items, items.digest(tasks.test_rows(data)))
+    (folder / items.FILE).write_text(json.dumps(packed))
     trainable = sum(parameter.numel() for parameter in trainable_parameters(model).values())
     total = quantization.size(model).numbers
     kept = keeps_weights(run.keep_weights, trainable, total)
@@ -131,17 +136,23 @@ def compute(config: RunConfig, folder: Path) -> None:
         "peak_memory_bytes": peak.read(),
         "training_memory_bytes": None if trained.memory is None else trained.memory - peak.before,
         "main_metric": problem.metric,
-        "validation_metric": problem.validation_metric,
+        "validation_metric": "loss" if config.given["tuning"].get("by") == "loss" else problem.validation_metric,
+        "validation_accuracy": trained.collapse.accuracy,
+        "majority_share": trained.collapse.majority,
+        "collapsed": trained.collapse.collapsed,
         "metrics": [
             {"split": split, "metric": metric, "value": value}
             for split, values in scores.items()
             for metric, value in values.items()
         ],
+        "protocol": config.given["preset"].get("protocol"),
+        "recipe": RECIPE,
         "precision": str(runtime.dtype).removeprefix("torch."),
         "device": str(runtime.device),
         "machine": {
             "platform": platform.platform(),
             "processor": platform.processor(),
+            "kind": processor.kind(runtime.device),
             "threads": torch.get_num_threads(),
         },
         "versions": {package: version(package) for package in PACKAGES},

@@ -22,7 +22,7 @@ class Run:
         self.outcome: Outcome | None = None
 
     def __lt__(self, other: Run) -> bool:
-        return (self.wanted.role != "tuning", self.number) < (other.wanted.role != "tuning", other.number)
+        return (self.wanted.role == "study", self.number) < (other.wanted.role == "study", other.number)
 
 
 class Queue:

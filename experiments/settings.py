@@ -13,6 +13,7 @@ from experiments.rules import (
     mapping,
     number,
     positive,
+    share,
     text,
     whole,
 )
@@ -25,10 +26,15 @@ TUNING = {
     "lr_grid": listing(positive(), least=1),
     "extend": whole(0),
     "at": mapping(ANYTHING),
+    "short_grid": listing(positive(), least=1).optional(),
+    "seeds": listing(whole(0, 2**63 - 1), least=1).or_null().optional(),
+    "by": choice("metric", "loss").optional(),
+    "floor": choice("head_only").or_null().optional(),
 }
 
 
-PRESET = {"name": text(), **{field: ANYTHING.optional() for field in ("epochs", "alpha", "glue_length")}}
+_PRESET = ("epochs", "alpha", "glue_length", "film_shares", "extend", "protocol")
+PRESET = {"name": text(), **{field: ANYTHING.optional() for field in _PRESET}}
 STUDY = {
     "name": text().or_null(),
     "data": choice("labels", "pairs").or_null().optional(),
@@ -53,6 +59,7 @@ _TASK = {
     "train_examples": _SIZE,
     "validation_examples": _SIZE,
     "test_examples": _SIZE,
+    "start_from": text().or_null().optional(),
 }
 _WRITTEN = {"format": choice("plain", "chat"), "generation": mapping(ANYTHING)}
 _PLACE = {"data_dir": _FILE}
@@ -78,7 +85,7 @@ TASKS: dict[str, dict[str, Rule]] = {
         "text_pair_column": any_text().or_null(),
         "label_column": any_text(),
     },
-    "rotten_tomatoes": _TASK,
+    "rotten_tomatoes": {**_TASK, "film_shares": listing(share(), least=3).or_null().optional()},
     "samsum": {**_TASK, **_WRITTEN, **_PLACE, "words": whole().or_null()},
     "tab_corpus": {**_TASK, "corpus": text()},
     "text2sql": {**_TASK, **_WRITTEN, "pool": mapping(whole(), least=3)},

@@ -197,7 +197,7 @@ class Sweep:
     def _say(self, run: Run) -> None:
         assert run.outcome
         status, name = run.outcome.status, self.entries[run.number].name
-        role = "tuning" if run.wanted.role == "tuning" else ""
+        role = "" if run.wanted.role == "study" else run.wanted.role
         if status in DONE:
             stored = "(stored)" if status is Status.STORED else ""
             text = " ".join(filter(None, (role, self._line(run), stored)))
@@ -219,17 +219,18 @@ class Sweep:
         """How many runs could be computed at once, if there were the room: as many as jobs, or as a first tuning tries.
 
         Of the grid alone, not of what is stored, since the threads of a run depend on it."""
-        tuned = [len(entry.config.tuning.lr_grid) for entry in self.entries if entry.config.training.lr == "tuned"]
+        tunings = [entry.config.tuning for entry in self.entries if entry.config.training.lr == "tuned"]
+        tuned = [len(tuning.lr_grid) * len(tuning.get("seeds") or [0]) for tuning in tunings]
         return max([len(self.entries), *tuned])
 
     def _total(self) -> int:
         """Runs in all, as far as is known: those asked for, and one for each job that has not asked for its own yet."""
-        coming = sum(self.role[number] == "tuning" for number in self.waiting)
+        coming = sum(self.role[number] != "study" for number in self.waiting)
         return len(self.runs) + coming + self.without
 
     def _counts(self) -> header.Counts:
         stored = sum(run.outcome is not None for run in self.runs.values())
-        tuning = sum(run.wanted.role == "tuning" and not run.outcome for run in self.runs.values())
+        tuning = sum(run.wanted.role != "study" and not run.outcome for run in self.runs.values())
         self.progress.total = self._total()
         return header.Counts(self._total(), stored, tuning)
 

@@ -15,18 +15,21 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from experiments import optimizers
 from experiments.checkpoint import Checkpoint, Position
+from experiments.collapse import Check, check
 from experiments.config import TrainingSettings
 from experiments.problems.base import Problem, Rows
 from experiments.store import DivergedError
 
 
 class Trained(NamedTuple):
-    """Seconds of training steps alone, real tokens trained on (no padding), validation scores of the last epoch, and
-    what `memory` said after the steps of the first, before anything was evaluated."""
+    """Seconds of training steps alone, real tokens trained on (no padding), validation scores of the last epoch and
+    whether they are those of a collapse, and what `memory` said after the steps of the first, before anything was
+    evaluated."""
 
     seconds: float
     tokens: int
     validation: dict[str, float]
+    collapse: Check
     memory: int | None = None
 
 
@@ -54,7 +57,8 @@ def train(
     `experiments.optimizers.make`.
     """
     if not groups:
-        return Trained(0.0, 0, problem.evaluate("validation").scores)
+        found = problem.evaluate("validation")
+        return Trained(0.0, 0, found.scores, check(found.items.accuracy, problem.majority))
     rows, batch_size = problem.rows["train"], training.batch_size
     lengths = [len(row["input_ids"]) for row in rows]
     order = torch.Generator().manual_seed(seed)
@@ -95,7 +99,8 @@ def train(
             at.seconds += time.perf_counter() - started
             if epoch == 1 and memory:
                 at.memory = memory()
-            at.scores = problem.evaluate("validation").scores
+            found = problem.evaluate("validation")
+            at.scores, at.accuracy = found.scores, found.items.accuracy
             if not math.isfinite(at.scores["loss"]):
                 where = f"step {at.step} of {steps}"
                 raise DivergedError(
@@ -114,7 +119,7 @@ def train(
                 checkpoint.save(at, optimizer, scheduler, order)
     for parameter in parameters:  # BAdam leaves its last block alone with gradients, but has trained all
         parameter.requires_grad_(True)
-    return Trained(at.seconds, at.tokens, at.scores, at.memory)
+    return Trained(at.seconds, at.tokens, at.scores, check(at.accuracy, problem.majority), at.memory)
 
 
 def _backward(problem: Problem, batch: Rows, training: TrainingSettings) -> float:

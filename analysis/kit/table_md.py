@@ -24,6 +24,27 @@ def test_rows(runs: pd.DataFrame) -> str:
     return f"Test rows: {'; '.join(found)}." if found else ""
 
 
+def protocol(runs: pd.DataFrame) -> str:
+    """A sentence on the protocol of runs that all have the same one and say so; nothing where they do not."""
+    known = runs["protocol"].unique()
+    return f"Protocol {known[0]} (docs/evidence.md)." if len(known) == 1 and known[0] == known[0] and known[0] else ""
+
+
+def collapses(runs: pd.DataFrame) -> str:
+    """A sentence on the runs, those of a tuning aside, that have collapsed: they are in no mean unsaid. Nothing where
+    no run says whether it has."""
+    own = runs[runs["role"].str.contains("study")].drop_duplicates("run_id").dropna(subset="collapsed")
+    if own.empty:
+        return ""
+    lost = own[own["collapsed"].astype(bool)]
+    where = lost.groupby(["task", "label", "settings"], sort=False).size().reset_index(name="runs")
+    named = [
+        f"{row['runs']} of {row['label']} ({row['settings']}) on {row['task']}" for row in where.to_dict("records")
+    ]
+    rule = "validation accuracy within 2 points of the commonest class"
+    return f"Collapsed ({rule}): {len(lost)} of {len(own)} runs{': ' if named else ''}{', '.join(named)}."
+
+
 def write(path: Path, text: str, runs: pd.DataFrame, answers: Sequence[str] = ()) -> None:
     """Write table.md: its title, the answers of the study as a quote, the rows of the test splits, and the rest.
 
@@ -31,7 +52,8 @@ def write(path: Path, text: str, runs: pd.DataFrame, answers: Sequence[str] = ()
     """
     title, _, rest = text.partition("\n")
     quote = "\n>\n".join(f"> {answer}" for answer in answers)
-    head = [part for part in (title, quote, test_rows(runs)) if part]
+    facts = " ".join(filter(None, (protocol(runs), test_rows(runs), collapses(runs))))
+    head = [part for part in (title, quote, facts) if part]
     path.write_text("\n\n".join([*head, rest.lstrip("\n")]), encoding="utf-8")
 
 

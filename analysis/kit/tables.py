@@ -27,6 +27,7 @@ from experiments.records.sweep import read_sweep as read_sweep
 from lora.config import InputError
 
 RUNS_COLUMNS = RUNS.names
+ABOUT = ("precision", "collapsed", "protocol")  # what a run says of itself, if it does
 FAILED_COLUMNS = ["run_id", "model", "task", "label", "settings", "lr", "seed"]
 PACKAGES = (
     "torch",
@@ -43,20 +44,23 @@ PACKAGES = (
 
 
 def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
-    """One row a (run, split, metric) with the columns RUNS_COLUMNS, `main`, true for the task's main metric, and
-    `test_rows` and `precision`.
+    """One row a (run, split, metric) with the columns RUNS_COLUMNS, `main`, true for the task's main metric, `watched`,
+    for what a learning rate is chosen by, and `test_rows`, `precision`, `collapsed` and `protocol`.
 
     Metrics are fractions as stored. test_rows: how many the run's test split had, None where it does not say;
-    precision: the weights' as the run loaded them. role: study, tuning (of the learning-rate grid), or study+tuning.
-    method is the config's name for it, label and settings tell apart what it leaves together, as `kit.naming`
-    says. Raises InputError as `read_sweep`, and if a listed run is neither in `runs_dir` nor recorded, or is damaged.
+    precision: the weights' as the run loaded them; collapsed: as in experiments/collapse.py, None where there are no
+    classes; protocol: by which it was trained (docs/evidence.md). Runs of before these were noted do not say them.
+    role: study, tuning (of the learning-rate grid), floor (a head alone, which rates must beat), or several, as in
+    study+tuning. method is the config's name for it, label and
+    settings tell apart what it leaves together, as `kit.naming` says. Raises InputError as `read_sweep`, and if a
+    listed run is neither in `runs_dir` nor recorded, or is damaged.
     """
     runs, study = Runs(study_dir, runs_dir), places.study_of(study_dir)
     rows: list[dict[str, Any]] = []
     for run in runs:
         shared = {"run_id": run.run_id, "study": study, "role": "+".join(sorted(runs.sweep.roles[run.run_id]))}
         rows += [shared | row for row in run.read(partial(_read_run, run))]
-    return pd.DataFrame(rows, columns=[*RUNS_COLUMNS, "main", "test_rows", "precision"])
+    return pd.DataFrame(rows, columns=[*RUNS_COLUMNS, "main", "watched", "test_rows", *ABOUT])
 
 
 def _read_run(run: Run) -> list[dict[str, Any]]:
@@ -68,12 +72,14 @@ def _read_run(run: Run) -> list[dict[str, Any]]:
         **{name: method.get(name) for name in ("weight_types", "r", "alpha")},
         **{name: metrics[name] for name in ("trainable_params", "train_seconds", "tokens_per_second")},
         "peak_memory_bytes": metrics["peak_memory_bytes"],
-        "precision": metrics.get("precision"),
+        **{name: metrics.get(name) for name in ABOUT},
     }
+    watched = metrics.get("validation_metric", metrics["main_metric"])
     return [
         shared
         | {name: entry[name] for name in ("split", "metric", "value")}
-        | {"main": entry["metric"] == metrics["main_metric"], "test_rows": metrics.get("test_examples")}
+        | {"main": entry["metric"] == metrics["main_metric"], "watched": entry["metric"] == watched}
+        | {"test_rows": metrics.get("test_examples")}
         for entry in metrics["metrics"]
     ]
 

@@ -111,9 +111,10 @@ def tried(data: Data) -> pd.DataFrame | None:
 
 
 def _watched(validation: pd.DataFrame) -> pd.DataFrame:
-    """The rows that a rate is chosen by: the main metric's, or the loss of runs that have no main metric here."""
-    scored = validation.groupby("run_id")["main"].transform("any").astype(bool)
-    return validation[validation["main"] | (~scored & (validation["metric"] == "loss"))]
+    """The rows that a rate is chosen by: the main metric's, or the loss of runs that say so or have no main metric
+    here."""
+    scored = validation.groupby("run_id")["watched"].transform("any").astype(bool)
+    return validation[validation["watched"] | (~scored & (validation["metric"] == "loss"))]
 
 
 def outcomes(grid: pd.DataFrame) -> pd.DataFrame:

@@ -7,12 +7,10 @@ weights; only what a method adds, or replaces, is their own.
 from __future__ import annotations
 
 import copy
-import platform
 import random
 import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +18,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel
 
-from experiments import methods
+from experiments import methods, processor
 from experiments.hub import locate
 from experiments.models import SAFE, Runtime
 from lora.config import InputError, LoRAConfig
@@ -177,18 +175,10 @@ def _pass(model: nn.Module, tokens: Tensor) -> None:
 def machine(runtime: Runtime) -> dict[str, Any]:
     """What a time depends on, beside the model: processor, device, precision, threads and versions."""
     return {
-        "processor": _processor(runtime.device),
+        "processor": processor.name(runtime.device),
         "device": runtime.device.type,
         "precision": "bf16" if runtime.dtype == torch.bfloat16 else "fp32",
         "threads": torch.get_num_threads(),
         "torch": version("torch"),
         "transformers": version("transformers"),
     }
-
-
-def _processor(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    known = Path("/proc/cpuinfo")
-    names = [line for line in known.read_text().splitlines() if line.startswith("model name")] if known.exists() else []
-    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()

@@ -15,7 +15,7 @@ import yaml
 
 from experiments import method_names, own
 from experiments.arguments import Parser, whole
-from experiments.config import RunConfig
+from experiments.config import RunConfig, TrainingSettings
 from experiments.records.source import unpacked
 from experiments.records.sweep import make_command, read_sweep
 from experiments.store import Store, definition
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 PLACES = ("model.path", *(f"task.{field}" for field in PATH_FIELDS))
 RUNTIME = ("runtime.device", "runtime.threads", "runtime.eval_batch_size")
+# What is null does not define a run, and so is not stored with it.
+_NULLS = {name: None for name, rule in TrainingSettings.rules().items() if rule.fits(None)}
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
 
 
@@ -132,6 +134,7 @@ def _run(store: Store, run_id: str, settings: Mapping[str, str], study_dir: Path
     try:
         stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         config = {**stored, "model": dict(stored["model"]), "task": dict(stored["task"])}
+        config["training"] = _NULLS | stored["training"]
         precision = PRECISIONS[store.metrics(run_id)["precision"]]
         foreign = str(config["model"]["path"]).startswith("fingerprint:"), "data_sha256" in config["task"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:

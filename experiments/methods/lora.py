@@ -11,16 +11,22 @@ from experiments import quantization
 from experiments.method_settings import LoRA
 from experiments.methods import Backward
 from lora import variants
-from lora.config import LoRAConfig
+from lora.config import InputError, LoRAConfig
 from lora.model import inject
+
+# A variant that changes what an adapter adds is on or off: `dora: true`.
+SWITCHES = tuple(name for name in variants.known(variants.Update) if name != variants.PLAIN)
+OWN = tuple(field.name for field in dataclasses.fields(LoRAConfig) if field.name not in ("variant", "weight_types"))
 
 
 def config(method: LoRA) -> LoRAConfig:
     """What the adapters are; lr_ratio is a matter of the optimizer. Raises InputError for what no model could take."""
-    names = [field.name for field in dataclasses.fields(LoRAConfig) if field.name != "variant"]
-    own = {name: getattr(method, name) for name in names}
-    own["weight_types"] = tuple(method.weight_types.split("+")) if method.weight_types else ()
-    return LoRAConfig(**own, variant="dora" if method.dora else variants.PLAIN)
+    chosen = [name for name in SWITCHES if getattr(method, name, False)]
+    if len(chosen) > 1:
+        raise InputError(f"method.{chosen[0]} and method.{chosen[1]} are both on: choose one")
+    types = tuple(method.weight_types.split("+")) if method.weight_types else ()
+    own = {name: getattr(method, name) for name in OWN}
+    return LoRAConfig(**own, weight_types=types, variant=chosen[0] if chosen else variants.PLAIN)
 
 
 def apply(model: nn.Module, method: LoRA, backward: Backward) -> None:

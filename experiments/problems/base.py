@@ -8,16 +8,19 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from experiments.items import Items
 from experiments.models import Runtime
 
 Rows = list[dict[str, Any]]  # tokenized examples: input_ids, labels, …
 
 
 class Evaluated(NamedTuple):
-    """Scores by name, `loss` among them, and, where a model has written text, each input with what it wrote."""
+    """Scores by name, `loss` among them; where a model has written text, each input with what it wrote; and what became
+    of each item, in the order of the task."""
 
     scores: dict[str, float]
     outputs: list[dict[str, Any]]
+    items: Items
 
 
 class Problem(ABC):
@@ -30,6 +33,7 @@ class Problem(ABC):
     rows: dict[str, Rows]
     metric: str  # the main metric of the test split
     validation_metric: str  # what a learning rate is chosen by: the main metric, or `loss`
+    majority: float | None  # the share of the commonest class among validation's; None where there are no classes
 
     @abstractmethod
     def loss(self, rows: Rows, label_smoothing: float = 0.0) -> Tensor:

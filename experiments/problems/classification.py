@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
@@ -12,6 +13,7 @@ from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedToken
 
 from experiments import methods
 from experiments.config import ModelSettings
+from experiments.items import Items
 from experiments.metrics import label_metrics
 from experiments.models import Runtime, check_tokens, head_modules, load_classifier
 from experiments.problems.base import Evaluated, Problem, Rows
@@ -55,7 +57,7 @@ class Classification(Problem):
         for rows in self.rows.values():
             check_tokens(rows, self.model)
         self.metric = self.validation_metric = data.metric
-        self.names = (data.metric, *data.more_metrics)
+        self.names, self.majority = (data.metric, *data.more_metrics), _majority(data)
         self.collate = DataCollatorWithPadding(self.tokenizer)
 
     def _forward(self, rows: Rows) -> tuple[Any, BatchEncoding]:
@@ -77,21 +79,31 @@ class Classification(Problem):
     def evaluate(self, split: str, generate: bool = True) -> Evaluated:
         """Loss and metrics. Where a task has a second test set, MNLI's mismatched one, metrics of that and of both
         together, overall, follow those of the test split, which is the matched one; the loss is of the split."""
-        loss, predictions, references = self._predict(split)
-        scores = {"loss": loss, **label_metrics.compute(self.names, predictions, references)}
+        first = self._predict(split)
+        scores = {"loss": first.loss, **label_metrics.compute(self.names, first.predictions, first.references)}
+        items = self._items(first)
         if split == "test" and SECOND in self.rows:
-            _, more, wanted = self._predict(SECOND)
-            both = (predictions + more, references + wanted)
-            for suffix, (found, right) in (("mismatched", (more, wanted)), ("overall", both)):
+            more = self._predict(SECOND)
+            both = (first.predictions + more.predictions, first.references + more.references)
+            for suffix, (found, right) in (("mismatched", more[1:3]), ("overall", both)):
                 values = label_metrics.compute(self.names, found, right)
                 scores |= {f"{name}_{suffix}": value for name, value in values.items()}
-        return Evaluated(scores, [])
+            items += self._items(more)
+        return Evaluated(scores, [], items)
+
+    def _items(self, predicted: _Predicted) -> Items:
+        """What became of each item, in the order of the split's rows."""
+        found, right = np.array(predicted.predictions), np.array(predicted.references)
+        back = np.argsort(predicted.order)
+        if self.majority is None:
+            return Items(loss=np.square(found - right)[back])
+        return Items(correct=(found == right)[back])
 
     @torch.inference_mode()
-    def _predict(self, split: str) -> tuple[float, list[float], list[float]]:
-        """The mean loss, and predictions and references in one order."""
+    def _predict(self, split: str) -> _Predicted:
         self.model.eval()
-        rows = sorted(self.rows[split], key=lambda row: len(row["input_ids"]))
+        order = sorted(range(len(self.rows[split])), key=lambda index: len(self.rows[split][index]["input_ids"]))
+        rows = [self.rows[split][index] for index in order]
         total, outputs = 0.0, []
         references: list[float] = []
         for first in range(0, len(rows), self.eval_batch_size):
@@ -101,4 +113,21 @@ class Classification(Problem):
             references += batch["labels"].tolist()
         logits = torch.cat(outputs)
         predictions = logits.squeeze(1) if logits.shape[1] == 1 else logits.argmax(1)
-        return total / len(rows), predictions.tolist(), references
+        return _Predicted(total / len(rows), predictions.tolist(), references, order)
+
+
+class _Predicted(NamedTuple):
+    """The mean loss of a split, and predictions and references of its rows, of which `order` has the numbers."""
+
+    loss: float
+    predictions: list[float]
+    references: list[float]
+    order: list[int]
+
+
+def _majority(data: TaskData) -> float | None:
+    """The share of the commonest label of the validation split; None for a regression."""
+    if not data.label_names:
+        return None
+    _, counts = np.unique(data.validation["label"][:], return_counts=True)
+    return float(counts.max() / counts.sum())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -14,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from experiments import methods
 from experiments.config import ModelSettings
+from experiments.items import Items
 from experiments.metrics import text_metrics
 from experiments.models import Runtime, check_tokens, load_language_model
 from experiments.problems.base import Evaluated, Problem, Rows
@@ -104,6 +108,7 @@ class Language(Problem):
                 f"task.generation.max_new_tokens = {self.generation['max_new_tokens']}: the model has room for {room}"
             )
         self.data = {split: getattr(data, split).to_list() for split in SPLITS}
+        self.majority = _majority(self.data["validation"]) if self.choices else None
         self.rows = {split: self._encode(split) for split in SPLITS}
         for rows in self.rows.values():
             check_tokens(rows, self.model)
@@ -150,27 +155,34 @@ class Language(Problem):
     def evaluate(self, split: str, generate: bool = True) -> Evaluated:
         """Loss of each input's first reference; metrics of what is chosen, or, on the test split, generated."""
         self.model.eval()
-        total, texts = 0.0, [""] * len(self.rows[split])
+        texts, tokens = [""] * len(self.rows[split]), np.array([_targets(row) for row in self.rows[split]])
+        total, losses = 0.0, np.zeros(len(tokens))
         for batch in self._by_length(split):
             rows = [self.rows[split][index] for index in batch]
             logits, wanted = self._read(rows)
-            total += functional.cross_entropy(logits, wanted, reduction="sum").item()
+            each = functional.cross_entropy(logits, wanted, reduction="none")
+            total += each.sum().item()
+            parts = torch.split(each, tokens[batch].tolist())
+            losses[batch] = [part.mean().item() for part in parts]
             if self.choices:
                 firsts = list(accumulate(map(_targets, rows), initial=0))[:-1]
                 chosen = self._choose([self._prompt(split, index) for index in batch], logits[firsts].log_softmax(-1))
                 for index, text in zip(batch, chosen, strict=True):
                     texts[index] = text
-        scores = {"loss": total / self.weight(self.rows[split])}
+        scores, items = {"loss": total / self.weight(self.rows[split])}, Items(loss=losses, weight=tokens)
         if not self.choices and not (generate and split == "test"):
-            return Evaluated(scores, [])
+            return Evaluated(scores, [], items)
         if not self.choices:
             texts = self.generate(split)
+        right = text_metrics.right(self.metric, self.data[split], texts)
+        if right is not None:
+            items = replace(items, correct=np.array(right))
         fields = ("prompt", "references", "group")
         outputs = [
             {field: row[field] for field in fields if row.get(field) is not None} | {"output": text}
             for row, text in zip(self.data[split], texts, strict=True)
         ]
-        return Evaluated(scores | text_metrics.score(self.names, self.data[split], texts), outputs)
+        return Evaluated(scores | text_metrics.score(self.names, self.data[split], texts), outputs, items)
 
     def _by_length(self, split: str, size: int | None = None) -> Iterator[list[int]]:
         """Batches of row numbers, rows of similar length together."""
@@ -244,6 +256,12 @@ class Language(Problem):
 
 def _targets(row: Mapping[str, Any]) -> int:
     return sum(label != IGNORED for label in row["labels"])
+
+
+def _majority(rows: Rows) -> float:
+    """The share of the commonest first reference."""
+    counts = Counter(row["references"][0] for row in rows)
+    return max(counts.values()) / len(rows)
 
 
 @contextmanager

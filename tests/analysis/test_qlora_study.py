@@ -244,7 +244,8 @@ def test_what_is_missing_is_said(study: Path, runs_dir: Path) -> None:
     (study / QUANTIZED_BASE.file).unlink()
     with pytest.raises(InputError, match=r"has no quantized_base\.csv; `make .* measures it"):
         qlora.build(study, runs_dir)
-    (study / QUANTIZED_BASE.file).write_text("\n".join(line for line in measured.splitlines() if ",nf4," not in line))
+    others = [line for line in measured.splitlines(keepends=True) if ",nf4," not in line]
+    (study / QUANTIZED_BASE.file).write_text("".join(others))
     with pytest.raises(InputError, match=r"quantized_base\.csv lacks 1 of 5 bases"):
         qlora.build(study, runs_dir)
     (study / QUANTIZED_BASE.file).write_text("not,a\ntable,\n")

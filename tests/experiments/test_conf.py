@@ -44,7 +44,7 @@ def test_every_study_has_a_grid_for_every_preset(study: str, preset: str) -> Non
 
 def test_sizes_of_the_rank_ablation() -> None:
     sizes = {preset: sweep_size(composed("study=rank_ablation", f"preset={preset}")) for preset in PRESETS}
-    assert sizes == {"smoke": 2, "quick": 7, "desk": 2 * 3 * 7 * 3, "paper": 3 * 5 * 5}
+    assert sizes == {"smoke": 2, "quick": 7, "desk": 2 * 3 * 7 * 8, "desk1": 2 * 3 * 7 * 3, "paper": 3 * 5 * 5}
     config = composed("study=rank_ablation", "preset=quick")
     config.hydra.overrides.task = ["method.r=4", "seed=0,1,2"]
     assert sweep_size(config) == 3

@@ -262,7 +262,7 @@ def test_every_run_of_a_grid_is_listed_whatever_ended_it(
     whole = compute.compute
 
     def breaks(config: Any, folder: Path) -> None:
-        if config["method"]["r"] == 2:
+        if config.method["r"] == 2:
             raise error
         whole(config, folder)
 

@@ -29,6 +29,7 @@ METRICS: dict[str, Callable[[list[str], list[Mapping[str, Any]]], float]] = {
     "rouge_lf": rouge_lf,
     "ter": ter,
 }
+EXACT = ("accuracy", "logical_form")  # shares of outputs that are right, each right or wrong by itself
 
 
 def check(names: Iterable[str]) -> None:
@@ -36,6 +37,13 @@ def check(names: Iterable[str]) -> None:
     for name in names:
         if name not in METRICS:
             raise InputError(f"unknown text metric '{name}'; there are: {', '.join(METRICS)}")
+
+
+def right(name: str, rows: Sequence[Mapping[str, Any]], outputs: Sequence[str]) -> list[bool] | None:
+    """Which of n outputs are right by a metric of EXACT; None for another, which does not say so of one output."""
+    if name not in EXACT:
+        return None
+    return [METRICS[name]([output], [row]) == 1 for output, row in zip(outputs, rows, strict=True)]
 
 
 def score(names: Sequence[str], rows: Sequence[Mapping[str, Any]], outputs: Sequence[str]) -> dict[str, float]:
