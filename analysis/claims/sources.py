@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.kit import tables
-from analysis.studies.spectrum.measures import EPSILONS, SIDES
+from analysis.studies.spectrum.names import EPSILONS, SIDES
 from lora.config import InputError
 
 _RUN = ("run_id", "model", "task", "method", "weight_types", "split", "metric", "role")
@@ -26,11 +26,10 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "table16/runs.csv": (_RUN, (*_RUN_NUMBERS, "train_examples", "shots")),
     "*/runs.csv": (_RUN, _RUN_NUMBERS),
     "alpha/table.csv": (("model", "task", "kind"), ("r", "alpha", "lr")),
-    "alpha/claim.csv": (("model", "task"), ("r", "compared", "slope", "slope_scatter", "slope_grid")),
     "init/table.csv": (("model", "task", "init"), ("n", "largest_entry")),
-    "latency/table.csv": (
-        ("source", "model", "contender"),
-        ("batch", "length", "bottleneck", "slowdown_median"),
+    "latency/trials.csv": (
+        ("model", "contender"),
+        ("batch", "length", "bottleneck", "round", "seconds"),
     ),
     "amplification/amplification.csv": (
         ("model", "task", "run_id", "layer", "weight_type"),
@@ -46,7 +45,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "spectrum/overlap.csv": (
         ("run_id", "layer", "side"),
-        ("k", "phi", "chance_high"),
+        ("k", "phi", "chance_mean"),
     ),
     "truncation/truncation.csv": (
         ("model", "task", "run_id", "method", "split", "metric"),
@@ -60,13 +59,13 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("model", "method", "checkpointing", "quantization", "state_precision"),
         ("batch", "length", "measured_peak"),
     ),
-    "memory/plans.csv": (("model", "title", "checkpointing"), ("batch", "length", "peak")),
+    "memory/plans.csv": (("model", "title", "checkpointing"), ("batch", "length", "total_params", "peak")),
     "memory/options.csv": (("model", "option"), ("round", "seconds")),
-    "subspace/table.csv": (
-        ("task", "comparison", "side", "weight_type", "layer"),
-        ("i", "j", "phi", "gaussian_mean", "gaussian_high"),
+    "subspace/phi_gaussian.csv": ((), ("dim", "r_a", "r_b", "i", "j", "mean")),
+    "subspace/phi_*.csv": (
+        ("run_id", "other_run_id", "model", "task", "weight_type", "layer", "side"),
+        ("dim", "i", "j1"),
     ),
-    "subspace/phi_r*.csv": (("task", "weight_type", "layer", "side"), ("i", "j1")),
 }
 # A rank or an alpha may be a mapping from weight types, which is no number.
 _PERHAPS = ("r", "alpha")
