@@ -22,15 +22,15 @@ another task may lie as far from the mean as these do.
 
 **Replicates are runs**: seeds, pairs of runs, or rounds of a measurement, never layers, cells of a grid or values of
 alpha. Errors are Student's t, by seed (pairs of the same seed), and those of a mean Welch and Satterthwaite's. Where the
-settings of a study scatter alike (Bartlett's test, p above {judging.SAME_SPREAD:g}), their spread is pooled over the
-study; a pair that scatters more keeps its own. Runs that predict one class are left out of means, and counted. Where a
-study's table says how each test item was answered, test items are in the error too; else it is of seeds only.
+settings of a study scatter alike (Bartlett's test, p above {judging.SAME_SPREAD:g}) and the pair no more than the
+others, its error is from their spread, pooled; else it is its own. Runs that predict one class are left out of means,
+and counted. Where runs say how each test item was answered, items are in the error too; else it is of seeds only.
 
 **Verdicts.** A claim **holds** if its estimate is beyond the claim's threshold, and **does not hold here** if it is on
 the other side, by a test at 5% that is corrected, by Holm's method, for all claims that are tested. It is **equal
 within the margin** if two one-sided tests say, as strictly, that it is nearer to the threshold than the margin. Else it
-is **not decided**, and the seeds are given with which a true difference of the margin would be found with a probability
-of 80%. Wherever random directions would pass too, the claim is about what is beyond them. What is computed or counted
+is **not decided**, and it is said with how many seeds a difference as large as the one found, or the margin if that is
+larger, would be established with a probability of 80%. Wherever random directions would pass too, the claim is about what is beyond them. What is computed or counted
 has no error, and is compared as it is."""
 
 
@@ -174,15 +174,17 @@ class Claim:
 
 class Judged(NamedTuple):
     """A claim with its cases, the pooled estimate (None: there is none), how much tasks differ, the tests, corrected
-    for all claims (NaN: none), the verdict, and, with an error, the power to find the claim's margin at the level that
-    Holm's method asks of it, and the replicates that would give a power of 80% (None: more than a thousand)."""
+    for all claims (NaN: none), the verdict, and, with an error, the power to find `effect` at the level that Holm's
+    method asks of it, and the replicates that would give a power of 80% (None: more than a thousand). effect is what is
+    between the estimate and the threshold, and the margin at least."""
 
     claim: Claim
     cases: list[Case]
     verdict: Verdict
     estimate: Estimate | None = None
     differ: Heterogeneity = judging.ALONE
-    tests: judging.Tests = judging.UNTESTED
+    tests: judging.Told = judging.UNTESTED
+    effect: float = math.nan
     power: float = math.nan
     needed: int | None = None
 
@@ -263,9 +265,11 @@ def _decided(judged: Judged, step: tuple[float, float]) -> Judged:
     inside = Verdict.EQUAL if claim.of_equality else Verdict.HOLDS
     verdict = [Verdict.UNDECIDED, inside, Verdict.FAILS, Verdict.EQUAL][int(found.concluded())]
     level = LEVEL / factor
+    effect = max(claim.effect, min(abs(estimate.value - end) for end in claim.region))
     return judged._replace(
         verdict=verdict,
         tests=found,
-        power=judging.power(estimate.error, estimate.freedom, claim.effect, level),
-        needed=judging.replicates_needed(estimate, claim.effect, level),
+        effect=effect,
+        power=judging.power(estimate.error, estimate.freedom, effect, level),
+        needed=judging.replicates_needed(estimate, effect, level),
     )

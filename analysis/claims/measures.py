@@ -67,15 +67,22 @@ def is_written(rows: pd.DataFrame) -> bool:
 
 
 class Block(NamedTuple):
-    """The runs of one model and task in a study: where that is, rows of `per_run`, which of them predict about one
-    class, and the spread of one run, pooled over the study."""
+    """The runs of one model and task in a study: where that is, rows of `per_run`, and which of them predict about one
+    class."""
 
     study: str
     where: str
     task: str
     rows: pd.DataFrame
     lost: pd.Series
-    pooled: Residual
+
+    def others(self, *compared: pd.DataFrame) -> Residual:
+        """The spread of one run, pooled over the settings of the study that are not compared."""
+        rows = self.rows[~self.lost]
+        by = [name for name in VARIES if name in rows]
+        codes = rows.groupby(by, dropna=False, sort=False).ngroup()
+        apart = {int(code) for part in compared for code in codes.reindex(part.index).dropna()}
+        return judging.residual(rows["value"].to_numpy(), codes.to_numpy(), rows["seed"].to_numpy(), apart)
 
 
 class _Table:
@@ -105,7 +112,7 @@ def _blocks(table: _Table, study: str, written: bool) -> list[Block]:
             gains = {"value": -rows["loss"], "validation": -rows["validation_loss"]} if written else {}
             own = rows.assign(**gains)
             lost = pd.Series(False, own.index) if written else collapsed(own)
-            found.append(Block(study, where, str(own["task"].iloc[0]), own, lost, spread(own[~lost])))
+            found.append(Block(study, where, str(own["task"].iloc[0]), own, lost))
     return found
 
 
@@ -147,12 +154,6 @@ def collapsed(rows: pd.DataFrame) -> pd.Series:
     return (scores <= floor + COLLAPSED).fillna(False)
 
 
-def spread(rows: pd.DataFrame) -> Residual:
-    """`judging.residual` of the runs of one model and task in a study; NOT_POOLED with less than two settings."""
-    settings = rows.groupby([name for name in VARIES if name in rows], dropna=False, sort=False).ngroup()
-    return judging.residual(rows["value"].to_numpy(), settings.to_numpy(), rows["seed"].to_numpy())
-
-
 def compared(choose: Choose, written: bool = False) -> Judge:
     """A judge: in every study, model and task the differences that `choose` picks, paired by seed; of scores of
     classifiers, or of the test loss of language models (written), as `blocks`.
@@ -190,7 +191,7 @@ def paired(block: Block, ours: pd.DataFrame, theirs: pd.DataFrame, name: str = "
     if differences.empty:
         return Case(block.study, where, block.task, judging.NOTHING, "seeds", ids(ours, theirs), note=note)
     runs = sum(1 / part.groupby("seed").size().mean() for part in kept)
-    estimate = judging.mean(differences, block.pooled, runs)
+    estimate = judging.mean(differences, block.others(ours, theirs), runs)
     return Case(block.study, where, block.task, estimate, "seeds", ids(ours, theirs), note=note)
 
 

@@ -50,7 +50,7 @@ def _q_alone(frames: Frames) -> list[Case]:
             one, more = runs[runs["r"] == 1], best(runs[runs["r"] > 1], "r")
             gains.append(by_seed(more) - by_seed(one))
             used += [one, more]
-        cases += replicates(*block[:3], gains[0] - gains[1], "seeds", ids(*used), block.pooled, each=4)
+        cases += replicates(*block[:3], gains[0] - gains[1], "seeds", ids(*used), block.others(*used), each=4)
     return cases
 
 
@@ -90,7 +90,7 @@ def _more_data(frames: Frames) -> list[Case]:
             most, fewest = (
                 by_seed(end[end["r"] == end["r"].max()]) - by_seed(end[end["r"] == end["r"].min()]) for end in ends
             )
-            cases += replicates(*block[:3], most - fewest, "seeds", ids(*ends), block.pooled, each=4)
+            cases += replicates(*block[:3], most - fewest, "seeds", ids(*ends), block.others(*ends), each=4)
     return cases
 
 

@@ -3,9 +3,17 @@
 import math
 
 from analysis.claims.engine import Case, Claim, Judged, Verdict, counts
-from analysis.maths.judging import POWER, Estimate
+from analysis.maths import judging
+from analysis.maths.judging import LEVEL, POWER, Estimate
+from analysis.maths.statistics import holm
 
-WORDS = {"seeds": "seed", "pairs of runs": "pair of runs", "rounds": "round", "tuning seeds": "tuning seed", "tasks": "task"}
+WORDS = {
+    "seeds": "seed",
+    "pairs of runs": "pair of runs",
+    "rounds": "round",
+    "tuning seeds": "tuning seed",
+    "tasks": "task",
+}
 
 
 def number(n: int, unit: str) -> str:
@@ -85,13 +93,22 @@ def needs(judged: Judged) -> str:
     if judged.estimate is None:
         most = max(case.estimate.n for case in judged.cases)
         return f"{number(most, unit)} of each; {claim.least} are needed"
-    margin = claim.scale.distance(claim.effect)
-    text = f"power {100 * judged.power:.0f}% for {margin}"
+    text = f"power {100 * judged.power:.0f}% for {claim.scale.distance(judged.effect)}"
     if judged.needed is None:
         return f"{text}; more {unit} alone would not decide it"
-    if judged.needed <= judged.estimate.n:
-        return f"{text}, and the estimate is nearer than that to the threshold"
     return f"{text}; {judged.needed} {unit} would have {100 * POWER:.0f}%"
+
+
+def opposed(judged: Judged) -> list[str]:
+    """The places of cases that alone are established, corrected for the number of cases, on the other side than the
+    claim is: the verdict is on their mean."""
+    counted = [case for case in judged.cases if counts(judged.claim, case)]
+    low, high = judged.claim.region
+    sides = [judging.tests(case.estimate, low, high) for case in counted if case.estimate.error > 0]
+    if not sides or judged.verdict not in (Verdict.HOLDS, Verdict.FAILS):
+        return []
+    ps = holm([side.outside if judged.verdict is Verdict.HOLDS else side.inside for side in sides])
+    return [case.place for case, p in zip(counted, ps, strict=True) if p < LEVEL]
 
 
 def evidence(judged: Judged) -> str:
@@ -99,6 +116,8 @@ def evidence(judged: Judged) -> str:
     if not judged.cases:
         return ""
     parts = [sizes(judged), differ(judged), needs(judged)]
+    if against := opposed(judged):
+        parts.append(f"the opposite on {', '.join(against)}")
     if judged.estimate is not None:
         parts.insert(0, estimate(judged.claim, judged.estimate))
     if judged.estimate is not None and judged.estimate.error > 0:
@@ -113,4 +132,10 @@ def error(judged: Judged) -> str:
         return "none"
     of = {case.items for case in cases}
     unit = cases[0].unit
-    return f"{unit} and test items" if of == {True} else f"{unit}, in some cases test items" if True in of else f"{unit} only"
+    return (
+        f"{unit} and test items"
+        if of == {True}
+        else f"{unit}, in some cases test items"
+        if True in of
+        else f"{unit} only"
+    )

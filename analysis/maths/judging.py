@@ -6,12 +6,12 @@ asked for, an array of values does as well, and gives arrays: many studies are j
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import stdtr, stdtrit
+from scipy.special import fdtrc, stdtr, stdtrit
 from scipy.stats import bartlett, nct
 
 from analysis.maths.statistics import NO_SPREAD
@@ -56,50 +56,61 @@ class Residual(NamedTuple):
 NOT_POOLED = Residual(math.nan, 0)
 
 
-def residual(values: ArrayLike, settings: ArrayLike, seeds: ArrayLike) -> Residual:
-    """What is left of runs' scores (…, runs) after an effect of the setting and one of the seed, pooled over the
-    settings of a study by least squares. The seed's effect is what paired differences take out.
+def residual(values: ArrayLike, settings: ArrayLike, seeds: ArrayLike, apart: Collection[int] = ()) -> Residual:
+    """What is left of runs' scores (…, runs) after an effect of the setting and one of the seed, pooled by least squares
+    over the settings of a study but those `apart`, which are compared: their own scatter is for `mean` to weigh. The
+    seed's effect is what paired differences take out.
 
     settings, seeds (runs,): a code a run. NOT_POOLED if Bartlett's test says that settings scatter differently (p below
-    SAME_SPREAD), or if there are less than two settings with two seeds.
+    SAME_SPREAD), those apart among them, or if there are less than two others with two seeds.
     """
     setting, seed, y = np.asarray(settings), np.asarray(seeds), np.asarray(values, dtype=float)
     names, counts = np.unique(setting, return_counts=True)
-    kept = np.isin(setting, names[counts > 1])
-    setting, seed, y = setting[kept], seed[kept], y[..., kept]
-    codes = np.unique(setting)
-    if len(codes) < 2:
+    others = ~np.isin(names, list(apart))
+    if ((counts > 1) & others).sum() < 2:
         return NOT_POOLED
-    design = np.hstack([(column[:, None] == np.unique(column)).astype(float) for column in (setting, seed)])
-    freedom = len(setting) - int(np.linalg.matrix_rank(design))
+    kept = np.isin(setting, names[counts > 1])
+    left, _ = _about(y[..., kept], setting[kept], seed[kept])
+    parts = [left[..., setting[kept] == name] for name in names[counts > 1]]
+    size = np.maximum(np.abs(y).max(axis=-1), NO_SPREAD)
+    flat = np.min([np.ptp(part, axis=-1) for part in parts], axis=0) < NO_SPREAD * size
+    with np.errstate(divide="ignore", invalid="ignore"):
+        alike: Any = (np.asarray(bartlett(*parts, axis=-1).pvalue) >= SAME_SPREAD) & ~flat
+    kept = np.isin(setting, names[(counts > 1) & others])
+    left, freedom = _about(y[..., kept], setting[kept], seed[kept])
     if freedom < 1:
         return NOT_POOLED
-    left = y - y @ (design @ np.linalg.pinv(design))
-    parts = [left[..., setting == code] for code in codes]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        alike: Any = np.asarray(bartlett(*parts, axis=-1).pvalue) >= SAME_SPREAD  # NaN, without any spread, is not
     deviation = np.sqrt((left**2).sum(axis=-1) / freedom)
     return Residual(np.where(alike, deviation, np.nan)[()], np.where(alike, freedom, 0)[()])
+
+
+def _about(y: Array, setting: Array, seed: Array) -> tuple[Array, int]:
+    """What is left of y (…, runs) after the effects of setting and seed, and its degrees of freedom."""
+    design = np.hstack([(column[:, None] == np.unique(column)).astype(float) for column in (setting, seed)])
+    return y - y @ (design @ np.linalg.pinv(design)), len(setting) - int(np.linalg.matrix_rank(design))
 
 
 def mean(values: ArrayLike, pooled: Residual = NOT_POOLED, runs: float = 1) -> Estimate:
     """The mean of replicates (…, n): differences of the same seed, or whatever a replicate is.
 
-    pooled: the study's, of one run; runs: the variance of one replicate in units of that of a run (2 for a difference
-    of two runs). The larger of the replicates' own variance and the pooled one counts, with the pooled degrees of
-    freedom: a pair that scatters more than its study keeps its scatter. One replicate has no error.
+    pooled: of one run of the study's other settings; runs: the variance of one replicate in units of that of a run (2
+    for a difference of two runs). It counts, with its degrees of freedom, where the replicates scatter no more than it
+    says (F at its median or below); where they do, two or three seeds cannot tell chance from a setting that scatters
+    more, and they have their own scatter and its few degrees of freedom. One replicate has no error.
     """
     x = np.asarray(values, dtype=float)
     n, value = x.shape[-1], x.mean(axis=-1)
     if n < 2:
         return Estimate(value[()], math.nan, math.nan, n)
     own = x.var(axis=-1, ddof=1)
-    is_pooled = np.asarray(pooled.freedom) > 0
-    variance: Any = np.where(is_pooled, np.fmax(own, runs * np.square(pooled.deviation)), own)
-    freedom: Any = np.where(is_pooled, np.maximum(pooled.freedom, n - 1), n - 1.0)
+    expected = runs * np.square(pooled.deviation)
+    freedom = np.asarray(pooled.freedom, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quiet = (freedom > n - 1) & (fdtrc(n - 1, freedom, own / expected) >= 0.5)
+    variance: Any = np.where(quiet, np.fmax(own, expected), own)
     known = variance > NO_SPREAD**2
     error: Any = np.where(known, np.sqrt(variance / n), np.nan)
-    return Estimate(value[()], error[()], np.where(known, freedom, np.nan)[()], n)
+    return Estimate(value[()], error[()], np.where(known, np.where(quiet, freedom, n - 1.0), np.nan)[()], n)
 
 
 def two_way(differences: Array, pooled: Residual = NOT_POOLED) -> Estimate:
@@ -178,7 +189,7 @@ def heterogeneity(estimates: Sequence[Estimate]) -> Heterogeneity:
     return Heterogeneity(max(0.0, (q - free) / q) if q > 0 else 0.0, math.sqrt(max(0.0, q - free) / scale))
 
 
-class Tests(NamedTuple):
+class Told(NamedTuple):
     """p-values of what can be concluded, two-sided: each is below 0.05 exactly where a 95% interval is on that side.
 
     inside: the value is in [low, high]; outside: it is not; equal: it is within the margin of the threshold.
@@ -194,9 +205,9 @@ class Tests(NamedTuple):
         known = [p for p in self if not math.isnan(p)]
         return min(known, default=math.nan)
 
-    def corrected(self, factor: float, floor: float) -> "Tests":
+    def corrected(self, factor: float, floor: float) -> "Told":
         """Times a factor, and no smaller than `floor`."""
-        return Tests(*(np.minimum(np.maximum(np.multiply(p, factor), floor), 1.0)[()] for p in self))
+        return Told(*(np.minimum(np.maximum(np.multiply(p, factor), floor), 1.0)[()] for p in self))
 
     def concluded(self, level: float = LEVEL) -> Any:
         """Which is concluded: 0 none, 1 inside, 2 outside, 3 equal, in this order: a side that is told is told, however
@@ -205,10 +216,10 @@ class Tests(NamedTuple):
         return np.select(below, [1, 2, 3], 0)
 
 
-UNTESTED = Tests(math.nan, math.nan, math.nan)
+UNTESTED = Told(math.nan, math.nan, math.nan)
 
 
-def tests(estimate: Estimate, low: float, high: float, margin: float = math.nan) -> Tests:
+def tests(estimate: Estimate, low: float, high: float, margin: float = math.nan) -> Told:
     """Tests of a region. With one end infinite these are two one-sided t-tests, and with a margin, about the finite
     end, two one-sided tests of equivalence (Schuirmann 1987); with both ends finite `inside` is that test.
 
@@ -230,7 +241,7 @@ def tests(estimate: Estimate, low: float, high: float, margin: float = math.nan)
     if math.isfinite(margin) and len(within) == 1:
         center = low if math.isfinite(low) else high
         equal = np.maximum(above(center - margin), below(center + margin))
-    return Tests(*(np.minimum(np.multiply(2, p), 1.0)[()] for p in (inside, outside, equal)))
+    return Told(*(np.minimum(np.multiply(2, p), 1.0)[()] for p in (inside, outside, equal)))
 
 
 def power(error: float, freedom: float, effect: float, level: float = LEVEL) -> float:

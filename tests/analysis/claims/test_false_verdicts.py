@@ -8,7 +8,7 @@ import pytest
 
 from analysis.claims.engine import PLAIN, Case, Claim, Verdict, judge
 from analysis.maths import judging
-from analysis.maths.judging import Estimate, Tests
+from analysis.maths.judging import Estimate
 
 DRAWS = 1000
 SETTINGS = 6
@@ -31,26 +31,26 @@ def studies(rng: np.random.Generator, seeds: int, cases: int, spread: np.ndarray
         runs = rng.normal(0, 1, (DRAWS, SETTINGS, seeds)) * spread[:, None] + rng.normal(0, 2, (DRAWS, 1, seeds))
         runs[:, 0] += truths[:, case, None]
         codes = np.repeat(np.arange(SETTINGS), seeds), np.tile(np.arange(seeds), SETTINGS)
-        pooled = judging.residual(runs.reshape(DRAWS, -1), *codes)
+        pooled = judging.residual(runs.reshape(DRAWS, -1), *codes, apart=(0, 1))
         estimates.append(judging.mean(runs[:, 0] - runs[:, 1], pooled, runs=2))
     return judging.average(estimates)
 
 
 def told(estimate: Estimate, low: float, margin: float = MARGIN) -> np.ndarray:
-    found: Tests = judging.tests(estimate, low, math.inf, margin)
+    found = judging.tests(estimate, low, math.inf, margin)
     return np.asarray(found.concluded())
 
 
 @pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("seeds", [2, 3, 5, 8])
-@pytest.mark.parametrize("cases", [1, 2, 4])
+@pytest.mark.parametrize("cases", [1, 4])
 def test_a_verdict_is_false_in_5_percent_at_most(spread: str, seeds: int, cases: int) -> None:
     rng = np.random.default_rng([seeds, cases, len(spread)])
-    at_threshold = told(studies(rng, seeds, cases, SPREADS[spread], 0.0), 0)
-    assert np.mean(at_threshold == 1) <= 0.05  # holds, and it is no more than the threshold
-    assert np.mean(at_threshold == 2) <= 0.05  # does not hold, and it is no less
-    for truth in (MARGIN, -MARGIN):
-        assert np.mean(told(studies(rng, seeds, cases, SPREADS[spread], truth), 0) == 3) <= 0.05  # equal, and it is not
+    found = studies(rng, seeds, cases, SPREADS[spread], 0.0)
+    assert np.mean(told(found, 0) == 1) <= 0.05  # holds, and it is no more than the threshold
+    assert np.mean(told(found, 0) == 2) <= 0.05  # does not hold, and it is no less
+    for center in (MARGIN, -MARGIN):
+        assert np.mean(told(found, center) == 3) <= 0.05  # equal, and it is a margin away
 
 
 @pytest.mark.parametrize("spread", SPREADS)
