@@ -94,8 +94,8 @@ CLAIMS = [
     _amplifies("largest", "alpha is the same at all ranks, so that delta_w is small at a large one."),
     Claim(
         key="not_emphasised",
-        statement="What delta_w amplifies is hardly emphasised in W: beyond chance, less than a tenth of what W's own top "
-        "directions are.",
+        statement="What delta_w amplifies is hardly emphasised in W: beyond chance, less than a tenth of what W's own "
+        "top directions are.",
         source="paper, Section 7.3, Table 7 (1% at r = 4, 4% at r = 64)",
         statistic="||U^T W V||_F with U, V from delta_w less the same with random ones, over the same of W's own top r "
         f"directions less that with random ones: random directions have 0, W's own 100%. All ranks. {OVER}",

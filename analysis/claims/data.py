@@ -87,8 +87,8 @@ CLAIMS = [
         key="forgets_less",
         statement="LoRA forgets less than full fine-tuning.",
         source="guides: LoRA Learns Less and Forgets Less (arXiv 2405.09673)",
-        statistic="Rise of the loss on texts that are not trained on, nats a token: LoRA's, the mean over its settings, "
-        "minus that of full fine-tuning, the mean over texts, paired by seed.",
+        statistic="Rise of the loss on texts that are not trained on, nats a token: LoRA's, the mean over its "
+        "settings, minus that of full fine-tuning, the mean over texts, paired by seed.",
         files=(FORGETTING,),
         judge=_forgetting,
         high=0,

@@ -21,8 +21,8 @@ the same weight. What is judged is this mean over the tasks that were run; I² a
 another task may lie as far from the mean as these do.
 
 **Replicates are runs**: seeds, pairs of runs, or rounds of a measurement, never layers, cells of a grid or values of
-alpha. Errors are Student's t, by seed (pairs of the same seed), and those of a mean Welch and Satterthwaite's. Where the
-settings of a study scatter alike (Bartlett's test, p above {judging.SAME_SPREAD:g}) and the pair no more than the
+alpha. Errors are Student's t, by seed (pairs of the same seed), and those of a mean Welch and Satterthwaite's. Where
+the settings of a study scatter alike (Bartlett's test, p above {judging.SAME_SPREAD:g}) and the pair no more than the
 others, its error is from their spread, pooled; else it is its own. Runs that predict one class are left out of means,
 and counted. Where runs say how each test item was answered, items are in the error too; else it is of seeds only.
 
@@ -30,8 +30,8 @@ and counted. Where runs say how each test item was answered, items are in the er
 the other side, by a test at 5% that is corrected, by Holm's method, for all claims that are tested. It is **equal
 within the margin** if two one-sided tests say, as strictly, that it is nearer to the threshold than the margin. Else it
 is **not decided**, and it is said with how many seeds a difference as large as the one found, or the margin if that is
-larger, would be established with a probability of 80%. Wherever random directions would pass too, the claim is about what is beyond them. What is computed or counted
-has no error, and is compared as it is."""
+larger, would be established with a probability of 80%. Wherever random directions would pass too, the claim is about
+what is beyond them. What is computed or counted has no error, and is compared as it is."""
 
 
 class Verdict(StrEnum):
@@ -238,7 +238,7 @@ def _estimated(claim: Claim, cases: list[Case]) -> Judged:
         return Judged(claim, cases, Verdict.UNDECIDED)
     estimate, differ = pool(counted)
     margin = claim.effect if claim.may_be_equal else math.nan
-    return Judged(claim, cases, Verdict.UNDECIDED, estimate, differ, judging.tests(estimate, low, high, margin))
+    return Judged(claim, cases, Verdict.UNDECIDED, estimate, differ, judging.against(estimate, low, high, margin))
 
 
 def _steps(found: Sequence[Judged]) -> list[tuple[float, float]]:

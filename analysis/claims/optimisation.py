@@ -85,7 +85,7 @@ def _rates(frames: Frames) -> list[Case]:
 def _alpha_spread(end: str) -> Claim:
     return Claim(
         key=f"alpha_spread_{end}",
-        statement=f"alpha is like a learning rate, at the {end} rank: with the rate tuned for each, alpha matters less.",
+        statement=f"alpha is like a learning rate, at the {end} rank: with the rate tuned for each, it matters less.",
         source="paper, Section 4.1",
         statistic="Best minus worst alpha / r in test score, with tuned rates less with one rate, paired by seed.",
         files=("alpha/runs.csv", "alpha/table.csv"),

@@ -15,9 +15,9 @@ from analysis.kit.safe import make_safe
 SHOWN = 3  # run ids in a list of runs
 COLUMNS = [
     "number", "claim", "statement", "source", "verdict", "estimate", "low", "high", "unit", "claimed_low",
-    "claimed_high", "margin", "p_holm", "tasks", "cases", "replicates", "replicate", "runs", "i_squared", "tau", "error",
-    "power", "needed", "study", "case", "case_estimate", "case_low", "case_high", "case_n", "case_counts", "note",
-    "run_ids", "command",
+    "claimed_high", "margin", "p_holm", "tasks", "cases", "replicates", "replicate", "runs", "i_squared", "tau",
+    "error", "power", "needed", "study", "case", "case_estimate", "case_low", "case_high", "case_n", "case_counts",
+    "note", "run_ids", "command",
 ]  # fmt: skip
 
 
@@ -44,8 +44,8 @@ def command(claim: Claim, folder: Path) -> str:
 
 
 def tidy(judged: Sequence[Judged], folder: Path) -> pd.DataFrame:
-    """A row a case, with COLUMNS; a claim without runs has one row. Estimates and their ends, the claimed region and the
-    margin are as the claim says them: of ratios ratios, of scores fractions of one."""
+    """A row a case, with COLUMNS; a claim without runs has one row. Estimates and their ends, the claimed region and
+    the margin are as the claim says them: of ratios ratios, of scores fractions of one."""
     rows: list[dict[str, Any]] = []
     for place, found in enumerate(judged, start=1):
         claim = found.claim

@@ -1,7 +1,6 @@
 """Claims about the spectrum of delta_w, and about full fine-tuning's update beside LoRA's. Replicates are seeds."""
 
 import numpy as np
-import pandas as pd
 
 from analysis.claims.engine import PERCENT, SIGNED, TIMES, Case, Claim, Frames, Judge
 from analysis.claims.measures import ids, places, replicates
@@ -64,7 +63,7 @@ def _overlap(frames: Frames) -> list[Case]:
 
 
 def _truncation(frames: Frames) -> list[Case]:
-    """The share of the way from no update to the whole that is kept at K, in test loss; of runs that it makes better."""
+    """The share of the way from no update to the whole that is kept at K, in test loss, where it makes it better."""
     cases = []
     for where, task, rows in places(frames.get(TRUNCATION)):
         used = rows[(rows["split"] == "test") & (rows["method"] == "full") & (rows["metric"] == "loss")]
@@ -95,7 +94,7 @@ CLAIMS = [
     _flatter("q_higher_rank_full", "full", " in full fine-tuning", " over layers"),
     Claim(
         key="intruders",
-        statement="LoRA brings more intruder dimensions than its singular values alone would, full fine-tuning does not.",
+        statement="LoRA brings more intruder dimensions than its singular values alone would, full fine-tuning not.",
         source="guides: arXiv 2410.21228",
         statistic=f"Of the top {TOP} singular vectors of W + delta_w how many have no counterpart in W (best |cosine| "
         f"below {EPSILON}), less as many of an update with the same singular values and random directions; LoRA's less "
@@ -122,8 +121,8 @@ CLAIMS = [
         key="full_is_low_rank",
         statement=f"The update of full fine-tuning is low-rank: cut to rank {K} it keeps 95% of its effect.",
         source="paper, Section 4.1, after Aghajanyan et al. (arXiv 2012.13255)",
-        statistic=f"Share of the way from no update of the weights to the whole that is kept at rank {K}, in test loss; "
-        "all else is as trained. Replicates are seeds.",
+        statistic=f"Share of the way from no update of the weights to the whole that is kept at rank {K}, in test "
+        "loss; all else is as trained. Replicates are seeds.",
         files=(TRUNCATION,),
         judge=_truncation,
         low=0.95,

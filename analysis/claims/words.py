@@ -104,7 +104,7 @@ def opposed(judged: Judged) -> list[str]:
     claim is: the verdict is on their mean."""
     counted = [case for case in judged.cases if counts(judged.claim, case)]
     low, high = judged.claim.region
-    sides = [judging.tests(case.estimate, low, high) for case in counted if case.estimate.error > 0]
+    sides = [judging.against(case.estimate, low, high) for case in counted if case.estimate.error > 0]
     if not sides or judged.verdict not in (Verdict.HOLDS, Verdict.FAILS):
         return []
     ps = holm([side.outside if judged.verdict is Verdict.HOLDS else side.inside for side in sides])

@@ -57,9 +57,9 @@ NOT_POOLED = Residual(math.nan, 0)
 
 
 def residual(values: ArrayLike, settings: ArrayLike, seeds: ArrayLike, apart: Collection[int] = ()) -> Residual:
-    """What is left of runs' scores (…, runs) after an effect of the setting and one of the seed, pooled by least squares
-    over the settings of a study but those `apart`, which are compared: their own scatter is for `mean` to weigh. The
-    seed's effect is what paired differences take out.
+    """What is left of runs' scores (…, runs) after an effect of the setting and one of the seed, pooled by least
+    squares over the settings of a study but those `apart`, which are compared: their own scatter is for `mean` to weigh.
+    The seed's effect is what paired differences take out.
 
     settings, seeds (runs,): a code a run. NOT_POOLED if Bartlett's test says that settings scatter differently (p below
     SAME_SPREAD), those apart among them, or if there are less than two others with two seeds.
@@ -219,7 +219,7 @@ class Told(NamedTuple):
 UNTESTED = Told(math.nan, math.nan, math.nan)
 
 
-def tests(estimate: Estimate, low: float, high: float, margin: float = math.nan) -> Told:
+def against(estimate: Estimate, low: float, high: float, margin: float = math.nan) -> Told:
     """Tests of a region. With one end infinite these are two one-sided t-tests, and with a margin, about the finite
     end, two one-sided tests of equivalence (Schuirmann 1987); with both ends finite `inside` is that test.
 

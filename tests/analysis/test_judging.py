@@ -18,8 +18,8 @@ def test_one_sample_is_scipys_t_test(threshold: float) -> None:
     found = judging.mean(X)
     expected = stats.ttest_1samp(X, threshold)
     assert found.interval == pytest.approx(tuple(expected.confidence_interval()))
-    above = judging.tests(found, threshold, math.inf)
-    below = judging.tests(found, -math.inf, threshold)
+    above = judging.against(found, threshold, math.inf)
+    below = judging.against(found, -math.inf, threshold)
     sides = [stats.ttest_1samp(X, threshold, alternative=side).pvalue for side in ("greater", "less")]
     assert (above.inside, above.outside) == pytest.approx([min(2 * p, 1) for p in sides])
     assert (below.outside, below.inside) == pytest.approx((above.inside, above.outside))
@@ -30,10 +30,10 @@ def test_equivalence_is_two_one_sided_tests() -> None:
     found = judging.mean(X)
     greater = stats.ttest_1samp(X, -1.5, alternative="greater").pvalue
     less = stats.ttest_1samp(X, 1.5, alternative="less").pvalue
-    assert judging.tests(found, 0, math.inf, margin=1.5).equal == pytest.approx(2 * max(greater, less))
-    assert judging.tests(found, -1.5, 1.5).inside == pytest.approx(2 * max(greater, less))
+    assert judging.against(found, 0, math.inf, margin=1.5).equal == pytest.approx(2 * max(greater, less))
+    assert judging.against(found, -1.5, 1.5).inside == pytest.approx(2 * max(greater, less))
     outside = min(stats.ttest_1samp(X, -1.5, alternative="less").pvalue, 1 - less)
-    assert judging.tests(found, -1.5, 1.5).outside == pytest.approx(min(2 * outside, 1))
+    assert judging.against(found, -1.5, 1.5).outside == pytest.approx(min(2 * outside, 1))
 
 
 def test_a_p_below_5_percent_is_an_interval_on_one_side() -> None:
@@ -41,12 +41,12 @@ def test_a_p_below_5_percent_is_an_interval_on_one_side() -> None:
     for _ in range(200):
         found = judging.mean(rng.normal(0.3, 1, rng.integers(2, 9)))
         low, high = found.interval
-        told = judging.tests(found, -0.5, 0.5)
-        assert (told.inside < 0.05) == (-0.5 < low and high < 0.5)
+        told = judging.against(found, -0.5, 0.5)
+        assert (told.inside < 0.05) == (low > -0.5 and high < 0.5)
         assert (told.outside < 0.05) == (high < -0.5 or low > 0.5)
-        told = judging.tests(found, 0, math.inf, margin=0.5)
+        told = judging.against(found, 0, math.inf, margin=0.5)
         assert (told.inside < 0.05, told.outside < 0.05) == (low > 0, high < 0)
-        assert (told.equal < 0.05) == (-0.5 < low and high < 0.5)
+        assert (told.equal < 0.05) == (low > -0.5 and high < 0.5)
 
 
 def test_differences_and_means_of_two_are_welchs() -> None:
@@ -129,7 +129,7 @@ def test_heterogeneity_by_the_formulas() -> None:
 @pytest.mark.parametrize(("effect", "n"), [(0.8, 5), (1.5, 8)])
 def test_power_is_how_often_it_is_found(effect: float, n: int) -> None:
     draws = np.random.default_rng(3).normal(effect, 1, (10000, n))
-    found = judging.tests(judging.mean(draws), 0, math.inf).inside
+    found = judging.against(judging.mean(draws), 0, math.inf).inside
     assert judging.power(1 / math.sqrt(n), n - 1, effect) == pytest.approx(np.mean(found < 0.05), abs=0.012)
 
 
@@ -172,9 +172,9 @@ def test_many_studies_at_once_are_each_alone() -> None:
     pooled = judging.residual(runs, settings, seeds)
     many = judging.mean(runs[:, :3] - runs[:, 3:6], pooled, runs=2)
     both = judging.average([many, judging.mean(runs[:, 6:9])])
-    told = judging.tests(both, 0, math.inf, margin=1)
+    told = judging.against(both, 0, math.inf, margin=1)
     for index, own in enumerate(runs):
         alone = judging.mean(own[:3] - own[3:6], judging.residual(own, settings, seeds), runs=2)
         whole = judging.average([alone, judging.mean(own[6:9])])
         assert whole[:3] == pytest.approx([both[name][index] for name in range(3)])
-        assert judging.tests(whole, 0, math.inf, margin=1) == pytest.approx([p[index] for p in told])
+        assert judging.against(whole, 0, math.inf, margin=1) == pytest.approx([p[index] for p in told])

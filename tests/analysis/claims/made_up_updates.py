@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from made_up import MODEL, TASK, Maker, Values, write
 
 from analysis.studies.spectrum.names import EPSILONS, SIDES
-
 
 CHANCE = 0.1  # phi of random directions, at every (i, j) that is read
 
@@ -191,7 +189,7 @@ def shares_with_full(folder: Path, values: Values) -> None:
 
 
 def truncation(folder: Path, values: Values) -> None:
-    """The loss falls from 0.9 without the update to 0.5 with the whole; other splits, metrics, methods must not be read."""
+    """The loss falls from 0.9 without the update to 0.5 with the whole; what else there is must not be read."""
     about = {"model": MODEL, "task": TASK, "method": "full", "split": "test", "metric": "loss"}
     others = (
         {"split": "validation"},

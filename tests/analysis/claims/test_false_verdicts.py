@@ -37,7 +37,7 @@ def studies(rng: np.random.Generator, seeds: int, cases: int, spread: np.ndarray
 
 
 def told(estimate: Estimate, low: float, margin: float = MARGIN) -> np.ndarray:
-    found = judging.tests(estimate, low, math.inf, margin)
+    found = judging.against(estimate, low, math.inf, margin)
     return np.asarray(found.concluded())
 
 

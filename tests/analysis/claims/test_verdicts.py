@@ -41,7 +41,10 @@ def values(claim: Claim, kind: str) -> tuple[float, ...]:
     outside = claim.high + step if np.isfinite(claim.high) else claim.low - step
     inside = sum(ends) / 2 if len(ends) == 2 else 2 * ends[0] - outside
     if kind == "open":
-        return tuple(ends[0] + 0.5 * step * shift for shift in (-1, 0, 1, 0, 0.1))
+        shifts = (-1, 0.1, 1, -0.1, 0.05)  # by more than the margin: else it would be equal
+        if claim.scale.log:
+            return tuple(ends[0] * claim.margin ** (2 * shift) for shift in shifts)
+        return tuple(ends[0] + 2 * max(claim.margin, step / 4) * shift for shift in shifts)
     centre, spread = (outside if kind == "fails" else inside), 0 if claim.key in EXACT else 1e-3 * step
     n = max(claim.least, 3) if kind != "few" else claim.least - 1
     return tuple(centre + spread * (-1, 1, 0)[index % 3] for index in range(n))
@@ -79,13 +82,11 @@ def test_too_few_replicates_decide_nothing(claim: Claim, tmp_path: Path) -> None
     assert f"{claim.least} are needed" in words.evidence(judged)
 
 
-@pytest.mark.parametrize("claim", OF_RUNS, ids=lambda claim: claim.key)
-def test_without_runs_there_is_the_command_that_makes_them(claim: Claim, tmp_path: Path) -> None:
-    (judged,) = judge([claim], read(tmp_path, claim.files))
-    assert judged == Judged(claim, [], Verdict.NO_RUNS) or judged.verdict == Verdict.NO_RUNS
-    target = re.fullmatch(rf"make ([a-z0-9-]+) PRESET={tmp_path.name}( ARGS='[^']+')?", adds(judged, tmp_path))
-    assert target and words.evidence(judged) == ""
-    assert re.search(rf"^{target[1]}: ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+def test_without_runs_there_is_the_command_that_makes_them(tmp_path: Path) -> None:
+    for judged in judge(OF_RUNS, {}):
+        assert judged.verdict == Verdict.NO_RUNS and words.evidence(judged) == ""
+        target = re.fullmatch(rf"make ([a-z0-9-]+) PRESET={tmp_path.name}( ARGS='[^']+')?", adds(judged, tmp_path))
+        assert target and re.search(rf"^{target[1]}: ", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 def test_the_command_adds_the_seeds_that_would_decide_it(tmp_path: Path) -> None:
