@@ -11,11 +11,12 @@ from analysis.claims.engine import Case, Frames, Judge
 from analysis.kit import tables
 from analysis.maths import judging
 from analysis.maths.judging import NOT_POOLED, Residual
+from analysis.maths.svd import Array
 
 SETTING = ["model", "task", "label", "settings"]
 VARIES = ["label", "settings", "train_examples", "shots", "budget", "quantization", "r", "alpha", "lr"]
 COLLAPSED = 0.02  # a score that is no further above that of always saying one class
-FAR = 0.1  # how far below the median of a study's runs such a score is, where a table does not say it
+FAR = 0.1  # how far below the median of a study's runs such a score is, where runs do not say it
 
 
 class Pair(NamedTuple):
@@ -75,6 +76,7 @@ class Block(NamedTuple):
     task: str
     rows: pd.DataFrame
     lost: pd.Series
+    column: str = "items"  # of what a run did on each test item: right or wrong, or its losses
 
     def others(self, *compared: pd.DataFrame) -> Residual:
         """The spread of one run, pooled over the settings of the study that are not compared."""
@@ -112,7 +114,8 @@ def _blocks(table: _Table, study: str, written: bool) -> list[Block]:
             gains = {"value": -rows["loss"], "validation": -rows["validation_loss"]} if written else {}
             own = rows.assign(**gains)
             lost = pd.Series(False, own.index) if written else collapsed(own)
-            found.append(Block(study, where, str(own["task"].iloc[0]), own, lost))
+            column = "losses" if written else "items"
+            found.append(Block(study, where, str(own["task"].iloc[0]), own, lost, column))
     return found
 
 
@@ -138,20 +141,18 @@ def blocks(frames: Frames, written: bool) -> Iterator[Block]:
 
 
 def collapsed(rows: pd.DataFrame) -> pd.Series:
-    """Which runs of one model and task predict about one class: true where the score is at most COLLAPSED above that
-    of the majority class, the column `majority`.
+    """Which runs of one model and task predict about one class, by the column `collapsed`.
 
-    Where a table does not say it, it is the lowest score, if several runs have exactly that, as all have that always
-    say the same, and it is FAR below the median.
+    Where no run says it, it is those with a score at most COLLAPSED above the lowest, if several runs have exactly
+    that, as all have that always say the same, and it is FAR below the median.
     """
+    said = rows["collapsed"] if "collapsed" in rows else pd.Series(None, rows.index, dtype=object)
+    if said.notna().any():
+        return said.map(lambda value: value is True or value == 1).astype(bool)
     scores = rows["value"]
-    floor = rows["majority"] if "majority" in rows else pd.Series(np.nan, rows.index)
-    if floor.isna().all() and len(scores):
-        lowest = scores.min()
-        several = (scores - lowest).abs() < 1e-9
-        if several.sum() > 1 and lowest < scores.median() - FAR:
-            floor = floor.fillna(lowest)
-    return (scores <= floor + COLLAPSED).fillna(False)
+    lowest = scores.min()
+    several = ((scores - lowest).abs() < 1e-9).sum() > 1
+    return (scores <= lowest + COLLAPSED) & bool(several and lowest < scores.median() - FAR)
 
 
 def compared(choose: Choose, written: bool = False) -> Judge:
@@ -190,9 +191,29 @@ def paired(block: Block, ours: pd.DataFrame, theirs: pd.DataFrame, name: str = "
         return None
     if differences.empty:
         return Case(block.study, where, block.task, judging.NOTHING, "seeds", ids(ours, theirs), note=note)
-    runs = sum(1 / part.groupby("seed").size().mean() for part in kept)
-    estimate = judging.mean(differences, block.others(ours, theirs), runs)
-    return Case(block.study, where, block.task, estimate, "seeds", ids(ours, theirs), note=note)
+    pooled = block.others(ours, theirs)
+    table = _by_item(kept[0], kept[1], block.column)
+    if table is None:
+        runs = sum(1 / part.groupby("seed").size().mean() for part in kept)
+        estimate = judging.mean(differences, pooled, runs)
+    else:
+        estimate = judging.two_way(table, pooled)
+    runs_of_both = ids(ours, theirs)
+    return Case(block.study, where, block.task, estimate, "seeds", runs_of_both, note=note, items=table is not None)
+
+
+def _by_item(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> Array | None:
+    """Ours minus theirs (seeds, items), of the test items in `column`; None if a run of them has kept none, runs are of
+    different items, or a seed has several runs."""
+    both = pd.concat([ours, theirs])
+    if column not in both or both[column].isna().any() or both["items_of"].nunique() != 1:
+        return None
+    if ours["seed"].duplicated().any() or theirs["seed"].duplicated().any():
+        return None
+    first, second = (part.set_index("seed")[column] for part in (ours, theirs))
+    shared = first.index.intersection(second.index)
+    table: Array = np.stack([first[seed] - second[seed] for seed in shared])
+    return -table if column == "losses" else table
 
 
 def ids(*parts: pd.DataFrame) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.claims import kept
 from analysis.kit import tables
 from analysis.studies.spectrum.names import EPSILONS, SIDES
 from lora.config import InputError
@@ -75,7 +76,7 @@ def read(folder: Path, names: Iterable[str]) -> dict[str, pd.DataFrame]:
     """The files that are there of `names`, study/file.csv below `folder` = results/<preset>, by their names.
 
     A name may be a pattern: its files are one frame. Runs get the columns label and settings, where a study that is of
-    LoRA alone has none. Raises InputError if a file is damaged or lacks a column.
+    LoRA alone has none, and those of `claims.kept`. Raises InputError if a file is damaged or lacks a column.
     """
     frames = {}
     for name in names:
@@ -99,7 +100,10 @@ def _read(path: Path, name: str) -> pd.DataFrame:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is damaged ({' '.join(str(error).split())}); {advice}") from error
-    return _named(frame) if texts[: len(_RUN)] == _RUN else frame
+    if texts[: len(_RUN)] != _RUN:
+        return frame
+    found = kept.read(path.parent, path.parents[2] / "runs", frame["run_id"].unique())
+    return _named(frame.merge(found, on="run_id", how="left"))
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:

@@ -58,8 +58,8 @@ NOT_POOLED = Residual(math.nan, 0)
 
 def residual(values: ArrayLike, settings: ArrayLike, seeds: ArrayLike, apart: Collection[int] = ()) -> Residual:
     """What is left of runs' scores (…, runs) after an effect of the setting and one of the seed, pooled by least
-    squares over the settings of a study but those `apart`, which are compared: their own scatter is for `mean` to weigh.
-    The seed's effect is what paired differences take out.
+    squares over the settings of a study but those `apart`, which are compared: `mean` weighs their own scatter. The
+    seed's effect is what paired differences take out.
 
     settings, seeds (runs,): a code a run. NOT_POOLED if Bartlett's test says that settings scatter differently (p below
     SAME_SPREAD), those apart among them, or if there are less than two others with two seeds.

@@ -3,10 +3,11 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.maths import judging
+from analysis.maths import judging, statistics
 from analysis.maths.judging import Estimate, Residual
 
 X = np.array([0.3, 1.1, 0.7, 1.9, 0.2])
@@ -178,3 +179,14 @@ def test_many_studies_at_once_are_each_alone() -> None:
         whole = judging.average([alone, judging.mean(own[6:9])])
         assert whole[:3] == pytest.approx([both[name][index] for name in range(3)])
         assert judging.against(whole, 0, math.inf, margin=1) == pytest.approx([p[index] for p in told])
+
+
+def test_the_tables_say_the_same_of_the_same_pairs() -> None:
+    rng = np.random.default_rng(10)
+    ours, theirs = (pd.Series(rng.normal(center, 1, 6)) for center in (0.5, 0))
+    table = statistics.paired(ours, theirs)
+    found = judging.mean(ours - theirs)
+    told = judging.against(found, 0, math.inf)
+    assert (found.value, found.n) == (pytest.approx(table.difference), table.pairs)
+    assert found.interval[1] - found.value == pytest.approx(table.interval)
+    assert min(told.inside, told.outside) == pytest.approx(table.p)

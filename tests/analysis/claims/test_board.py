@@ -1,11 +1,17 @@
 """How verdicts come about, the tables that claims are read from, and the scoreboard as files and as a command."""
 
+import base64
+import gzip
+import itertools
+import json
 import math
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from made_up import MODEL, TASK, WRITTEN, run, two, write
@@ -17,8 +23,10 @@ from analysis.claims.board import CLAIMS
 from analysis.claims.engine import NATS, PLAIN, POINTS, RULE, TIMES, Case, Claim, Judged, Verdict, judge, pool
 from analysis.claims.measures import Block, collapsed, per_run
 from analysis.claims.sources import read
+from analysis.maths import judging
 from analysis.maths.judging import NOTHING, Estimate
 from analysis.maths.statistics import holm
+from lora.config import InputError
 
 ROOT = Path(__file__).parents[3]
 CLAIM = {claim.key: claim for claim in CLAIMS}
@@ -104,7 +112,9 @@ def test_what_would_decide_it_is_said() -> None:
     (found,) = judge([claim(0, margin=0.05, scale=POINTS, cases=[case(0.01, 0.02, runs=("a", "b"))])], {})
     assert found.effect == 0.05 and found.needed is not None and found.needed > 5
     text = words.evidence(found)
-    assert re.match(r"\+1\.0 \[-4\.6, \+6\.6\] points; 1 task, 5 seeds, 2 runs; p = 0\.\d+; power \d+% for 5\.0 points; ", text)
+    assert re.match(
+        r"\+1\.0 \[-4\.6, \+6\.6\] points; 1 task, 5 seeds, 2 runs; p = 0\.\d+; power \d+% for 5\.0 points; ", text
+    )
     assert f"{found.needed} seeds would have 80%" in text
     (large,) = judge([claim(0, margin=0.001, cases=[case(0.03, 0.02)])], {})
     assert large.effect == pytest.approx(0.03)
@@ -179,14 +189,79 @@ def test_runs_that_predict_one_class_are_left_out_and_counted(tmp_path: Path) ->
     assert "2 of 6" in words.of_case(CLAIM["as_good_as_full"], found)
 
 
-def test_the_majority_class_is_what_a_table_says_or_what_several_runs_reach() -> None:
+def test_a_collapse_is_what_runs_say_or_what_several_reach() -> None:
     def lost(scores: list[float], **more: Any) -> list[bool]:
         return collapsed(pd.DataFrame({"value": scores} | more)).tolist()
 
-    assert lost([0.9, 0.52, 0.49, 0.7], majority=0.5) == [False, True, True, False]
+    assert lost([0.9, 0.52, 0.5, 0.5], collapsed=[False, True, True, None]) == [False, True, True, False]
     assert lost([0.9, 0.5, 0.5, 0.51, 0.8, 0.85, 0.8]) == [False, True, True, True, False, False, False]
     assert not any(lost([0.9, 0.5, 0.51, 0.8]))  # none twice: it may be a poor method
     assert not any(lost([0.9, 0.85, 0.85, 0.92]))  # twice, and near the others
+
+
+def packed(correct: np.ndarray, losses: np.ndarray, weight: np.ndarray) -> dict[str, Any]:
+    def text(values: np.ndarray) -> str:
+        return base64.b64encode(values.tobytes()).decode()
+
+    kinds = {"loss": text(losses.astype("<f2")), "weight": text(weight.astype("<u2"))}
+    return {"of": "abc", "n": len(correct), "correct": text(np.packbits(correct))} | kinds
+
+
+@pytest.mark.parametrize("archived", [True, False])
+def test_items_that_are_kept_are_in_the_error(archived: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.integers(1, 9, 50)
+    rows, lines, correct, losses = [], [], {}, {}
+    for (label, seed), chance in itertools.product(itertools.product(("lora", "full"), range(3)), (0.7,)):
+        correct[label, seed] = rng.random(50) < chance
+        losses[label, seed] = rng.random(50).astype("<f2")
+        rows += run(label, seed, float(correct[label, seed].mean()))
+        lines.append(
+            {"run_id": rows[-1]["run_id"], "items": packed(correct[label, seed], losses[label, seed], weight)}
+            | {"metrics": {"collapsed": False}}
+        )
+    folder = tmp_path / "results" / "quick"
+    write(folder, "compare_methods/runs.csv", rows)
+    write(folder, "table3/runs.csv", [row | WRITTEN for row in rows])
+    if archived:
+        for study in ("compare_methods", "table3"):
+            with gzip.open(folder / study / "records.jsonl.gz", "wt") as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines)
+    else:
+        for line in lines:
+            own = tmp_path / "results" / "runs" / str(line["run_id"])
+            own.mkdir(parents=True)
+            (own / "items.json").write_text(json.dumps(line["items"]))
+            (own / "metrics.json").write_text(json.dumps(line["metrics"]))
+    differences = np.stack([1.0 * correct["lora", seed] - correct["full", seed] for seed in range(3)])
+    judged = one(CLAIM["as_good_as_full"], folder)
+    assert judged.cases[0].estimate == pytest.approx(judging.two_way(differences))
+    assert judged.cases[0].estimate.error > judging.mean(differences.mean(axis=1)).error
+    assert words.error(judged) == "seeds and test items"
+    assert "items in the error" in words.of_case(judged.claim, judged.cases[0])
+
+    lower = np.stack([losses["full", seed] - losses["lora", seed] for seed in range(3)]) * weight / weight.mean()
+    (found,) = one(CLAIM["as_good_as_full_text"], folder).cases
+    assert found.estimate == pytest.approx(judging.two_way(lower.astype(float)), rel=1e-3)
+    # The mean is that over target tokens.
+    of_tokens = [np.average(losses["full", s].astype(float) - losses["lora", s], weights=weight) for s in range(3)]
+    assert found.estimate.value == pytest.approx(np.mean(of_tokens), rel=1e-3)
+
+
+def test_items_of_one_side_alone_or_of_other_tests_are_not_paired(tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "quick"
+    rows = [row for seed in range(2) for label in ("lora", "full") for row in run(label, seed, 0.5 + 0.01 * seed)]
+    write(folder, "compare_methods/runs.csv", rows)
+    some = packed(np.ones(9, bool), np.ones(9), np.ones(9))
+    ids = list(dict.fromkeys(row["run_id"] for row in rows))
+    for given in ([some, None, some, some], [some, some | {"of": "other"}, some, some]):
+        with gzip.open(folder / "compare_methods" / "records.jsonl.gz", "wt") as file:
+            for run_id, items in zip(ids, given, strict=True):
+                file.write(json.dumps({"run_id": run_id, "items": items, "metrics": {"collapsed": False}}) + "\n")
+        assert not one(CLAIM["as_good_as_full"], folder).cases[0].items
+    (folder / "compare_methods" / "records.jsonl.gz").write_bytes(b"no archive")
+    with pytest.raises(InputError, match=r"records\.jsonl\.gz is damaged .*; pack the study again"):
+        one(CLAIM["as_good_as_full"], folder)
 
 
 def test_a_study_whose_runs_all_predict_one_class_has_no_estimate(tmp_path: Path) -> None:
@@ -286,8 +361,6 @@ def test_a_subspace_without_its_chance_is_one_clear_line(tmp_path: Path) -> None
     MAKERS["top_shared"](tmp_path, (0.1, 0.2))
     path = tmp_path / "subspace/phi_gaussian.csv"
     pd.read_csv(path).assign(dim=7).to_csv(path, index=False)
-    from lora.config import InputError
-
     with pytest.raises(InputError, match="has no rows of 3 and 6 random directions of 60"):
         one(CLAIM["top_shared"], tmp_path)
 
@@ -303,8 +376,6 @@ def test_the_stored_studies_are_judged_as_the_stored_scoreboard_says() -> None:
 
 def test_nothing_heavy_is_loaded() -> None:
     """The board and its command import neither torch nor matplotlib: a process that has only them says so."""
-    import subprocess
-
     code = (
         "import sys, analysis.claims.__main__, analysis.claims.report\n"
         "print(sorted({'torch', 'matplotlib', 'transformers', 'peft'} & set(sys.modules)))"
