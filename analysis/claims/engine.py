@@ -150,7 +150,7 @@ class Claim:
     def of_equality(self) -> bool:
         """Whether it says that a difference is within a margin of none."""
         low, high = self.region
-        return math.isfinite(low) and math.isclose(low, -high)
+        return low < high and math.isclose(low, -high)
 
     @property
     def may_be_equal(self) -> bool:

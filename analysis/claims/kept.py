@@ -66,7 +66,9 @@ def _row(run_id: str, packed: Mapping[str, Any] | None, metrics: Mapping[str, An
         n = int(packed["n"])
         row["items_of"] = f"{packed['of']} {n}"
         if "correct" in packed:
-            row["items"] = np.unpackbits(_bytes(packed["correct"], "u1"), count=n).astype(float)
+            row["items"] = np.unpackbits(np.frombuffer(base64.b64decode(packed["correct"]), np.uint8), count=n).astype(
+                float
+            )
         if "loss" in packed:
             weight = _bytes(packed["weight"], "<u2").astype(float) if "weight" in packed else np.ones(n)
             row["losses"] = _bytes(packed["loss"], "<f2").astype(float) * weight / weight.mean()

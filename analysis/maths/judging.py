@@ -39,7 +39,7 @@ class Estimate(NamedTuple):
     @property
     def interval(self) -> tuple[float, float]:
         """Its 95% interval; NaN, NaN without an error."""
-        half = self.error * stdtrit(self.freedom, 1 - LEVEL / 2)
+        half: Any = self.error * stdtrit(self.freedom, 1 - LEVEL / 2)
         return self.value - half, self.value + half
 
 
@@ -80,8 +80,9 @@ def residual(values: ArrayLike, settings: ArrayLike, seeds: ArrayLike, apart: Co
     left, freedom = _about(y[..., kept], setting[kept], seed[kept])
     if freedom < 1:
         return NOT_POOLED
-    deviation = np.sqrt((left**2).sum(axis=-1) / freedom)
-    return Residual(np.where(alike, deviation, np.nan)[()], np.where(alike, freedom, 0)[()])
+    deviation: Any = np.where(alike, np.sqrt((left**2).sum(axis=-1) / freedom), np.nan)
+    known: Any = np.where(alike, freedom, 0)
+    return Residual(deviation[()], known[()])
 
 
 def _about(y: Array, setting: Array, seed: Array) -> tuple[Array, int]:
@@ -110,7 +111,8 @@ def mean(values: ArrayLike, pooled: Residual = NOT_POOLED, runs: float = 1) -> E
     variance: Any = np.where(quiet, np.fmax(own, expected), own)
     known = variance > NO_SPREAD**2
     error: Any = np.where(known, np.sqrt(variance / n), np.nan)
-    return Estimate(value[()], error[()], np.where(known, np.where(quiet, freedom, n - 1.0), np.nan)[()], n)
+    of_error: Any = np.where(known, np.where(quiet, freedom, n - 1.0), np.nan)
+    return Estimate(value[()], error[()], of_error[()], n)
 
 
 def two_way(differences: Array, pooled: Residual = NOT_POOLED) -> Estimate:
