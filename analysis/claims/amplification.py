@@ -1,9 +1,9 @@
 """Claims about what delta_w amplifies in W: the paper's Section 7.3. Replicates are seeds; layers, weight types and,
 where a claim is not about them, ranks are averaged within a seed."""
 
+import math
 from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 
 from analysis.claims.engine import PERCENT, SIGNED, TIMES, Case, Claim, Frames, Judge
@@ -19,7 +19,7 @@ Measure = Callable[[pd.DataFrame], pd.Series]
 
 
 def _log(numerator: str, denominator: str) -> Measure:
-    return lambda rows: np.log(rows[numerator] / rows[denominator])
+    return lambda rows: (rows[numerator] / rows[denominator]).map(math.log)
 
 
 FACTOR, RANDOM_FACTOR = (_log("norm_delta_w", name) for name in ("projection_delta_w", "projection_random"))

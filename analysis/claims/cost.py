@@ -3,6 +3,8 @@
 Replicates of a time are rounds, in each of which every contender is measured at every size of the input.
 """
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -66,7 +68,7 @@ def _throughput(frames: Frames) -> list[Case]:
     cases = []
     for study, where, rows in by_task(frames):
         ours, theirs = (method(rows, label) for label in ("lora", "full"))
-        shares = np.log(ours.set_index("seed")[SPEED] / theirs.set_index("seed")[SPEED])
+        shares = (ours.set_index("seed")[SPEED] / theirs.set_index("seed")[SPEED]).map(math.log)
         cases += replicates(study, where, str(rows["task"].iloc[0]), shares, runs=ids(ours, theirs))
     return cases
 

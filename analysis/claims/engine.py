@@ -23,8 +23,8 @@ another task may lie as far from the mean as these do.
 **Replicates are runs**: seeds, pairs of runs, or rounds of a measurement, never layers, cells of a grid or values of
 alpha. Errors are Student's t, by seed (pairs of the same seed), and those of a mean Welch and Satterthwaite's. Where
 the settings of a study scatter alike (Bartlett's test, p above {judging.SAME_SPREAD:g}) and the pair no more than the
-others, its error is from their spread, pooled; else it is its own. Runs that predict one class are left out of means,
-and counted. Where runs say how each test item was answered, items are in the error too; else it is of seeds only.
+others, its error is from their spread, pooled; else it is its own. Runs that predict one class are in no mean, and
+are counted. Where runs say how each test item was answered, items are in the error too; else it is of seeds only.
 
 **Verdicts.** A claim **holds** if its estimate is beyond the claim's threshold, and **does not hold here** if it is on
 the other side, by a test at 5% that is corrected, by Holm's method, for all claims that are tested. It is **equal

@@ -184,7 +184,7 @@ def paired(block: Block, ours: pd.DataFrame, theirs: pd.DataFrame, name: str = "
     note = ""
     if any(gone.any() for gone in lost):
         counts = " and ".join(f"{gone.sum()} of {len(gone)}" for gone in lost)
-        note = f"{counts} runs predict about one class, and are left out"
+        note = f"{counts} runs predict about one class, and do not count"
     where = f"{block.where} {name}".strip()
     differences = (by_seed(kept[0]) - by_seed(kept[1])).dropna()
     if not by_seed(ours).index.intersection(by_seed(theirs).index).size:

@@ -1,5 +1,6 @@
 """Claims about memory: what a training step takes, fewer bits of the frozen weights, and full fine-tuning in less."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -41,7 +42,7 @@ def _planned(large: bool) -> Judge:
         peaks = rows.pivot_table("peak", ["model", *SIZE], "title", sort=False)
         if not {"LoRA", "full, AMP"} <= set(peaks):
             return []
-        shares = np.log(peaks["LoRA"] / peaks["full, AMP"]).dropna()
+        shares = (peaks["LoRA"] / peaks["full, AMP"]).dropna().map(math.log)
         return [
             exact("memory", f"{model}, {len(own)} plans", str(model), float(own.mean()), "plans")
             for model, own in shares.groupby("model", sort=False)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.engine import PLAIN, SIGNED, Case, Claim, Frames, Judge
-from analysis.claims.measures import replicates
+from analysis.claims.measures import places, replicates
 from lora.config import InputError
 
 RANKS, SEEDS = "subspace/phi_r*.csv", "subspace/phi_seeds_A*.csv"  # a row for each i, with the columns j1, j2, …
@@ -39,8 +39,8 @@ class Cells(NamedTuple):
 def _pairs(grids: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
     """The pairs of runs in order, without those that have a run in common with one before."""
     used: set[str] = set()
-    for key, rows in grids.groupby(["run_id", "other_run_id"], sort=False):
-        pair = str(key[0]), str(key[1])
+    for (one, other), rows in grids.groupby(["run_id", "other_run_id"], sort=False):
+        pair = str(one), str(other)
         if not used & set(pair):
             used |= set(pair)
             yield pair, rows
@@ -54,8 +54,9 @@ def _judge(name: str, of: Callable[[Cells], pd.Series], types: tuple[str, ...] =
         if not {name, CHANCE} <= set(frames):
             return []
         grids, cases = frames[name], []
-        for (model, task), own in grids[grids["side"] == SIDE].groupby(["model", "task"], sort=False):
-            values, runs = [], []
+        for where, task, own in places(grids[grids["side"] == SIDE]):
+            values: list[float] = []
+            runs: list[str] = []
             for pair, rows in _pairs(own):
                 kinds = rows.groupby("weight_type", sort=False)
                 means = {str(kind): float(of(_cells(cells, frames)).mean()) for kind, cells in kinds}
@@ -64,7 +65,7 @@ def _judge(name: str, of: Callable[[Cells], pd.Series], types: tuple[str, ...] =
                 elif set(types) <= set(means):
                     values.append(means[types[0]] - means[types[1]])
                 runs += pair
-            cases += replicates("subspace", f"{model} {task}", str(task), values, "pairs of runs", tuple(runs))
+            cases += replicates("subspace", where, task, values, "pairs of runs", tuple(runs))
         return cases
 
     return judge
@@ -72,7 +73,7 @@ def _judge(name: str, of: Callable[[Cells], pd.Series], types: tuple[str, ...] =
 
 def _cells(rows: pd.DataFrame, frames: Frames) -> Cells:
     small = int(rows["i"].max())
-    filled = [int(column[1:]) for column in rows if column[1:].isdigit() and rows[column].notna().any()]
+    filled = [int(name[1:]) for name in map(str, rows) if name[1:].isdigit() and rows[name].notna().any()]
     large, chance = max(filled), frames[CHANCE]
     dim = int(rows["dim"].iloc[0])
     own = chance[(chance["dim"] == dim) & (chance["r_a"] == small) & (chance["r_b"] == large)]

@@ -184,7 +184,7 @@ def test_runs_that_predict_one_class_are_left_out_and_counted(tmp_path: Path) ->
     write(tmp_path, "compare_methods/runs.csv", rows)
     (found,) = one(CLAIM["as_good_as_full"], tmp_path).cases
     assert found.estimate.n == 4 and found.estimate.value == pytest.approx(0.1 - 0.0015)
-    assert found.note == "0 of 6 and 2 of 6 runs predict about one class, and are left out"
+    assert found.note == "0 of 6 and 2 of 6 runs predict about one class, and do not count"
     assert len(found.runs) == 12
     assert "2 of 6" in words.of_case(CLAIM["as_good_as_full"], found)
 
