@@ -11,13 +11,13 @@ import pandas as pd
 from analysis.maths import spectrum
 from analysis.maths.subspace import Baseline, phi, random_baseline
 from analysis.maths.svd import SVD, Array
+from analysis.studies.spectrum.names import EPSILONS as EPSILONS
+from analysis.studies.spectrum.names import FEW as FEW
+from analysis.studies.spectrum.names import SIDES as SIDES
+from analysis.studies.spectrum.names import TOP as TOP
 from analysis.weights.update_runs import PLACE, PRECISION, Trained, trained_svd
 
 ENERGIES = (50, 90, 99)  # percent of the squared norm
-EPSILONS = (0.4, 0.5, 0.6)
-TOP = 10  # singular vectors of W + delta_w that are looked at for intruders
-FEW = 8  # directions by which an update is compared with another, or all where there are fewer
-SIDES = ("right", "left")
 
 
 class Measures(NamedTuple):

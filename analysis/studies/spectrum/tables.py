@@ -8,17 +8,17 @@ import pandas as pd
 from analysis.kit import naming, tables
 from analysis.kit.measured import JOIN
 from analysis.maths import statistics
-from analysis.studies.spectrum.measures import EPSILONS, FEW, SIDES
+from analysis.studies.spectrum.names import EPSILON as EPSILON
+from analysis.studies.spectrum.names import EPSILONS, FEW, SIDES
+from analysis.studies.spectrum.names import PAIR as PAIR
 from analysis.weights.comparison import Place
 from analysis.weights.update_runs import ABOUT, PLACE
 
-EPSILON = 0.5  # of the intruders that tests are about; the others are in the table
 ENDS = {"right": "input", "left": "output"}
 RANKS = {
     "stable_rank": "stable rank", "effective_rank": "effective rank", "rank_50": "k for 50% of the energy",
     "rank_90": "90%", "rank_99": "99%",
 }  # fmt: skip
-PAIR = ("q", "v")  # the weight types whose ranks the paper compares
 
 
 def short_names(runs: pd.DataFrame) -> dict[tuple[str, str], str]:
