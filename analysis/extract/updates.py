@@ -1,0 +1,91 @@
+"""The updates of all linear matrices of a checkpoint, one matrix in memory at a time, as low-rank factors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from analysis.adapters.made import factors
+from analysis.adapters.ranks import Spectrum, Wish, check_rank, choose
+from analysis.extract.delta import delta
+from analysis.maths.svd import SVD
+from analysis.weights.pairs import Pair
+from lora.config import InputError
+from lora.stored import Target
+from lora.targets import WHOLE, layer_of
+
+
+class Extracted(NamedTuple):
+    """One entry an update: where it is, its top singular triplets, in fp32, its spectrum, and the rank that it gets."""
+
+    targets: list[Target]
+    triplets: list[SVD]
+    spectra: list[Spectrum]
+    ranks: list[int]
+    unchanged: list[str]  # modules whose update is zero
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Of the updates."""
+        return [spectrum.shape for spectrum in self.spectra]
+
+    def adapters(self, dtype: torch.dtype) -> dict[Target, tuple[Tensor, Tensor]]:
+        """A and B of every update of rank 1 or more."""
+        found = {}
+        for target, triplets, rank in zip(self.targets, self.triplets, self.ranks, strict=True):
+            if rank:
+                A, B = factors(triplets, rank)
+                found[target._replace(r=rank)] = A.to(dtype), B.to(dtype)
+        return found
+
+
+def extract_all(
+    pair: Pair,
+    modules: Mapping[str, str],
+    wish: Wish,
+    most: int,
+    tolerance: float,
+    watched: Callable[[Sequence[str]], Iterable[str]] = lambda found: found,
+) -> Extracted:
+    """The updates of `modules` (name in the base model's body -> name in the adapter's model) as `wish` says.
+
+    Of each matrix the triplets that the wish may need are computed, `most` at most where it is no rank, and kept until
+    ranks are chosen. `watched` goes over the modules. Raises InputError if all updates are zero, and as `delta` and
+    `choose`.
+    """
+    shapes = {module: pair.base.shape(module, WHOLE) for module in modules}
+    if wish.rank is not None and shapes:
+        check_rank(wish.rank, max(map(min, shapes.values())))
+    targets, triplets, spectra, unchanged = list[Target](), list[SVD](), list[Spectrum](), list[str]()
+    for module in watched(list(modules)):
+        name, shape = modules[module], shapes[module]
+        found = delta(pair, module)
+        if not found.energy:
+            unchanged.append(name)
+            continue
+        with threadpool_limits(1, user_api="blas"):  # numpy's, of small problems: torch has threads of its own for W
+            top = found.top(_needed(wish, shape, most), tolerance)
+        types = [own for own, rows in pair.base.slices(module).items() if rows == slice(None)]
+        target = Target(name, (types or [WHOLE])[0], layer_of(name), min(shape), 1.0, shape, found.energy_base**0.5)
+        targets.append(target)
+        triplets.append(SVD(*(part.astype(np.float32) for part in top)))
+        spectra.append(Spectrum(top.S, shape, found.energy))
+    if not targets:
+        raise InputError(
+            f"{pair.tuned.source} has the linear matrices of {pair.base.source}, number for number: there is no update "
+            "to extract"
+        )
+    return Extracted(targets, triplets, spectra, choose(spectra, wish), unchanged)
+
+
+def _needed(wish: Wish, shape: tuple[int, int], most: int) -> int:
+    """How many triplets of a matrix of this shape may be kept."""
+    if wish.rank is not None:
+        return min(wish.rank, *shape)
+    by_size = max(wish.params // sum(shape), 1) if wish.params is not None else most
+    return min(most, by_size, *shape)
