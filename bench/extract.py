@@ -45,10 +45,11 @@ NOTE = """\
 The update of one projection, the difference of two files in bf16, as B A of rank {r}, with {threads} threads. The base
 weights are independent Gaussians; the update's norm is {update:g} of theirs, and what rounding to bf16 adds is part of
 it. flat: the update's singular values lie as close as they can; falling: the i-th is about i^-0.45 of the first.
-Error: ||delta_w - B A|| / ||delta_w||, Frobenius; above the best: relative to the lowest of the contenders. CPU: processor
-time, which other work on the same cores lengthens less than wall time. Dense: torch.linalg.svd of all of delta_w in
-fp32, as mergekit 0.1.5 (extract-lora) computes it, here with factors in fp32; svd_lowrank: torch.svd_lowrank with its 6
-oversampled directions and {niter} iterations, as in peft's pissa_niter_{niter}. Peak: of the process, files mapped included."""
+Error: ||delta_w - B A|| / ||delta_w||, Frobenius; above the best: relative to the lowest of the contenders. CPU:
+processor time, which other work on the same cores lengthens less than wall time. Dense: torch.linalg.svd of all of
+delta_w in fp32, as mergekit 0.1.5 (extract-lora) computes it, here with factors in fp32. svd_lowrank: that of torch,
+with its 6 oversampled directions and {niter} iterations, as in peft's pissa_niter_{niter}. Peak: of the process, files
+mapped included."""
 NITER = 4
 
 

@@ -56,8 +56,8 @@ def shrink(options: argparse.Namespace) -> list[Path]:
     base = Weights.open(options.base) if options.base else None
     place = sources.place(options.adapter, options.runs)
     found = sources.find(place, base, options.alpha, options.slices)
-    updates.of_source(found, base)  # raises, if it is not for the base model
     adapter, start = stored.read(found), Start.of(found.run) if found.run else None
+    updates.of_source(found, base)  # raises, if it is not for the base model
     layout = options.format or (made.PEFT if found.library == sources.PEFT else made.OWN)
     spectra = [adapter.spectrum(target) for target in adapter.targets]
     chosen = ranks.choose(spectra, wish)

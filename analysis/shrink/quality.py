@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
@@ -49,7 +50,7 @@ def compare(
         raise InputError(f"{whole.source} has no {lacking[0]}, without which {task} has no scores: leave --task out")
     before = _scores(problem, whole.all_tensors(), parameters, whole)
     after = _scores(problem, small.adapters, parameters, whole)
-    name = config["task"]["name"]
+    name = config["task"]["name"] or Path(task).stem
     return [f"{SPLIT} {metric} on {name}: {before[metric]:.4f} before, {after[metric]:.4f} now" for metric in before]
 
 
