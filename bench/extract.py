@@ -1,6 +1,6 @@
 """A LoRA adapter out of a full checkpoint, against dense SVDs, torch.svd_lowrank, and mergekit's own command.
 
-    python -m bench.extract [--size 2048 4096 12288] [--rank 64] [--mergekit COMMAND] [--peft-rank 8]
+    python -m bench.extract [--size 2048 4096 12288] [--rank 64] [--mergekit COMMAND]
 
 One square projection of a model and of its fine-tuned self, each in a safetensors file in bf16, is read, and its update
 brought to a low rank by each contender. Then whole commands on a small Llama: that of this suite, and, if it is given,
@@ -31,6 +31,7 @@ from analysis.extract.updates import extract_all
 from analysis.weights.checkpoints import Checkpoint
 from analysis.weights.pairs import Pair, pair
 from analysis.weights.pretrained import Weights
+from bench import extract_commands
 from bench.projections import SPECTRA, drawn
 from bench.results import write
 from experiments.arguments import Parser, whole
@@ -38,6 +39,7 @@ from experiments.compute import PeakMemory
 from lora.config import InputError
 from lora.tensor_files import open_tensors
 
+NITER = 4
 MODULE = "layers.0.self_attn.q_proj"
 UPDATE = 0.05  # ||delta_w|| of ||W||
 Factors = tuple[Tensor, Tensor]
@@ -49,8 +51,8 @@ Error: ||delta_w - B A|| / ||delta_w||, Frobenius; above the best: relative to t
 processor time, which other work on the same cores lengthens less than wall time. Dense: torch.linalg.svd of all of
 delta_w in fp32, as mergekit 0.1.5 (extract-lora) computes it, here with factors in fp32. svd_lowrank: that of torch,
 with its 6 oversampled directions and {niter} iterations, as in peft's pissa_niter_{niter}. Peak: of the process, files
-mapped included."""
-NITER = 4
+mapped included. Commands are timed from nothing to the
+adapter in its folder, imports included; mergekit stores factors in the precision of the weights, here fp32."""
 
 
 class Cost(NamedTuple):
@@ -118,7 +120,7 @@ def error(matrix: Tensor, factors: Factors) -> float:
     """||delta_w - B A||_F / ||delta_w||_F, some rows at a time, in double precision."""
     A, B = (side.double() for side in factors)
     far = near = 0.0
-    for rows, own in zip(matrix.split(512), B.split(512), strict=True):
+    for rows, own in zip(torch.split(matrix, 512), torch.split(B, 512), strict=True):
         exact = rows.double()
         far += float((exact - own @ A).square().sum())
         near += float(exact.square().sum())
@@ -137,13 +139,13 @@ def _busy() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
-def projection(size: int, spectrum: str, rank: int, without: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a contender, for one projection."""
+def projection(size: int, spectrum: str, rank: int, with_dense: bool) -> list[dict[str, Any]]:
+    """A row a contender, for one projection: dense SVDs take most of the time."""
     rows, found = [], dict[str, Factors]()
     with tempfile.TemporaryDirectory() as folder:
         paths = files(size, spectrum, Path(folder))
         for name, work in CONTENDERS.items():
-            if name in without:
+            if work is dense and not with_dense:
                 continue
             found[name], cost = timed(lambda work=work: work(opened(size, paths), rank))  # type: ignore[misc]
             rows.append({"input": f"{size} x {size}, {spectrum}", "contender": name, **_cost(cost)})
@@ -151,6 +153,26 @@ def projection(size: int, spectrum: str, rank: int, without: Sequence[str]) -> l
         matrix = torch.from_numpy(delta(opened(size, paths), MODULE).matrix)
         errors = [error(matrix, own) for own in found.values()]
     return _compared(rows, errors)
+
+
+def commands(width: int, layers: int, rank: int, small: int, mergekit: str | None) -> list[dict[str, Any]]:
+    """The rows of a small Llama: whole commands, and an adapter made smaller."""
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        folder, model = Path(place), f"Llama, {layers} layers of {width}"
+        for about, found in (
+            (f"{model}: whole command", extract_commands.extraction(width, layers, rank, mergekit, folder)),
+            (f"{model}: adapter of r = {extract_commands.WHOLE_RANK} to {small}",
+             extract_commands.shrinking(width, layers, small, folder)),
+        ):  # fmt: skip
+            costs = [timed(contender.work)[1] for contender in found]
+            own = [
+                {"input": about, "contender": contender.name, **_cost(cost), "peak MB": None}
+                for contender, cost in zip(found, costs, strict=True)
+            ]
+            rows += _compared(own, [contender.error() for contender in found])
+            print(f"{about}: {', '.join(f'{cost.seconds:.1f} s' for cost in costs)}", flush=True)
+    return rows
 
 
 def _cost(cost: Cost) -> dict[str, Any]:
@@ -183,10 +205,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=whole, nargs="*", default=[2048, 4096, 12288], help="of the square projections")
     parser.add_argument("--rank", type=whole, default=64)
     parser.add_argument("--spectrum", nargs="+", choices=SPECTRA, default=[*SPECTRA])
-    parser.add_argument("--without", nargs="*", default=[], choices=[*CONTENDERS][1:], help="contenders to leave out")
+    parser.add_argument("--dense", type=whole, help="the largest size at which dense SVDs run too (default: all)")
     parser.add_argument("--mergekit", metavar="COMMAND", help="mergekit-extract-lora of an environment that has it")
     parser.add_argument("--width", type=whole, default=1024, help="of the small Llama")
     parser.add_argument("--layers", type=whole, default=2, help="of the small Llama")
+    parser.add_argument("--small", type=whole, default=8, help="rank to which an adapter of the Llama is brought")
     parser.add_argument("--threads", type=whole, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
     return parser.parse_args(arguments)
@@ -202,8 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 row
                 for size in options.size
                 for spectrum in options.spectrum
-                for row in projection(size, spectrum, options.rank, options.without)
+                for row in projection(size, spectrum, options.rank, size <= (options.dense or size))
             ]
+            rows += commands(options.width, options.layers, options.rank, options.small, options.mergekit)
         note = NOTE.format(r=options.rank, threads=options.threads, update=UPDATE, niter=NITER)
         write("extract", table(rows), note, options.out)
     except InputError as error:

@@ -147,6 +147,11 @@ def saved_modules(parameters: Mapping[str, Tensor], adapted: Sequence[str]) -> d
                 + (f" without adapters in them ({inside[0]})" if inside else "")
                 + ": write it with --format own"
             )
+        if f"{module}.weight" not in parameters and leaf == "bias":
+            raise InputError(
+                f"peft cannot store {name}, trained beside the adapters, without {module}.weight: write it with "
+                "--format own"
+            )
         modules.add(module)
     return {"modules_to_save": sorted(modules) or None, "bias": "all" if biases else "none"}
 

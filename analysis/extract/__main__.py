@@ -83,7 +83,8 @@ def extract(options: argparse.Namespace) -> list[Path]:
         both, {module: own.module(stored) for module, stored in modules.items()}, wish, options.most, options.tolerance,
         lambda found: tqdm(found, disable=None, leave=False, unit="matrix"),
     )  # fmt: skip
-    adapter = others.with_rest(result.adapters(getattr(torch, options.dtype)), kept, own, layout, both.base.source)
+    factors = result.adapters(getattr(torch, options.dtype))
+    adapter = others.with_rest(factors, kept, both.tuned, own, layout, both.base.source)
     file = made.write(adapter, layout, options.out, both.base)
     return [*_publish(options, found.name, own, both, result, rest, set(kept), file), file]
 

@@ -26,7 +26,11 @@ class Delta(NamedTuple):
 
     def top(self, rank: int, tolerance: float) -> SVD:
         """The top singular triplets, each to a residual of `tolerance` of the largest singular value. What they hold
-        of the energy is less than what the exact ones hold by no more than about tolerance^2 each."""
+        of the energy is less than what the exact ones hold by no more than about tolerance^2 each. Of a matrix of
+        zeros they are zero."""
+        if not self.energy:
+            d, k = self.matrix.shape
+            return SVD(np.zeros((d, rank)), np.zeros(rank), np.zeros((rank, k)))
         return top_singular(self.matrix, min(rank, *self.matrix.shape), tolerance, dense=0)
 
 

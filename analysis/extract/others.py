@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
@@ -20,16 +20,22 @@ def kept(tuned: Weights, rows: Sequence[Beside], names: Names) -> dict[str, Tens
 
 
 def with_rest(
-    adapters: Mapping[Target, tuple[Tensor, Tensor]], rest: Mapping[str, Tensor], names: Names, layout: str, base: str
+    adapters: Mapping[Target, tuple[Tensor, Tensor]],
+    rest: Mapping[str, Tensor],
+    tuned: Weights,
+    names: Names,
+    layout: str,
+    base: str,
 ) -> Made:
-    """The adapter with `rest`, of `kept`, for one of the formats. In peft's a tied weight is stored under each of its
-    names.
+    """The adapter with `rest`, of `kept`, for one of the formats. In peft's modules are stored whole, and a tied weight
+    under each of its names.
 
     Raises InputError if peft cannot store one of `rest`, or if it may be tied in a model that is not known.
     """
     parameters = {names.stored[stored]: tensor for stored, tensor in rest.items()}
     if layout != PEFT:
         return Made(adapters, parameters)
+    parameters = _whole(tuned, parameters, names, {target.module for target in adapters})
     if names.tied is None:
         refuse_tied(parameters)
     for name in list(parameters):
@@ -37,6 +43,19 @@ def with_rest(
             parameters.setdefault(other, parameters[name].clone())
     options = saved_modules(parameters, [target.module for target in adapters])
     return Made(adapters, parameters, options=options | {"base_model_name_or_path": base})
+
+
+def _whole(
+    tuned: Weights, parameters: Mapping[str, Tensor], names: Names, adapted: Collection[str]
+) -> dict[str, Tensor]:
+    """These parameters, and all others of their modules, without which peft does not load a module that it saves."""
+    modules = {name.rpartition(".")[0] for name in parameters} - {*adapted}
+    more = {
+        name: tuned.checkpoint.tensor(stored)
+        for stored, name in names.stored.items()
+        if name not in parameters and any(name.startswith(f"{module}.") for module in modules)
+    }
+    return {**parameters, **more}
 
 
 def described(row: Beside) -> str:

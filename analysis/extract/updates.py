@@ -64,23 +64,28 @@ def extract_all(
     targets, triplets, spectra, unchanged = list[Target](), list[SVD](), list[Spectrum](), list[str]()
     for module in watched(list(modules)):
         name, shape = modules[module], shapes[module]
-        found = delta(pair, module)
-        if not found.energy:
+        top, energy, energy_base = _of_one(pair, module, _needed(wish, shape, most), tolerance)
+        if not energy:
             unchanged.append(name)
             continue
-        with threadpool_limits(1, user_api="blas"):  # numpy's, of small problems: torch has threads of its own for W
-            top = found.top(_needed(wish, shape, most), tolerance)
         types = [own for own, rows in pair.base.slices(module).items() if rows == slice(None)]
-        target = Target(name, (types or [WHOLE])[0], layer_of(name), min(shape), 1.0, shape, found.energy_base**0.5)
+        target = Target(name, (types or [WHOLE])[0], layer_of(name), min(shape), 1.0, shape, energy_base**0.5)
         targets.append(target)
         triplets.append(SVD(*(part.astype(np.float32) for part in top)))
-        spectra.append(Spectrum(top.S, shape, found.energy))
+        spectra.append(Spectrum(top.S, shape, energy))
     if not targets:
         raise InputError(
             f"{pair.tuned.source} has the linear matrices of {pair.base.source}, number for number: there is no update "
             "to extract"
         )
     return Extracted(targets, triplets, spectra, choose(spectra, wish), unchanged)
+
+
+def _of_one(pair: Pair, module: str, rank: int, tolerance: float) -> tuple[SVD, float, float]:
+    """The top triplets of one matrix, and the squared norms of it and of W; it is let go of before the next is read."""
+    found = delta(pair, module)
+    with threadpool_limits(1, user_api="blas"):  # numpy's, of small problems: torch has threads of its own for W
+        return found.top(rank, tolerance), found.energy, found.energy_base
 
 
 def _needed(wish: Wish, shape: tuple[int, int], most: int) -> int:

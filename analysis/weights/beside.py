@@ -140,8 +140,8 @@ def _row(name: str, what: str, tensor: Tensor, own: Tensor | None) -> Beside:
 
 def _norm(tensor: Tensor, less: Tensor | None = None) -> float:
     """||tensor - less||_F, summed in double precision, a part at a time."""
-    parts = tensor.flatten().split(PART)
-    others = less.flatten().split(PART) if less is not None else [None] * len(parts)
+    parts = torch.split(tensor.flatten(), PART)
+    others = torch.split(less.flatten(), PART) if less is not None else [None] * len(parts)
     squares = 0.0
     for part, other in zip(parts, others, strict=True):
         numbers = part.double() if other is None else part.double() - other.double()

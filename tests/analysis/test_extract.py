@@ -239,7 +239,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     of_peft("llama", tmp_path / "peft", target_modules=["q_proj"])
     checkpoint, rank = str(tmp_path / "tuned"), ["--rank", "2"]
     for arguments, message in (
-        ([checkpoint, *rank], "needs the model it started from, --base"),
+        ([checkpoint, *rank], "its updates need the model it started from, --base"),
         ([base, *rank, "--base", base], "number for number: there is no update to extract"),
         ([checkpoint, *rank, "--base", other], "has no weight matrix of"),
         ([checkpoint, *rank, "--base", str(tmp_path / "wide")], "is of another model than"),
