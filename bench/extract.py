@@ -207,6 +207,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--spectrum", nargs="+", choices=SPECTRA, default=[*SPECTRA])
     parser.add_argument("--dense", type=whole, help="the largest size at which dense SVDs run too (default: all)")
     parser.add_argument("--mergekit", metavar="COMMAND", help="mergekit-extract-lora of an environment that has it")
+    parser.add_argument("--only-projections", action="store_true", help="no whole commands, no small Llama")
     parser.add_argument("--width", type=whole, default=1024, help="of the small Llama")
     parser.add_argument("--layers", type=whole, default=2, help="of the small Llama")
     parser.add_argument("--small", type=whole, default=8, help="rank to which an adapter of the Llama is brought")
@@ -227,7 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for spectrum in options.spectrum
                 for row in projection(size, spectrum, options.rank, size <= (options.dense or size))
             ]
-            rows += commands(options.width, options.layers, options.rank, options.small, options.mergekit)
+            if not options.only_projections:
+                rows += commands(options.width, options.layers, options.rank, options.small, options.mergekit)
         note = NOTE.format(r=options.rank, threads=options.threads, update=UPDATE, niter=NITER)
         write("extract", table(rows), note, options.out)
     except InputError as error:

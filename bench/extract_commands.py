@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,12 +100,12 @@ def shrinking(width: int, layers: int, rank: int, folder: Path) -> list[Done]:
     model.save_pretrained(str(folder / "adapter"))
     model.add_adapter("zero", peft.LoraConfig(r=1, target_modules=targets))
     adapter = stored.read(sources.find(folder / "adapter"))
-    exact = {target.module: _product(*adapter.file.tensors(target), target.scaling) for target in adapter.targets}
+    exact = {target.module: _product(adapter.file.tensors(target), target.scaling) for target in adapter.targets}
     small: dict[str, torch.Tensor] = {}
 
     def ours() -> None:
         made = adapter.cut([rank] * len(adapter.targets), PEFT)
-        small.update({own.module: _product(A, B, own.scaling) for own, (A, B) in made.adapters.items()})
+        small.update({own.module: _product(factors, own.scaling) for own, factors in made.adapters.items()})
 
     def theirs() -> None:
         # Of one adapter alone it takes no SVD: the second adds nothing.
@@ -123,7 +123,8 @@ def shrinking(width: int, layers: int, rank: int, folder: Path) -> list[Done]:
     ]
 
 
-def _product(A: torch.Tensor, B: torch.Tensor, scaling: float) -> torch.Tensor:
+def _product(factors: Sequence[torch.Tensor], scaling: float) -> torch.Tensor:
+    A, B = factors
     return scaling * B.double() @ A.double()
 
 

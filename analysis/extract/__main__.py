@@ -111,10 +111,7 @@ def _publish(
 ) -> list[Path]:
     table = account.modules(result.targets, result.spectra, result.ranks, [d * k for d, k in result.shapes])
     rows = pd.DataFrame(
-        [
-            row._replace(shape=" x ".join(map(str, row.shape)))._asdict() | {"kept": row.name in kept}
-            for row in rest.rows
-        ],
+        [row._asdict() | {"shape": " x ".join(map(str, row.shape)), "kept": row.name in kept} for row in rest.rows],
         columns=[*beside.Beside._fields, "kept"],
     )
     left = [row for row in rest.rows if row.name not in kept]

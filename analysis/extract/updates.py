@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -21,10 +20,11 @@ from lora.targets import WHOLE, layer_of
 
 
 class Extracted(NamedTuple):
-    """One entry an update: where it is, its top singular triplets, in fp32, its spectrum, and the rank that it gets."""
+    """One entry an update: where it is, A and B of all the triplets that were computed, fp32, the largest first, its
+    spectrum, and the rank that it gets."""
 
     targets: list[Target]
-    triplets: list[SVD]
+    factors: list[tuple[Tensor, Tensor]]
     spectra: list[Spectrum]
     ranks: list[int]
     unchanged: list[str]  # modules whose update is zero
@@ -37,10 +37,9 @@ class Extracted(NamedTuple):
     def adapters(self, dtype: torch.dtype) -> dict[Target, tuple[Tensor, Tensor]]:
         """A and B of every update of rank 1 or more."""
         found = {}
-        for target, triplets, rank in zip(self.targets, self.triplets, self.ranks, strict=True):
+        for target, (A, B), rank in zip(self.targets, self.factors, self.ranks, strict=True):
             if rank:
-                A, B = factors(triplets, rank)
-                found[target._replace(r=rank)] = A.to(dtype), B.to(dtype)
+                found[target._replace(r=rank)] = A[:rank].to(dtype), B[:, :rank].to(dtype)
         return found
 
 
@@ -61,7 +60,7 @@ def extract_all(
     shapes = {module: pair.base.shape(module, WHOLE) for module in modules}
     if wish.rank is not None and shapes:
         check_rank(wish.rank, max(map(min, shapes.values())))
-    targets, triplets, spectra, unchanged = list[Target](), list[SVD](), list[Spectrum](), list[str]()
+    targets, kept, spectra, unchanged = list[Target](), list[tuple[Tensor, Tensor]](), list[Spectrum](), list[str]()
     for module in watched(list(modules)):
         name, shape = modules[module], shapes[module]
         top, energy, energy_base = _of_one(pair, module, _needed(wish, shape, most), tolerance)
@@ -71,14 +70,15 @@ def extract_all(
         types = [own for own, rows in pair.base.slices(module).items() if rows == slice(None)]
         target = Target(name, (types or [WHOLE])[0], layer_of(name), min(shape), 1.0, shape, energy_base**0.5)
         targets.append(target)
-        triplets.append(SVD(*(part.astype(np.float32) for part in top)))
+        A, B = factors(top, len(top.S))
+        kept.append((A.float(), B.float()))
         spectra.append(Spectrum(top.S, shape, energy))
     if not targets:
         raise InputError(
             f"{pair.tuned.source} has the linear matrices of {pair.base.source}, number for number: there is no update "
             "to extract"
         )
-    return Extracted(targets, triplets, spectra, choose(spectra, wish), unchanged)
+    return Extracted(targets, kept, spectra, choose(spectra, wish), unchanged)
 
 
 def _of_one(pair: Pair, module: str, rank: int, tolerance: float) -> tuple[SVD, float, float]:
