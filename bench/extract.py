@@ -47,12 +47,12 @@ NOTE = """\
 The update of one projection, the difference of two files in bf16, as B A of rank {r}, with {threads} threads. The base
 weights are independent Gaussians; the update's norm is {update:g} of theirs, and what rounding to bf16 adds is part of
 it. flat: the update's singular values lie as close as they can; falling: the i-th is about i^-0.45 of the first.
-Error: ||delta_w - B A|| / ||delta_w||, Frobenius; above the best: relative to the lowest of the contenders. CPU:
-processor time, which other work on the same cores lengthens less than wall time. Dense: torch.linalg.svd of all of
+Error: ||delta_w - B A|| / ||delta_w||, Frobenius; above the best: relative to the lowest of the contenders. CPU: time
+of all threads, which other work on the same cores lengthens less than wall time. Dense: torch.linalg.svd of all of
 delta_w in fp32, as mergekit 0.1.5 (extract-lora) computes it, here with factors in fp32. svd_lowrank: that of torch,
-with its 6 oversampled directions and {niter} iterations, as in peft's pissa_niter_{niter}. Peak: of the process, files
-mapped included. Commands are timed from nothing to the
-adapter in its folder, imports included; mergekit stores factors in the precision of the weights, here fp32."""
+with its 6 oversampled directions and {niter} iterations, as in peft's pissa_niter_{niter}. Peak: of the process, mapped
+files included. Commands are timed from nothing to the adapter in its folder, imports included; mergekit stores factors
+in the precision of the weights, here fp32."""
 
 
 class Cost(NamedTuple):
@@ -81,8 +81,8 @@ def opened(size: int, paths: tuple[Path, Path]) -> Pair:
     with torch.device("meta"):
         body = LlamaModel(
             LlamaConfig(
-                hidden_size=size, intermediate_size=size, num_hidden_layers=1, num_attention_heads=8, vocab_size=8,
-                num_key_value_heads=8,
+                hidden_size=size, intermediate_size=size, num_hidden_layers=1, num_attention_heads=1, vocab_size=8,
+                num_key_value_heads=1,
             )
         )  # fmt: skip
     base = Weights(body, Checkpoint.of_file(open_tensors(paths[0])))
