@@ -6,6 +6,9 @@ MODEL ?=
 TASK ?=
 TEXT ?=
 ADAPTERS ?=
+ADAPTER ?=
+CHECKPOINT ?=
+OUT ?=
 BASE ?=
 ARGS ?=
 
@@ -41,7 +44,7 @@ endef
 
 .PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study weight-types \
 	amplification w-vs-delta spectrum truncation forgetting memory qlora memory-methods table2 table3 table4 \
-	table13 table14 table15 low-data few-shot rank-generation rank-data steps latency gradient-check tables claims report compare lint test fuzz kill-test \
+	table13 table14 table15 low-data few-shot rank-generation rank-data steps latency gradient-check tables claims report compare shrink extract lint test fuzz kill-test \
 	bench clean
 .DEFAULT_GOAL := help
 
@@ -164,6 +167,12 @@ report: claims ## every table and figure of PRESET on one page, the scoreboard f
 compare: $(READY) ## any adapters side by side: ADAPTERS='RUN_ID FOLDER HUB_ID FILE.pt' BASE=minilm|HUB_ID|FOLDER
 	@$(PYTHON) -m analysis.compare $(ADAPTERS) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") --runs $(RESULTS)/runs --out $(RESULTS)/compare $(ARGS)
 
+shrink: $(READY) ## an adapter made smaller, without training: ADAPTER=RUN_ID|FOLDER|HUB_ID OUT=FOLDER ARGS='--energy 0.95'
+	@$(PYTHON) -m analysis.shrink $(ADAPTER) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") $(if $(LAB_TASK),--task="$$LAB_TASK") --runs $(RESULTS)/runs --out $(or $(OUT),$(RESULTS)/shrink) $(ARGS)
+
+extract: $(READY) ## the update of a full checkpoint as a LoRA adapter: CHECKPOINT=FOLDER|HUB_ID|FILE BASE=MODEL OUT=FOLDER ARGS='--rank 16'
+	@$(PYTHON) -m analysis.extract $(CHECKPOINT) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") --runs $(RESULTS)/runs --out $(or $(OUT),$(RESULTS)/extract) $(ARGS)
+
 lint: $(READY) ## ruff and mypy
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
@@ -178,10 +187,11 @@ fuzz: $(READY) ## made-up adapters, data, settings, SQL and names, many of them:
 kill-test: $(READY) ## a sweep that is killed at random points, N=40 times, ends in the same table: N=40 SEED=1
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 KILLS=$(or $(N),40) FUZZ_SEED=$(or $(SEED),1) $(PYTHON) -m pytest -k killed_again --timeout 0 tests/experiments/engines $(ARGS)
 
-bench: $(READY) ## speed: training and a sweep against peft + transformers.Trainer, Section 7 at GPT-3's size against dense SVDs
+bench: $(READY) ## speed: training and a sweep against peft + transformers.Trainer, Section 7 and extract at GPT-3's size against dense SVDs
 	$(PYTHON) -m bench.training --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(ARGS)
 	$(PYTHON) -m bench.sweep --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SWEEP)
 	$(PYTHON) -m bench.section7 --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SECTION7)
+	$(PYTHON) -m bench.extract --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(EXTRACT)
 
 clean: ## remove the environment and caches, but no results
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -31,7 +31,7 @@ from lora.stored import Target
 from lora.tensor_files import TensorFile, open_tensors
 from lora.variants import USUAL, Start, Weights, known
 
-__all__ = ["Adapter", "Target", "load", "read", "read_json", "save"]
+__all__ = ["Adapter", "Target", "load", "names", "read", "read_json", "save", "write"]
 
 CONFIG, WEIGHTS, FORMAT = "lora_config.json", "adapter.safetensors", 1
 
@@ -49,14 +49,14 @@ class Adapter(NamedTuple):
         """The file of its tensors. Raises InputError if it is missing, damaged, or holds a tensor that the config does
         not tell of."""
         file = open_tensors(self.folder / WEIGHTS)
-        told = {name for target in self.targets for name in _names(target)} | set(self.trained_parameters)
+        told = {name for target in self.targets for name in names(target)} | set(self.trained_parameters)
         if more := sorted(set(file.shapes) - told):
             raise InputError(f"{file.path} holds {more[0]}, of which {CONFIG} does not tell: one of the two is damaged")
         return file
 
     def tensors(self, target: Target) -> tuple[Tensor, ...]:
         """A (r, k), B (d, r) and what a variant trains beside, fp32. Raises InputError if the file is damaged."""
-        tensors = tuple(tensor.float() for tensor in self.open().weights(_names(target)).values())
+        tensors = tuple(tensor.float() for tensor in self.open().weights(names(target)).values())
         target.check([tensor.shape for tensor in tensors], str(self.folder))
         return tensors
 
@@ -66,7 +66,7 @@ class Adapter(NamedTuple):
         return A, B
 
 
-def _names(target: Target) -> list[str]:
+def names(target: Target) -> list[str]:
     """The names of a target's tensors in the file."""
     return [f"{target.key}.lora_{name}" for name in target.shapes]
 
@@ -93,17 +93,28 @@ def save(model: nn.Module, folder: Path | str) -> None:
     for name, layer in lora_layers(model):
         if layer.start.residual and layer.weight.requires_grad:
             raise InputError(f"{name}.weight, now the residual of W0, is trained beside its adapter: freeze it to save")
-    targets = adapters_of(model)
     others = {name: parameter for name, parameter in base_parameters(model).items() if parameter.requires_grad}
-    tensors: dict[str, Tensor] = {**others}
-    for target, own in targets.items():
-        tensors |= dict(zip(_names(target), own, strict=True))
-    entries = [target.entry() for target in targets]
-    content: dict[str, Any] = {"format": FORMAT, "targets": entries, "trained_parameters": sorted(others)}
-    if init := remade_by(model):
+    write(folder, adapters_of(model), others, remade_by(model), _apart(model, others))
+
+
+def write(
+    folder: Path,
+    adapters: Mapping[Target, Sequence[Tensor]],
+    parameters: Mapping[str, Tensor],
+    init: str | None = None,
+    apart: Sequence[str] = (),
+) -> None:
+    """Write an adapter folder, which is made, without a model: A, B and what a variant trains beside of each target, and
+    what else was trained, by its name in the model. `init` and `apart` are those of `Adapter`."""
+    tensors: dict[str, Tensor] = dict(parameters)
+    for target, own in adapters.items():
+        tensors |= dict(zip(names(target), own, strict=True))
+    entries = [target.entry() for target in adapters]
+    content: dict[str, Any] = {"format": FORMAT, "targets": entries, "trained_parameters": sorted(parameters)}
+    if init and init != USUAL:
         content["init"] = init
-    if apart := _apart(model, others):
-        content["apart"] = apart
+    if apart:
+        content["apart"] = list(apart)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(content, indent=1))
@@ -131,7 +142,7 @@ def read(folder: Path | str) -> Adapter:
     try:
         targets = [Target.of(entry) for entry in content["targets"]]
         lists = [content["trained_parameters"], content.get("apart", [])]
-        if any(not isinstance(names, list) or not all(isinstance(name, str) for name in names) for names in lists):
+        if any(not isinstance(own, list) or not all(isinstance(name, str) for name in own) for own in lists):
             raise TypeError("trained_parameters and apart are lists of names")
         init = content.get("init", USUAL)
         if init not in (USUAL, *(name for name, start in known(Start).items() if start.remakes)):
@@ -150,8 +161,8 @@ def load(model: nn.Module, folder: Path | str, pretrained: Weights | None = None
     Raises InputError if the adapter is damaged or is for another model; the model is then as it was.
     """
     adapter = read(folder)
-    file, names = adapter.open(), {target: _names(target) for target in adapter.targets}
-    stored = file.weights([name for own in names.values() for name in own])
-    adapters = {target: tuple(stored[name].float() for name in own) for target, own in names.items()}
+    file, known = adapter.open(), {target: names(target) for target in adapter.targets}
+    stored = file.weights([name for own in known.values() for name in own])
+    adapters = {target: tuple(stored[name].float() for name in own) for target, own in known.items()}
     parameters = file.weights(adapter.trained_parameters)
     fill(model, adapters, parameters, str(folder), adapter.init, pretrained, adapter.apart)

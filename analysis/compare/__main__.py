@@ -34,13 +34,11 @@ from analysis.compare.tables import (
     verdict,
 )
 from analysis.kit.safe import make_safe
+from analysis.weights import sources
 from analysis.weights.pretrained import Weights
 from analysis.weights.updates import Updates, read
-from experiments import hub
 from experiments.arguments import Parser, whole
-from experiments.paths import user_path
-from lora.config import WEIGHT_TYPES, InputError
-from lora.targets import WHOLE
+from lora.config import InputError
 
 PAIR_COLUMNS = [
     "first", "second", "module", "layer", "weight_type", "cosine", "cosine_chance", "side", "i", "j", "phi", "chance",
@@ -52,32 +50,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. Raises InputError for a wrong one."""
     parser = Parser(prog="python -m analysis.compare", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("adapters", nargs="+", metavar="ADAPTER", help="run, adapter, peft, loralib, full checkpoint")
-    parser.add_argument("--base", metavar="MODEL", help="the base model: folder, hub id or asset:NAME")
-    parser.add_argument("--alpha", type=float, help="alpha of loralib checkpoints, which do not store it")
-    parser.add_argument("--slices", metavar="q+v", default="", help="what a loralib checkpoint adapts of fused modules")
+    sources.add_options(parser)
     parser.add_argument("--top", type=whole, default=64, metavar="K", help="directions that are compared (%(default)s)")
-    parser.add_argument("--runs", type=Path, default=Path("results/runs"), help="where run ids are (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results/compare"), help="folder to write (%(default)s)")
     chosen = parser.parse_args(arguments)
-    chosen.slices = [name for name in chosen.slices.split("+") if name]
-    unknown = set(chosen.slices) - {*WEIGHT_TYPES, WHOLE}
-    if unknown:
-        raise InputError(f"--slices: {unknown.pop()!r} is none of {', '.join(WEIGHT_TYPES)}, {WHOLE}")
-    if chosen.alpha is not None and not chosen.alpha > 0:
-        raise InputError(f"--alpha {chosen.alpha:g}: it must be positive")
+    sources.check_options(chosen)
     return chosen
 
 
 def read_all(options: argparse.Namespace, base: Weights | None) -> list[Updates]:
     """The updates of every source, each with a name of its own. Raises InputError as `weights.updates.read`."""
-    found = []
-    for source in options.adapters:
-        is_run = re.fullmatch("[0-9a-f]{12}", source) and not Path(source).exists()
-        if is_run and not (options.runs / source).is_dir():
-            raise InputError(f"run {source} is not in {options.runs}: --runs says where runs are")
-        if not is_run and not user_path(source).exists():
-            hub.locate(source, "run, adapter or model", [folder.name for folder in options.runs.glob("*")])
-        found.append(read(options.runs / source if is_run else source, base, options.alpha, options.slices))
+    places = [sources.place(source, options.runs) for source in options.adapters]
+    found = [read(place, base, options.alpha, options.slices) for place in places]
     for updates, name in zip(found, distinct([updates.name for updates in found]), strict=True):
         updates.name = name
     return found

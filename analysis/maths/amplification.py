@@ -93,9 +93,9 @@ def top_singular(W: Matrix, r: int, tol: float = 1e-4, dense: int = DENSE, seed:
         # What is zero but for rounding, as for W of low rank, has no directions: it is given some.
         noise = np.finfo(block.dtype).eps * gram.max() / np.sqrt(d) * rng.standard_normal(block.shape)
         block = _times(W, image) + noise.astype(block.dtype)
-        block, R = qr(block - basis[:, :used] @ (basis[:, :used].T @ block))
+        block, R = qr(block - _projected(basis[:, :used], block))
         # Once leaves rounding errors that grow from step to step. Nearly orthonormal as it is, Cholesky's R will do.
-        block -= basis[:, :used] @ (basis[:, :used].T @ block)
+        block -= _projected(basis[:, :used], block)
         factor = cholesky(block.T @ block)
         block, R = solve_triangular(factor, block.T, trans="T").T, factor @ R
         if used >= check:
@@ -103,7 +103,7 @@ def top_singular(W: Matrix, r: int, tol: float = 1e-4, dense: int = DENSE, seed:
             S = np.sqrt(np.maximum(squares, 0))
             rounding = 10 * np.finfo(basis.dtype).eps * S[-1]
             if (np.linalg.norm(R @ y[-BLOCK:], axis=0) <= S[-1] * np.maximum(tol * S, rounding)).all():
-                return _within(W, basis[:, :used] @ y.astype(basis.dtype))
+                return _within(W, _times(basis[:, :used], y.astype(basis.dtype)))
             check = used + used // 8
     return _whole(W, r)
 
@@ -120,10 +120,15 @@ def _transposed_times(W: Matrix, block: NDArray[Any]) -> NDArray[Any]:
     return _times(block.T, W).T if isinstance(W, np.ndarray) else np.asarray(W.T @ block)
 
 
+def _projected(basis: NDArray[Any], block: NDArray[Any]) -> NDArray[Any]:
+    """What of a block lies in the span of a basis."""
+    return _times(basis, _times(basis.T, block))
+
+
 def _within(W: Matrix, directions: Array) -> SVD:
     """The singular triplets of W with U in the span of `directions` (d, r)."""
     Q = qr(directions.astype(np.float64))[0]
-    P, R = qr((W.T @ Q.astype(W.dtype)).astype(np.float64))
+    P, R = qr(_transposed_times(W, Q.astype(W.dtype)).astype(np.float64))
     v, S, uh = np.linalg.svd(R)
     return SVD(Q @ uh.T, S, (P @ v).T)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from lora.tensor_files import TensorFile
 WHOLE, BIAS, MAGNITUDES = "module trained whole", "bias", "magnitudes of DoRA"
 PARAMETER, ABSENT = "parameter", "not in the base model"
 WRAPPED = re.compile(r"\.(base_layer|modules_to_save|original_module)\.")  # what peft puts into a model's names
+PART = 1 << 22  # numbers of a tensor that are in double precision at once
 FEW = 3  # names that a note gives before it only counts
 
 
@@ -86,13 +87,14 @@ def of_rest(file: TensorFile) -> list[str]:
     return [f"its file holds {', '.join(file.left)} too, which is not read"] * bool(file.left)
 
 
-def of_checkpoint(tuned: Weights, base: Weights, partial: bool) -> Account:
+def of_checkpoint(tuned: Weights, base: Weights, partial: bool, read: Collection[str] | None = None) -> Account:
     """Every tensor of a full checkpoint that is in no weight matrix of a weight type: against the base model's. Only
-    those that differ have a row. `partial`: the checkpoint stores what was trained alone.
+    those that differ have a row. `partial`: the checkpoint stores what was trained alone; `read`: the stored names of
+    those that were read as matrices, where they are not those of `Weights.sites`.
 
     Raises InputError if one of the two holds codes in place of weights, or is damaged.
     """
-    read = tuned.read_as_matrix()
+    read = tuned.read_as_matrix() if read is None else read
     rows, same, indices = [], 0, []
     for name, stored in tuned.parameters.items():
         if stored in read:
@@ -132,11 +134,17 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _row(name: str, what: str, tensor: Tensor, own: Tensor | None) -> Beside:
-    norm = _norm(tensor)
     nan = float("nan")
-    change = nan if own is None else _norm(tensor.double() - own.double())
-    return Beside(name, what, tuple(tensor.shape), norm, nan if own is None else _norm(own), change)
+    norms = [_norm(tensor), nan, nan] if own is None else [_norm(tensor), _norm(own), _norm(tensor, own)]
+    return Beside(name, what, tuple(tensor.shape), *norms)
 
 
-def _norm(tensor: Tensor) -> float:
-    return float(torch.linalg.vector_norm(tensor.double()))
+def _norm(tensor: Tensor, less: Tensor | None = None) -> float:
+    """||tensor - less||_F, summed in double precision, a part at a time."""
+    parts = torch.split(tensor.flatten(), PART)
+    others = torch.split(less.flatten(), PART) if less is not None else [None] * len(parts)
+    squares = 0.0
+    for part, other in zip(parts, others, strict=True):
+        numbers = part.double() if other is None else part.double() - other.double()
+        squares += float(numbers.square().sum())
+    return squares**0.5

@@ -100,11 +100,25 @@ class Weights:
         """Whether a module, with or without a prefix, is a matrix of the pretrained body."""
         return self._bare(module) in self._modules
 
+    def module(self, module: str) -> nn.Module | None:
+        """A module that can be adapted, on the meta device; None if the pretrained body has none of this name."""
+        return self._modules.get(self._bare(module))
+
+    @property
+    def linear(self) -> dict[str, str]:
+        """Linear modules of the pretrained body whose weights are stored -> the stored name of the weight."""
+        there = {name for name, module in self._modules.items() if not isinstance(module, nn.Embedding)}
+        return {name: self._names[name] for name in self._modules if name in there and name in self._names}
+
     def matrix(self, module: str, weight_type: str) -> Tensor:
         """W (d, k), fp32: the rows of one weight type, or with `all` a whole module.
 
         Raises InputError if the model has no such matrix, or its file is missing, damaged or quantised.
         """
+        return self.as_loaded(module, weight_type).float()
+
+    def as_loaded(self, module: str, weight_type: str) -> Tensor:
+        """`matrix` in the precision in which it is stored, or of `dtype`: mapped from the file where that can be."""
         bare = self._bare(module)
         self.shape(module, weight_type)
         name, whole = self._names.get(bare), self._modules[bare]
@@ -123,7 +137,7 @@ class Weights:
             raise InputError(f"{self.source}: {name} is {told}: quantised or damaged weights cannot be read")
         place = self._places.get((bare, weight_type))
         rounded = stored if self.dtype is None else stored.to(self.dtype)
-        return turned(whole, rounded.float())[place.rows if place else slice(None)]
+        return turned(whole, rounded)[place.rows if place else slice(None)]
 
     def stored_dtype(self, module: str) -> torch.dtype:
         """The precision in which a module of `sites` is stored."""

@@ -7,32 +7,24 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-import yaml
 from torch import Tensor
 
-from analysis.weights import beside
+from analysis.weights import beside, sources
 from analysis.weights.beside import Account
-from analysis.weights.checkpoints import Files
 from analysis.weights.comparison import Site, sites_of
 from analysis.weights.delta_w import Difference, LowRank, Update
-from analysis.weights.module_names import quantised
+from analysis.weights.pairs import pair
 from analysis.weights.pretrained import Weights
-from experiments.paths import user_path
-from experiments.store import fingerprint
+from analysis.weights.run_base import Start
 from lora import io
 from lora.config import InputError
-from lora.formats import loralib, others
 from lora.formats.adapter import Foreign
-from lora.formats.peft import PEFT_PICKLED, PEFT_WEIGHTS, is_peft, read_peft
-from lora.formats.peft_config import PEFT_CONFIG
 from lora.stored import Target
 from lora.targets import WHOLE
-from lora.tensor_files import TensorFile, open_tensors
+from lora.tensor_files import TensorFile
 
 __all__ = ["Update", "Updates", "read", "read_run"]
 
-RUN = "config.yaml"  # what tells a stored run from other folders
 DORA = "DoRA: delta_w is the update s B A of W0's directions alone, before the magnitudes scale the rows"
 
 
@@ -76,41 +68,7 @@ def read(
     Raises InputError if the source is missing, damaged or not for `base`.
     """
     base = Weights.open(base) if isinstance(base, str) else base
-    path, name = user_path(source), str(source)
-    if path.is_file():
-        return _read_file(path, base, alpha, slices)
-    for folder in (path, path.parent) if path.name == "adapter" else (path,):
-        if (folder / RUN).is_file():
-            return read_run(folder, base)
-    if (path / io.CONFIG).is_file():
-        return _of_suite(name, io.read(path), base)
-    files = Files(name)
-    if config := files.find(PEFT_CONFIG):
-        if not files.find(PEFT_WEIGHTS):
-            files.find(PEFT_PICKLED)  # a file of the hub is there once it has been asked for
-        return _of_foreign(name, "peft", read_peft(config.parent), base)
-    if files.find("config.json"):
-        return _differences(name, "full checkpoint", Weights.open(name), base)
-    raise files.absent(
-        f"is nothing to read updates from: it has no {io.CONFIG} or {RUN} (adapters and runs of this suite), "
-        f"{PEFT_CONFIG} (peft) or config.json (a model)"
-    )
-
-
-def _read_file(path: Path, base: Weights | None, alpha: float | None, slices: Sequence[str]) -> Updates:
-    file = open_tensors(path)
-    others.refuse_other(file)
-    if is_peft(file.shapes):
-        raise InputError(
-            f"{path} holds LoRA's matrices under peft's names, and does not tell their scaling: give the folder with "
-            f"its {PEFT_CONFIG}, or merge the adapter into the model (merge_and_unload) and save that"
-        )
-    if not loralib.is_loralib(file):
-        return _differences(str(path), "full checkpoint", file, base)
-    if alpha is None:
-        raise InputError(f"{path} is a loralib checkpoint, which does not store alpha: give --alpha (its default is 1)")
-    is_linear = base.has if base else lambda module: False
-    return _of_foreign(str(path), "loralib", loralib.read_loralib(file, alpha, slices, is_linear), base)
+    return of_source(sources.find(source, base, alpha, slices), base)
 
 
 def read_run(run_dir: Path, base: Weights | None = None) -> Updates:
@@ -119,38 +77,26 @@ def read_run(run_dir: Path, base: Weights | None = None) -> Updates:
 
     Raises InputError if the run is missing or damaged, has trained no weight matrix, or `base` is not its model.
     """
-    try:
-        config = yaml.safe_load((run_dir / RUN).read_text(encoding="utf-8"))
-        model, path = config["model"]["name"], str(config["model"]["path"])
-        method, task, lr = config["method"]["name"], config["task"]["name"], float(config["training"]["lr"])
-        about = f"{method} on {task}, lr {lr:g}, seed {config['seed']}"
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{run_dir / RUN} is not that of a stored run, or is damaged ({reason})") from error
-    precision = getattr(torch, str(io.read_json(run_dir / "metrics.json").get("precision")), None)
-    if not isinstance(precision, torch.dtype):
-        raise InputError(f"{run_dir / 'metrics.json'} is damaged: its precision is none of torch's")
-    adapter = io.read(run_dir / "adapter")
-    if not adapter.targets:
-        if not path.startswith("fingerprint:"):
-            base = Weights.open(path)
-        elif base and path != f"fingerprint:{_fingerprint(base)}":
-            raise InputError(f"{base.source} is not {model}, the model that run {run_dir.name} started from")
-        base = base and base.rounded(precision)
-    updates = _of_suite(run_dir.name, adapter, base)
-    updates.base, updates.notes = model, [about, *updates.notes]
-    return updates
+    Start.of(run_dir)  # raises: what is wrong with a folder that is no run is said first
+    return of_source(sources.of_run(run_dir), base)
 
 
-def _fingerprint(base: Weights) -> str:
-    folder = user_path(base.source)
-    return fingerprint(folder) if folder.is_dir() else ""
+def of_source(found: sources.Source, base: Weights | None) -> Updates:
+    if found.run:
+        start, found = Start.of(found.run), found._replace(run=None)
+        updates = of_source(found, base if isinstance(found.stored, io.Adapter) else start.base(base))
+        updates.base, updates.notes = start.model, [start.about, *updates.notes]
+        return updates
+    if isinstance(found.stored, io.Adapter):
+        return _of_suite(found.name, found.stored, base)
+    if isinstance(found.stored, Foreign):
+        return _of_foreign(found.name, found.library, found.stored, base)
+    kind = "full fine-tuning" if found.library == sources.SUITE else "full checkpoint"
+    return _differences(found.name, kind, found.stored, base)
 
 
 def _of_suite(name: str, adapter: io.Adapter, base: Weights | None) -> Updates:
     file = adapter.open()
-    if not adapter.targets:
-        return _differences(name, "full fine-tuning", file, base)
 
     def account() -> Account:
         rows = beside.of_parameters(file.weights(adapter.trained_parameters), base)
@@ -243,37 +189,10 @@ def _parts(target: Target, read: Callable[[], tuple[Tensor, ...]], base: Weights
         yield _Factors(target._replace(weight_type=weight_type, shape=shape, w0_norm=0.0), rows, read)
 
 
-def _differences(name: str, kind: str, tuned: Weights | TensorFile, base: Weights | None) -> Updates:
-    if base is None:
-        raise InputError(f"{name} holds whole weights, no adapter: its updates need the model it started from, --base")
-    rest = beside.of_rest(tuned) if isinstance(tuned, TensorFile) else []
-    tuned = tuned if isinstance(tuned, Weights) else base.of(tuned)
-    for weights in (tuned, base):
-        beside.refuse_codes(weights.source, quantised(weights.checkpoint.where))
-    names = tuned.checkpoint.where
-    inside = [own for own in names if ".lora_" in own or beside.WRAPPED.search(own)]
-    if inside or is_peft(names):
-        raise InputError(
-            f"{name} holds a model with an adapter in it, merged or not ({inside[0] if inside else 'peft'}): take the "
-            "adapter out (merge_and_unload), and save it again"
-        )
+def _differences(name: str, kind: str, stored: Weights | TensorFile, given: Weights | None) -> Updates:
+    tuned, base, notes = pair(name, stored, given)
     there = tuned.sites
     shared = {site: at for site, at in base.sites.items() if there.get(site) == at}
-    if not shared:
-        raise InputError(f"{name} has no weight matrix of {base.source}: it is of another model, or trained none")
-    for at in shared.values():
-        if tuned.shape(*at) != base.shape(*at):
-            raise InputError(
-                f"{name} is of another model than {base.source}: {at[0]} is {tuned.shape(*at)} in one and "
-                f"{base.shape(*at)} in the other"
-            )
-    dtypes = [
-        str(weights.stored_dtype(next(iter(shared.values()))[0])).removeprefix("torch.") for weights in (tuned, base)
-    ]
-    rounded = (
-        f"stored in {dtypes[0]} and its base in {dtypes[1]}: delta_w has the rounding to the coarser of the two too"
-    )
     differences = [Difference(site, *at, tuned, base) for site, at in shared.items()]
-    notes = [*([rounded] * (base.dtype is None and dtypes[0] != dtypes[1])), *rest]
     account = partial(beside.of_checkpoint, tuned, base, kind == "full fine-tuning")
     return Updates(name, kind, differences, base.source, notes, account)

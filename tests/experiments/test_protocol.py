@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import collapse, tasks
-from experiments.records.sweep import STUDIES
+from experiments.records import sweep as listed
 from experiments.store import definition, run_id
 from experiments.tasks import rotten_tomatoes
 from lora.config import InputError
@@ -107,7 +107,7 @@ COMMANDS = re.findall(r"^ +make ([a-z0-9-]+) PRESET=desk(?: ARGS='(.*)')? +# (\d
 
 @pytest.mark.parametrize(("target", "words", "runs"), COMMANDS, ids=lambda value: value[:30])
 def test_the_commands_of_the_guide_are_as_many_runs_as_it_says(target: str, words: str, runs: str) -> None:
-    targets = {yaml.safe_load(path.read_text())["make"]: path.stem for path in STUDIES.glob("*.yaml")}
+    targets = {yaml.safe_load(path.read_text())["make"]: path.stem for path in listed.STUDIES.glob("*.yaml")}
     name = targets.get(target, target)
     given = shlex.split(f"'{words}'")[0]
     typed = re.findall(r"""(\S+?=(?:\[.*?"\]|\S*))""", given)
