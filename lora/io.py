@@ -104,8 +104,8 @@ def write(
     init: str | None = None,
     apart: Sequence[str] = (),
 ) -> None:
-    """Write an adapter folder, which is made, without a model: A, B and what a variant trains beside of each target, and
-    what else was trained, by its name in the model. `init` and `apart` are those of `Adapter`."""
+    """Write an adapter folder, which is made, without a model: A, B and what a variant trains beside, of each target,
+    and what else was trained, by its name in the model. `init` and `apart` are those of `Adapter`."""
     tensors: dict[str, Tensor] = dict(parameters)
     for target, own in adapters.items():
         tensors |= dict(zip(names(target), own, strict=True))

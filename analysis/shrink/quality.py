@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from experiments.measured import PRECISIONS
-from experiments.problem import Problem
 from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -15,10 +13,12 @@ from torch import Tensor
 
 from analysis.adapters.made import Made
 from analysis.weights.run_base import FINGERPRINT, Start
-from experiments import own, suggest, tasks
-from experiments import problem as problems
+from experiments import own, problems, suggest, tasks
+from experiments.config import ModelSettings, RunConfig
 from experiments.jobs import resolve
+from experiments.measure.stored_runs import PRECISIONS
 from experiments.models import choose_runtime
+from experiments.problems.base import Problem
 from lora.config import InputError
 from lora.fill import fill
 from lora.formats.adapter import Foreign
@@ -40,21 +40,19 @@ def compare(
     not stored.
     """
     config = _config(task, settings, base, start)
-    run = config["runtime"]
-    problem = problems.load(
-        config, tasks.load(config["task"]), choose_runtime(run["device"], run["precision"], run["threads"])
-    )
+    run = config.runtime
+    problem = problems.load(config, tasks.load(config.task), choose_runtime(run.device, run.precision, run.threads))
     parameters = whole.parameters()
     lacking = [head for head in problem.heads if not any(name.startswith(f"{head}.") for name in parameters)]
     if lacking:
         raise InputError(f"{whole.source} has no {lacking[0]}, without which {task} has no scores: leave --task out")
     before = _scores(problem, whole.all_tensors(), parameters, whole)
     after = _scores(problem, small.adapters, parameters, whole)
-    name = config["task"]["name"] or Path(task).stem
+    name = config.task["name"] or Path(task).stem
     return [f"{SPLIT} {metric} on {name}: {before[metric]:.4f} before, {after[metric]:.4f} now" for metric in before]
 
 
-def _config(task: str, settings: Sequence[str], base: str | None, start: Start | None) -> dict[str, Any]:
+def _config(task: str, settings: Sequence[str], base: str | None, start: Start | None) -> RunConfig:
     """The config of a run on the task, of which the model and the data are used."""
     known = dict(start.config["model"]) if start else {}
     if base is None and (start is None or str(known["path"]).startswith(FINGERPRINT)):
@@ -67,8 +65,9 @@ def _config(task: str, settings: Sequence[str], base: str | None, start: Start |
         raise InputError(suggest.in_one_line(error, list(settings))) from error
     config = resolve(composed)
     if start:
-        config["model"] = {**config["model"], **known, "path": model}
-        config["runtime"]["precision"] = PRECISIONS[str(start.precision).removeprefix("torch.")]
+        own_model = ModelSettings.of({**config.given["model"], **known, "path": model})
+        precision = PRECISIONS[str(start.precision).removeprefix("torch.")]
+        config = replace(config, model=own_model, runtime=replace(config.runtime, precision=precision))
     return config
 
 

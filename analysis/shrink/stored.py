@@ -18,7 +18,8 @@ from lora.formats.adapter import Foreign
 from lora.formats.peft_config import read_peft_config
 from lora.stored import Target
 from lora.tensor_files import PLAIN
-from lora.variants import PLAIN, Start, chosen
+from lora.variants import PLAIN as ORDINARY
+from lora.variants import Start, chosen
 
 
 class Stored(NamedTuple):
@@ -93,7 +94,7 @@ def read(source: sources.Source) -> Stored:
         adapter = sources.as_file(adapter)
     elif not isinstance(adapter, Foreign):
         raise InputError(f"{source.name} holds whole weights, no adapter: use python -m analysis.extract on it")
-    if any(target.variant != PLAIN for target in adapter.pieces):
+    if any(target.variant != ORDINARY for target in adapter.pieces):
         raise InputError(
             f"{source.name} is DoRA: its magnitudes scale the rows of W too, so that no lower rank of B A is its best "
             "approximation. Merge it into its base model and use python -m analysis.extract"
