@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("lora", "experiments", "analysis")
+PACKAGES = ("lora", "experiments", "analysis", "bench")
 Graph = Mapping[str, frozenset[str]]
 
 
@@ -23,16 +23,16 @@ def modules() -> dict[str, Path]:
     return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
 
 
-def imports(path: Path, known: Iterable[str], deep: bool = True) -> frozenset[str]:
-    """The modules among `known` that a file imports; `deep`: those inside its functions too."""
-    found = {name for node in _nodes(ast.parse(path.read_text(encoding="utf-8")), deep) for name in _names(node, known)}
-    return frozenset(found)
+def imports(path: Path, known: Collection[str], deep: bool = True) -> frozenset[str]:
+    """What a file imports, those among `known` by their whole names; `deep`: in its functions and for types too."""
+    nodes = _nodes(ast.parse(path.read_text(encoding="utf-8")), deep)
+    return frozenset(name for node in nodes for name in _names(node, known))
 
 
 def graph(deep: bool = True) -> dict[str, frozenset[str]]:
-    """Module -> what it imports. The pure packages (`__init__` without imports) are no modules of it."""
+    """Module -> the modules of these packages that it imports."""
     known = modules()
-    return {name: imports(path, known, deep) - {name} for name, path in known.items()}
+    return {name: (imports(path, known, deep) & known.keys()) - {name} for name, path in known.items()}
 
 
 def lines(path: Path) -> int:
@@ -61,24 +61,19 @@ def reached(start: str, arrows: Graph) -> set[str]:
 
 def _nodes(tree: ast.AST, deep: bool) -> Iterator[ast.AST]:
     for node in ast.iter_child_nodes(tree):
-        if _only_for_types(node) or (not deep and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
-            continue
-        yield node
-        yield from _nodes(node, deep)
+        later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if deep or not (later or types):
+            yield node
+            yield from _nodes(node, deep)
 
 
-def _only_for_types(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-
-
-def _names(node: ast.AST, known: Iterable[str]) -> Iterator[str]:
+def _names(node: ast.AST, known: Collection[str]) -> Iterator[str]:
     if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names if alias.name in known)
-    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        members = {f"{node.module}.{alias.name}" for alias in node.names}
-        yield from (member for member in members if member in known)
-        if node.module in known and not all(member in known for member in members):
-            yield node.module
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        members = [f"{node.module}.{alias.name}" for alias in node.names]
+        yield from (member if member in known else str(node.module) for member in members)
 
 
 def _within(package: str, arrows: Graph) -> dict[str, frozenset[str]]:
@@ -88,7 +83,7 @@ def _within(package: str, arrows: Graph) -> dict[str, frozenset[str]]:
 
 def main(studies: list[str]) -> None:
     known, arrows = modules(), graph(deep=False)
-    for package in PACKAGES:
+    for package in PACKAGES[:3]:
         own = _within(package, arrows)
         size = sum(lines(known[name]) for name in own)
         try:
@@ -96,7 +91,7 @@ def main(studies: list[str]) -> None:
         except CycleError as error:
             high = f"a circle ({' -> '.join(error.args[1])})"
         print(f"{package}: {size} lines, {len(own)} modules, {sum(map(len, own.values()))} arrows, floors: {high}")
-    print(f"together: {sum(map(lines, known.values()))} lines")
+    print(f"the product: {sum(lines(path) for name, path in known.items() if not name.startswith('bench'))} lines")
     for study in studies:
         start = f"analysis.studies.{study}"
         start = f"{start}.study" if f"{start}.study" in known else start
