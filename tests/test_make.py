@@ -39,7 +39,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of the user's own, 64 wide."""
     folder = tmp_path_factory.mktemp("encoders") / "tiny"
     AutoTokenizer.from_pretrained(assets.fetch("minilm")).save_pretrained(folder)
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
     BertForSequenceClassification(BertConfig(vocab_size=30522, **sizes)).save_pretrained(folder)
     return folder
 
