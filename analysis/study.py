@@ -61,7 +61,7 @@ def _build(study: str, study_dir: Path, runs_dir: Path, base: str | None) -> lis
 
     package = importlib.import_module(f"analysis.studies.{study}")
     module = importlib.import_module(f"{package.__name__}.study") if hasattr(package, "__path__") else package
-    found = module.STUDY if hasattr(module, "STUDY") else _plain(module)
+    found = _plain(module) if hasattr(module, "build") else module.STUDY
     runs = list(Runs(study_dir, runs_dir)) if found.runs else []
     for name in () if found.runs else found.reads:
         if not (study_dir / name).is_file():

@@ -27,7 +27,7 @@ def runs_of(scores: Mapping[Any, Sequence[float]], **fields: Any) -> pd.DataFram
                 "run_id": f"{option} {seed} {fields}", "role": "study", "model": "minilm", "task": "reviews",
                 "method": label, "label": label, "settings": settings, "weight_types": "q+v",
                 "r": option if isinstance(option, int) else None, "seed": seed, "trainable_params": size,
-                "budget": 1000, "test_rows": 1000, "lr": 1e-3,
+                "budget": 1000, "test_rows": 1000, "lr": 1e-3, "protocol": None, "collapsed": None,
             } | fields  # fmt: skip
             seen = {"validation": validation.get(option, value), "test": value}
             for split, score in seen.items():

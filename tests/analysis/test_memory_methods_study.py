@@ -268,8 +268,14 @@ def test_badam_comes_to_each_block_twice_and_galore_has_several_subspaces(preset
             assert training["lr"] != "tuned"
 
 
-def test_known_rates_of_desk_and_equal_tuning_of_the_others() -> None:
+def test_every_rate_of_desk_is_tuned_among_three() -> None:
     for config in jobs("desk"):
+        assert config["training"]["lr"] == "tuned"
+        assert len(config["tuning"]["lr_grid"]) == 3
+
+
+def test_known_rates_of_the_old_desk_and_equal_tuning_of_the_others() -> None:
+    for config in jobs("desk1"):
         kind, lr = naming.label(config["method"]), config["training"]["lr"]
         if config["model"]["name"] == "smollm2" and kind in ("full", "lora", "ft_top2"):
             assert lr == {"full": 3e-4, "lora": 1e-2, "ft_top2": 1e-3}[kind]

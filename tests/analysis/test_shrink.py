@@ -254,7 +254,7 @@ def refused(arguments: list[str], out: Path, message: str, capsys: pytest.Captur
 
 
 def test_adapters_that_cannot_be_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    own("bert", tmp_path / "dora", dora=True)
+    own("bert", tmp_path / "dora", variant="dora")
     refused([str(tmp_path / "dora"), "--rank", "2"], tmp_path / "out", "is DoRA", capsys)
     base = base_folder("bert", tmp_path / "base")
     refused([base, "--rank", "2"], tmp_path / "out", "holds whole weights, no adapter: use", capsys)

@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from experiments.text_metrics import sql
-from experiments.text_metrics._sandbox import Sandbox
 from hydra.core.global_hydra import GlobalHydra
 from networks import DECODERS
 from transformers import (
@@ -23,6 +21,8 @@ from transformers import (
 )
 
 from experiments import assets, run
+from experiments.metrics.text_metrics import sql
+from experiments.metrics.text_metrics._sandbox import Sandbox
 
 GOOD, BAD = "a warm and wonderful film", "a dull and dreadful film"
 
