@@ -33,7 +33,7 @@ def write(judged: Sequence[Judged], folder: Path) -> list[Path]:
 def summary(judged: Sequence[Judged]) -> str:
     """How many claims have each verdict, in words."""
     verdicts = [found.verdict for found in judged]
-    return f"{len(judged)} claims: " + ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in Verdict)
+    return f"{len(judged)} claims: " + "; ".join(f"{verdict}: {verdicts.count(verdict)}" for verdict in Verdict)
 
 
 def command(claim: Claim, folder: Path) -> str:
