@@ -6,6 +6,9 @@ MODEL ?=
 TASK ?=
 TEXT ?=
 ADAPTERS ?=
+ADAPTER ?=
+CHECKPOINT ?=
+OUT ?=
 BASE ?=
 ARGS ?=
 
@@ -23,7 +26,7 @@ own = $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(if $(LAB_TASK),--task="$$LAB_TA
 asset = $(if $(word 2,$(1)),,$(if $(wildcard experiments/conf/model/$(1).yaml),asset:))
 
 # How much of a held-out text is read, where that is less than the commands' own 64 windows.
-windows = $(if $(filter smoke,$(PRESET)),--windows 4) $(if $(filter desk,$(PRESET)),--windows $(if $(filter qlora,$@),32,12))
+windows = $(if $(filter smoke,$(PRESET)),--windows 4) $(if $(filter desk1,$(PRESET)),--windows $(if $(filter qlora,$@),32,12))
 
 # Trains what is missing, measures the trained runs where $(2) names a measurement (with the options $(3)), then derives
 # tables and figures from the stored runs, also of a study in which some runs failed.
@@ -35,20 +38,20 @@ endef
 # Measures what is missing, then derives tables and figures.
 define measured
 	$(if $(LAB_TASK),$(error $@ measures a model, not a task: leave TASK out))
-	@$(PYTHON) -m experiments.$(1) --preset $(PRESET) --out $(RESULTS)/$(PRESET)/$(1) $(if $(LAB_MODEL),--model=$(call asset,$(LAB_MODEL))"$$LAB_MODEL") $(ARGS)
+	@$(PYTHON) -m experiments.measure.$(1) --preset $(PRESET) --out $(RESULTS)/$(PRESET)/$(1) $(if $(LAB_MODEL),--model=$(call asset,$(LAB_MODEL))"$$LAB_MODEL") $(ARGS)
 	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/$(1)
 endef
 
 .PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study weight-types \
 	amplification w-vs-delta spectrum truncation forgetting memory qlora memory-methods table2 table3 table4 \
-	table13 table14 table15 low-data few-shot rank-generation rank-data latency gradient-check tables claims report compare lint test fuzz kill-test \
+	table13 table14 table15 low-data few-shot rank-generation rank-data steps latency gradient-check tables claims report compare shrink extract lint test fuzz kill-test \
 	bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "  PRESET=quick|desk|paper|smoke   size of the study ($(PRESET))"
+	@echo "  PRESET=quick|desk|paper|smoke   size of the study ($(PRESET)); desk1: desk as results/desk was first made"
 	@echo "  MODEL=minilm|HUB_ID|FOLDER      TASK=rotten_tomatoes|glue/sst2|FILE.csv|PAIRS.jsonl"
 	@echo "  RESULTS=FOLDER                  where runs and tables go ($(RESULTS))"
 	@echo "  JOBS=auto|1|2|…                 runs at once ($(JOBS)): by cores, memory and GPUs, or so many"
@@ -129,6 +132,9 @@ forgetting: $(READY) ## what a method forgets: loss on other texts before and af
 rank-data: $(READY) ## do more training data need a larger rank?
 	$(call study,rank_data)
 
+steps: $(READY) ## how the gap to full fine-tuning, the best rate and phi(1,1) move with training steps
+	$(call study,steps)
+
 latency: $(READY) ## Table 1, Figure 5: one forward pass, merged and unmerged LoRA, adapters
 	$(call measured,latency)
 
@@ -137,8 +143,8 @@ gradient-check: $(READY) ## LoRA's gradients against autograd, the first step, F
 
 memory: $(READY) ## what training costs in memory: planned, measured, and what fits on a card
 	$(if $(LAB_TASK),$(error $@ is about a model, not a task: leave TASK out))
-	@for part in steps options tables; do \
-	  $(PYTHON) -m experiments.memory.$$part --preset $(PRESET) --out $(RESULTS)/$(PRESET)/memory $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(ARGS) || exit $$?; \
+	@for part in peaks options tables; do \
+	  $(PYTHON) -m experiments.measure.memory.$$part --preset $(PRESET) --out $(RESULTS)/$(PRESET)/memory $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(ARGS) || exit $$?; \
 	done
 	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/memory
 
@@ -161,6 +167,12 @@ report: claims ## every table and figure of PRESET on one page, the scoreboard f
 compare: $(READY) ## any adapters side by side: ADAPTERS='RUN_ID FOLDER HUB_ID FILE.pt' BASE=minilm|HUB_ID|FOLDER
 	@$(PYTHON) -m analysis.compare $(ADAPTERS) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") --runs $(RESULTS)/runs --out $(RESULTS)/compare $(ARGS)
 
+shrink: $(READY) ## an adapter made smaller, without training: ADAPTER=RUN_ID|FOLDER|HUB_ID OUT=FOLDER ARGS='--energy 0.95'
+	@$(PYTHON) -m analysis.shrink $(ADAPTER) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") $(if $(LAB_TASK),--task="$$LAB_TASK") --runs $(RESULTS)/runs --out $(or $(OUT),$(RESULTS)/shrink) $(ARGS)
+
+extract: $(READY) ## the update of a full checkpoint as a LoRA adapter: CHECKPOINT=FOLDER|HUB_ID|FILE BASE=MODEL OUT=FOLDER ARGS='--rank 16'
+	@$(PYTHON) -m analysis.extract $(CHECKPOINT) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") --runs $(RESULTS)/runs --out $(or $(OUT),$(RESULTS)/extract) $(ARGS)
+
 lint: $(READY) ## ruff and mypy
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
@@ -175,10 +187,11 @@ fuzz: $(READY) ## made-up adapters, data, settings, SQL and names, many of them:
 kill-test: $(READY) ## a sweep that is killed at random points, N=40 times, ends in the same table: N=40 SEED=1
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 KILLS=$(or $(N),40) FUZZ_SEED=$(or $(SEED),1) $(PYTHON) -m pytest -k killed_again --timeout 0 tests/experiments/engines $(ARGS)
 
-bench: $(READY) ## speed: training and a sweep against peft + transformers.Trainer, Section 7 at GPT-3's size against dense SVDs
+bench: $(READY) ## speed: training and a sweep against peft + transformers.Trainer, Section 7 and extract at GPT-3's size against dense SVDs
 	$(PYTHON) -m bench.training --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(ARGS)
 	$(PYTHON) -m bench.sweep --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SWEEP)
 	$(PYTHON) -m bench.section7 --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SECTION7)
+	$(PYTHON) -m bench.extract --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(EXTRACT)
 
 clean: ## remove the environment and caches, but no results
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

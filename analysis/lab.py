@@ -44,7 +44,7 @@ def _run(arguments: Sequence[str]) -> int:
         # Where the user's own model and data are, for what measures stored runs, which do not say so.
         name, *options = measure
         given = [str(done.study_dir), *options, *named, "--among", *others]
-        code: int = importlib.import_module(f"experiments.{name}").main(given)
+        code: int = importlib.import_module(f"experiments.measure.{name}").main(given)
         if code:
             return code
     from analysis import study as studies

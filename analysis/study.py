@@ -10,11 +10,14 @@ import itertools
 import multiprocessing
 import pkgutil
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
 
 import analysis.studies
-from analysis import stamp, table_md
+from analysis.kit import stamp, table_md
 from experiments import own, places
 from experiments.engines.sizing import cores
 from lora.config import InputError
@@ -23,53 +26,68 @@ from lora.config import InputError
 def run_study(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
     """Writes tables, figures and provenance.json of a study into its folder; returns their paths.
 
-    The folder's name says which study it is. It is derived from stored runs and, if its module has MEASURED, from files
-    of these names or patterns in its folder, what was measured on them; or, if it has INPUTS, from the files so named
-    alone. A module with BASE reads the pretrained weights too; `base` is where they are, should that be a folder of
-    the user's own. Work is skipped when every output is there, as it was written, and `analysis.stamp` finds the same
-    sources and the same code. Raises InputError if the study is unknown or its runs or files are missing.
+    The folder's name says which study it is. It is derived from stored runs and from what was measured on them, or from
+    measurements alone, as its `kit.study.Study` says. `base`: where the pretrained weights are, should that be a folder
+    of the user's own; not all studies read them. Work is skipped when every output is there, as it was written, and
+    `kit.stamp` finds the same sources and the same code. Raises InputError if the study is unknown or its runs or files
+    are missing.
     """
-    known = _known()
     study = places.study_of(study_dir)
-    if study not in known:
-        raise InputError(f"{study_dir}: no study is called {study!r}; the studies are {', '.join(known)}")
-    outputs = stamp.current(study_dir, runs_dir)
+    if study not in known():
+        raise InputError(f"{study_dir}: no study is called {study!r}; the studies are {', '.join(known())}")
+    outputs = stamp.current(study, study_dir, runs_dir)
     if not outputs:
         outputs = _build(study, study_dir, runs_dir, base)
     return [*outputs, study_dir / stamp.STAMP]
 
 
-def _known() -> list[str]:
+def known() -> list[str]:
+    """The names of all studies."""
     return sorted(module.name for module in pkgutil.iter_modules(analysis.studies.__path__))
 
 
 def studies_in(folder: Path) -> list[Path]:
     """The study folders of results/<preset>; any other folder by itself."""
-    if places.study_of(folder) in _known() or not folder.is_dir():
+    if places.study_of(folder) in known() or not folder.is_dir():
         return [folder]
-    found = [path for path in sorted(folder.iterdir()) if path.is_dir() and places.study_of(path) in _known()]
+    found = [path for path in sorted(folder.iterdir()) if path.is_dir() and places.study_of(path) in known()]
     return found or [folder]
 
 
 def _build(study: str, study_dir: Path, runs_dir: Path, base: str | None) -> list[Path]:
-    from analysis.safe import make_safe
-    from analysis.tables import make_command, provenance  # with pandas, which a study that is current spares
+    from analysis.kit.safe import make_safe
+    from analysis.kit.tables import make_command, provenance  # with pandas, which a study that is current spares
     from experiments.records.source import Runs
 
-    module = importlib.import_module(f"analysis.studies.{study}")
-    inputs: tuple[str, ...] | None = getattr(module, "INPUTS", None)
-    runs = list(Runs(study_dir, runs_dir)) if inputs is None else []
-    for name in inputs or ():
+    package = importlib.import_module(f"analysis.studies.{study}")
+    module = importlib.import_module(f"{package.__name__}.study") if hasattr(package, "__path__") else package
+    found = _plain(module) if hasattr(module, "build") else module.STUDY
+    runs = list(Runs(study_dir, runs_dir)) if found.runs else []
+    for name in () if found.runs else found.reads:
         if not (study_dir / name).is_file():
             raise InputError(f"{study_dir} has no {name}; `{make_command(study_dir)}` makes it")
-    files: tuple[str, ...] = getattr(module, "MEASURED", ()) if inputs is None else inputs
     stamp.remove(study_dir)
-    more = {"base": base} if getattr(module, "BASE", False) else {}
-    outputs: list[Path] = module.build(study_dir, runs_dir, **more)
+    outputs: list[Path] = found.build(study_dir, runs_dir, **({"base": base} if found.base else {}))
     make_safe(outputs)
-    mark = stamp.fingerprint(study_dir, runs_dir, files)
+    files = (*found.reads, *found.measures)
+    mark = stamp.fingerprint(study, study_dir, runs_dir, files)
     stamp.write(study_dir, outputs, mark, files, provenance(runs))
     return outputs
+
+
+class _Plain(NamedTuple):
+    build: Callable[..., list[Path]]
+    runs: bool
+    reads: tuple[str, ...]
+    base: bool
+    measures: tuple[str, ...] = ()
+
+
+def _plain(module: ModuleType) -> _Plain:
+    """A study whose module builds all by itself, with INPUTS, MEASURED and BASE in place of a STUDY."""
+    inputs: tuple[str, ...] | None = getattr(module, "INPUTS", None)
+    reads = getattr(module, "MEASURED", ()) if inputs is None else inputs
+    return _Plain(module.build, inputs is None, reads, getattr(module, "BASE", False))
 
 
 def main() -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 from transformers import (
@@ -14,8 +12,9 @@ from transformers import (
 )
 
 from bench.workload import Workload
+from experiments.config import RunConfig
 from experiments.hub import locate
-from experiments.problem import Problem, Rows
+from experiments.problems.base import Problem, Rows
 
 
 class Classifier(Workload):
@@ -29,10 +28,10 @@ class Classifier(Workload):
     )  # fmt: skip
     peft_task, targets = "SEQ_CLS", ["query", "value"]
 
-    def default_model(self, config: dict[str, Any]) -> PreTrainedModel:  # noqa: D102
+    def default_model(self, config: RunConfig) -> PreTrainedModel:  # noqa: D102
         torch.manual_seed(0)
         return AutoModelForSequenceClassification.from_pretrained(
-            locate(config["model"]["path"]), num_labels=2, trust_remote_code=False
+            locate(config.model.path), num_labels=2, trust_remote_code=False
         )
 
     def collator(self, problem: Problem) -> DataCollator:  # noqa: D102

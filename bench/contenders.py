@@ -15,7 +15,8 @@ from bench.language import LanguageModel
 from bench.workload import Workload
 from experiments import methods
 from experiments.compute import PeakMemory
-from experiments.problem import Problem
+from experiments.config import RunConfig
+from experiments.problems.base import Problem
 from experiments.training import train
 
 WORKLOADS: dict[str, Workload] = {"minilm": Classifier(), "smollm2": LanguageModel()}
@@ -35,9 +36,9 @@ def lora_lab(work: Workload, steps: int) -> Trial:
     config = work.config(steps)
     problem = work.problem(config)
     peak = PeakMemory(problem.runtime.device)
-    method, training = config["method"], config["training"]
+    method, training = config.method, config.training
     methods.apply(problem.model, method, problem.heads)
-    groups = methods.parameter_groups(problem.model, method, problem.heads, training["lr"])
+    groups = methods.parameter_groups(problem.model, method, problem.heads, training.lr)
     trained = train(problem, groups, training, seed=0, history=[], progress=False)
     loss, precision = trained.validation["loss"], _name(problem.runtime.dtype)
     return Trial(trained.tokens / trained.seconds, peak.read(), loss, precision)
@@ -66,17 +67,17 @@ CONTENDERS: dict[str, Callable[[Workload, int], Trial]] = {
 }
 
 
-def _trainer(work: Workload, config: dict[str, Any], problem: Problem, **options: Any) -> Trial:
+def _trainer(work: Workload, config: RunConfig, problem: Problem, **options: Any) -> Trial:
     """peft + Trainer. What is not in `options` is the Trainer's default, but for what makes it the same work."""
-    method, training, rows, runtime = config["method"], config["training"], problem.rows["train"], problem.runtime
+    method, training, rows, runtime = config.method, config.training, problem.rows["train"], problem.runtime
     peak, precision = PeakMemory(runtime.device), _name(problem.model.dtype)
     settings = {
-        "per_device_train_batch_size": training["batch_size"],
-        "learning_rate": training["lr"],
-        "lr_scheduler_type": training["schedule"],
-        "warmup_steps": training["warmup_ratio"],  # below 1 it is a share of the steps
-        "weight_decay": training["weight_decay"],
-        "max_grad_norm": training["max_grad_norm"],
+        "per_device_train_batch_size": training.batch_size,
+        "learning_rate": training.lr,
+        "lr_scheduler_type": training.schedule,
+        "warmup_steps": training.warmup_ratio,  # below 1 it is a share of the steps
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
         "num_train_epochs": 1,
         "seed": 0,
         "use_cpu": runtime.device.type == "cpu",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 from transformers import AutoModelForCausalLM, DataCollator, DataCollatorForSeq2Seq, PreTrainedModel
 
 from bench.workload import Workload
+from experiments.config import RunConfig
 from experiments.hub import locate
-from experiments.language import IGNORED
-from experiments.problem import Problem, Rows
+from experiments.problems.base import Problem, Rows
+from experiments.problems.language import IGNORED
 
 
 class LanguageModel(Workload):
@@ -24,8 +23,8 @@ class LanguageModel(Workload):
     )  # fmt: skip
     peft_task, targets = "CAUSAL_LM", ["q_proj", "v_proj"]
 
-    def default_model(self, config: dict[str, Any]) -> PreTrainedModel:  # noqa: D102
-        return AutoModelForCausalLM.from_pretrained(locate(config["model"]["path"]), trust_remote_code=False)
+    def default_model(self, config: RunConfig) -> PreTrainedModel:  # noqa: D102
+        return AutoModelForCausalLM.from_pretrained(locate(config.model.path), trust_remote_code=False)
 
     def collator(self, problem: Problem) -> DataCollator:
         """The one of transformers' collators that pads labels that are given, with those that the loss leaves out."""

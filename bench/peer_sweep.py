@@ -23,9 +23,9 @@ from transformers import (
 )
 
 from experiments import tasks
-from experiments.classification import tokenize
 from experiments.hub import locate
 from experiments.models import choose_runtime, head_modules
+from experiments.problems.classification import tokenize
 
 
 def accuracy(prediction: Any) -> dict[str, float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.tables import markdown
+from analysis.kit.tables import markdown
 
 
 def write(name: str, frame: pd.DataFrame, note: str, out: Path) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from experiments import method_settings
 from lora.config import InputError, LoRAConfig
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ def _rank(path: str, method: Mapping[str, Any], budget: object) -> int:
     from experiments.models import skeleton
     from lora.budget import rank
 
-    network, config = skeleton(path), lora.config(method)
+    settings = method_settings.lora(method)
+    assert settings is not None  # it alone has a budget
+    network, config = skeleton(path), lora.config(settings)
     try:
         return rank(network, config, _parameters(network, config, budget))
     except InputError as error:

@@ -17,14 +17,15 @@ from lora.config import InputError
 
 @dataclass
 class Position:
-    """How far a run has come: epochs and steps done, seconds and tokens trained, validation scores of the last epoch,
-    memory after the first, and the rows of its history."""
+    """How far a run has come: epochs and steps done, seconds and tokens trained, validation scores of the last epoch
+    and the share of its items that were right, memory after the first, and the rows of its history."""
 
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
     scores: dict[str, float] = field(default_factory=dict)
+    accuracy: float | None = None
     memory: int | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from experiments import rules, settings
+from experiments import method_settings, rules, settings
+from experiments.config import ModelSettings, RunConfig, RuntimeSettings, TrainingSettings
 from experiments.kinds import check_kind
 from lora.config import QUANTIZATIONS, InputError
 
 WEIGHTS = ("full", "ft_top2", "freeze", "bitfit")  # methods that train what model.quantization freezes
 GROUPS = {
-    "model": settings.MODEL,
-    "method": settings.METHOD,
-    "training": settings.TRAINING,
+    "model": ModelSettings.rules(),
+    "training": TrainingSettings.rules(),
     "tuning": settings.TUNING,
-    "runtime": settings.RUNTIME,
+    "runtime": RuntimeSettings.rules(),
     "preset": settings.PRESET,
     "study": settings.STUDY,
 }
@@ -52,6 +51,9 @@ def _check(config: Mapping[str, Any]) -> None:
         if group not in config:
             raise InputError(f"the group {group} is missing: choose one, or leave it as it is")
         rules.check_fields(group, config[group], fields)
+    if "method" not in config:
+        raise InputError("the group method is missing: choose one, or leave it as it is")
+    method_settings.read(config["method"])
     task = config.get("task")
     if not isinstance(task, Mapping):
         raise InputError(f"task = {task!r}: choose one of experiments/conf/task, or task=local task.path=FILE")
@@ -68,12 +70,12 @@ def _check(config: Mapping[str, Any]) -> None:
     check_quantization(config["model"].get("quantization"), config["method"])
 
 
-def check_models(configs: Iterable[Mapping[str, Any]]) -> None:
+def check_models(configs: Iterable[RunConfig]) -> None:
     """Raises InputError if the model of one of the runs that are to be computed is neither here nor on the hub: see
     `hub.require`. Assets are not fetched yet."""
     from experiments import hub  # half a second that stored runs do not need
 
-    for path in dict.fromkeys(config["model"]["path"] for config in configs):
+    for path in dict.fromkeys(config.model.path for config in configs):
         if not path.startswith(("asset:", "config:")):
             hub.locate(path)
 
@@ -97,11 +99,6 @@ def short_names(jobs: Sequence[Sequence[str]]) -> list[str]:
     return [" ".join(override for override in job if override not in shared) for job in jobs]
 
 
-def check_flag(name: str, value: object) -> None:
-    """Raises InputError if a setting is neither true nor false."""
-    rules.flag().check(name, value)
-
-
 def check_quantization(kind: object, method: Mapping[str, Any]) -> None:
     """Raises InputError if `kind` is no model.quantization, or freezes what `method` trains."""
     if kind is None:
@@ -114,19 +111,3 @@ def check_quantization(kind: object, method: Mapping[str, Any]) -> None:
             f"model.quantization = {kind} freezes the linear layers, which method {training.pop()} trains, weights or "
             "biases: choose a method that adds parameters, such as lora"
         )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def check_number(name: str, value: Any, or_else: str = "") -> None:
-    """Raises InputError if a setting is no positive number; `or_else` says what else it may be."""
-    if not _is_number(value) or value <= 0:
-        raise InputError(f"{name} = {value!r}: it must be a positive number{or_else}")
-
-
-def check_whole(name: str, value: Any, smallest: int, or_else: str = "") -> None:
-    """Raises InputError if a setting is no whole number of at least `smallest`; `or_else` says what else it may be."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-        raise InputError(f"{name} = {value!r}: it must be a whole number of at least {smallest}{or_else}")

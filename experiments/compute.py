@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import ctypes
 import datetime
 import gc
@@ -12,44 +11,25 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from experiments import header, methods, quantization, tasks
-from experiments import problem as problems
+from experiments import header, items, methods, problems, processor, quantization, tasks, warm_start
 from experiments.checkpoint import Checkpoint
+from experiments.config import RunConfig
+from experiments.history import History
 from experiments.models import choose_runtime
-from experiments.store import definition, run_id, store_of
+from experiments.store import RECIPE, definition, run_id, store_of
 from experiments.training import train
 from lora import io
 from lora.config import InputError
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
 
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy")
 CALIBRATION = 64  # training examples from which a method that starts from gradients may take them
-COLUMNS = ("step", "epoch", "split", "loss", "lr", "tokens", "metric")
-
-
-class History(list[dict[str, Any]]):
-    """Rows of history.csv, each in the file as soon as it is known, so that a long run can be watched."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.file = path.open("w", newline="", encoding="utf-8")
-        self.writer = csv.DictWriter(self.file, COLUMNS)
-        self.writer.writeheader()
-        self.file.flush()
-
-    def append(self, row: dict[str, Any]) -> None:
-        """One row more. Raises OSError if it cannot be written."""
-        super().append(row)
-        self.writer.writerow(row)
-        self.file.flush()
 
 
 class PeakMemory:
@@ -98,36 +78,39 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
     model.disable_input_require_grads()
 
 
-def compute(config: Mapping[str, Any], folder: Path) -> None:
+def compute(config: RunConfig, folder: Path) -> None:
     """Train and evaluate what `config` says, write to `folder` history.csv, adapter/ (see
     `keeps_weights`) and metrics.json.
 
-    Where the model writes text, predictions.jsonl has what it wrote for each input of the test split.
+    items.json has what became of each item of the test split. Where the model writes text, predictions.jsonl has what
+    it wrote for each.
 
     The test split is read once, after training. Raises InputError for bad settings or a loss that is not finite, with
     history.csv written as far as it came. With `runtime.checkpoint_every` it goes on where a killed try was.
     """
-    run, training = config["runtime"], config["training"]
-    runtime = choose_runtime(run["device"], run["precision"], run["threads"])
+    run, training = config.runtime, config.training
+    runtime = choose_runtime(run.device, run.precision, run.threads)
     started = time.perf_counter()
-    data = tasks.load(config["task"])
+    data = tasks.load(config.task)
     header.note(config, data)
     peak = PeakMemory(runtime.device)
-    torch.manual_seed(config["seed"])
+    torch.manual_seed(config.seed)
     problem = problems.load(config, data, runtime)
-    model, method, heads = problem.model, config["method"], problem.heads
+    model, method, heads = problem.model, config.method, problem.heads
 
     def backward() -> None:
-        problem.backward(problem.rows["train"][:CALIBRATION], training["batch_size"])
+        problem.backward(problem.rows["train"][:CALIBRATION], training.batch_size)
 
     methods.apply(model, method, heads, backward)
-    if run["checkpointing"]:
+    if config.task.get("start_from") is not None:
+        warm_start.start(model, config, heads)
+    if run.checkpointing:
         checkpoint_activations(model)
-    groups = methods.parameter_groups(model, method, heads, training["lr"], training["head_lr"])
+    groups = methods.parameter_groups(model, method, heads, training.lr, training.head_lr)
     history = History(folder / "history.csv")
     with history.file:
         trained = train(
-            problem, groups, training, config["seed"], history,
+            problem, groups, training, config.seed, history,
             method=method, memory=peak.read, checkpoint=_checkpoint(config, folder),
         )  # fmt: skip
     test = problem.evaluate("test")
@@ -135,9 +118,11 @@ def compute(config: Mapping[str, Any], folder: Path) -> None:
     if test.outputs:
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(output, ensure_ascii=False) + "\n" for output in test.outputs)
+    packed = items.pack(test.items, items.digest(tasks.test_rows(data)))
+    (folder / items.FILE).write_text(json.dumps(packed))
     trainable = sum(parameter.numel() for parameter in trainable_parameters(model).values())
     total = quantization.size(model).numbers
-    kept = keeps_weights(run["keep_weights"], trainable, total)
+    kept = keeps_weights(run.keep_weights, trainable, total)
     if kept:
         io.save(model, folder / "adapter")
     results = {
@@ -151,17 +136,23 @@ def compute(config: Mapping[str, Any], folder: Path) -> None:
         "peak_memory_bytes": peak.read(),
         "training_memory_bytes": None if trained.memory is None else trained.memory - peak.before,
         "main_metric": problem.metric,
-        "validation_metric": problem.validation_metric,
+        "validation_metric": "loss" if config.given["tuning"].get("by") == "loss" else problem.validation_metric,
+        "validation_accuracy": trained.collapse.accuracy,
+        "majority_share": trained.collapse.majority,
+        "collapsed": trained.collapse.collapsed,
         "metrics": [
             {"split": split, "metric": metric, "value": value}
             for split, values in scores.items()
             for metric, value in values.items()
         ],
+        "protocol": config.given["preset"].get("protocol"),
+        "recipe": RECIPE,
         "precision": str(runtime.dtype).removeprefix("torch."),
         "device": str(runtime.device),
         "machine": {
             "platform": platform.platform(),
             "processor": platform.processor(),
+            "kind": processor.kind(runtime.device),
             "threads": torch.get_num_threads(),
         },
         "versions": {package: version(package) for package in PACKAGES},
@@ -177,10 +168,10 @@ def keeps_weights(keep: str, trainable: int, total: int) -> bool:
     return keep == "all" or (keep == "auto" and 4 * trainable <= total)
 
 
-def _checkpoint(config: Mapping[str, Any], folder: Path) -> Checkpoint | None:
-    every = config["runtime"]["checkpoint_every"]
+def _checkpoint(config: RunConfig, folder: Path) -> Checkpoint | None:
+    every = config.runtime.checkpoint_every
     if every is None:
         return None
-    if config["method"].get("optimizer") == "badam":
+    if config.method.get("optimizer") == "badam":
         raise InputError("runtime.checkpoint_every: BAdam's turns cannot be taken up again; set it to null")
-    return Checkpoint(store_of(config).checkpoint(run_id(definition(config))), every)
+    return Checkpoint(store_of(config.results_dir).checkpoint(run_id(definition(config.given))), every)

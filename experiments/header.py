@@ -17,6 +17,7 @@ from experiments import sample_size, tasks
 from experiments.progress import report, span
 
 if TYPE_CHECKING:
+    from experiments.config import RunConfig
     from experiments.engines import Engine
     from experiments.jobs import Wanted
 
@@ -43,7 +44,7 @@ def pace(engine: Engine, wanted: Sequence[Wanted], todo: int) -> None:
     parts = [f"{engine.slots} at once"]
     if engine.threads:
         parts.append(f"{engine.threads} thread{'s' if engine.threads > 1 else ''} each")
-    known = [_facts(run.config).get("seconds", {}).get(run.config["model"]["name"]) for run in wanted]
+    known = [_facts(run.config).get("seconds", {}).get(run.config.model.name) for run in wanted]
     if wanted and all(known):
         parts.append(f"about {span(todo * sum(known) / len(known) / min(engine.slots, todo))}")
     report(", ".join(parts))
@@ -78,7 +79,7 @@ class Data:
             facts = _facts(config)
             if facts:
                 del self.configs[place]
-                name = tasks.resolve(config["task"])["name"]
+                name = tasks.resolve(config.task)["name"]
                 report(line(name, facts))
                 few = sample_size.warning(facts["test"], name)
                 if few:
@@ -91,25 +92,25 @@ def line(name: str, facts: Mapping[str, Any]) -> str:
     return f"{name}: rows {rows}" + (f"; {facts['classes']} classes" if facts["classes"] else "")
 
 
-def note(config: Mapping[str, Any], data: Any) -> None:
+def note(config: RunConfig, data: Any) -> None:
     """Keep the sizes of a task's splits, for the next header. Nothing is lost where that cannot be written."""
     sizes = {split: len(getattr(data, split)) for split in tasks.SPLITS}
     classes = len(getattr(data, "label_names", ()) or getattr(data, "choices", ()))
     _write(config, {**_facts(config), **sizes, "classes": classes})
 
 
-def note_seconds(config: Mapping[str, Any], seconds: float) -> None:
+def note_seconds(config: RunConfig, seconds: float) -> None:
     """Keep how long a run took, from its data to its scores."""
     facts = _facts(config)
-    _write(config, {**facts, "seconds": {**facts.get("seconds", {}), config["model"]["name"]: round(seconds, 1)}})
+    _write(config, {**facts, "seconds": {**facts.get("seconds", {}), config.model.name: round(seconds, 1)}})
 
 
-def _place(config: Mapping[str, Any]) -> Path:
-    task = json.dumps(tasks.resolve(config["task"]), sort_keys=True)
-    return Path(config["results_dir"]) / "runs" / FACTS / f"{hashlib.sha256(task.encode()).hexdigest()[:12]}.json"
+def _place(config: RunConfig) -> Path:
+    task = json.dumps(tasks.resolve(config.task), sort_keys=True)
+    return Path(config.results_dir) / "runs" / FACTS / f"{hashlib.sha256(task.encode()).hexdigest()[:12]}.json"
 
 
-def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(config: RunConfig) -> dict[str, Any]:
     try:
         facts = json.loads(_place(config).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -117,7 +118,7 @@ def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
     return facts if isinstance(facts, dict) and "classes" in facts else {}
 
 
-def _write(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def _write(config: RunConfig, facts: Mapping[str, Any]) -> None:
     place = _place(config)
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.with_suffix(f".{threading.get_native_id()}")

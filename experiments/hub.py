@@ -26,7 +26,7 @@ from experiments import assets, names
 from experiments.paths import user_path
 from lora.config import InputError
 
-CONFIGS = Path(__file__).parent / "memory" / "configs"
+CONFIGS = Path(__file__).parent / "measure" / "memory" / "configs"
 SECONDS = 10.0  # for an answer of the hub, looking up its address included
 Kind = Literal["model", "dataset"]
 

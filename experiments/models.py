@@ -11,6 +11,7 @@ import transformers
 from torch import nn
 
 from experiments import quantization
+from experiments.config import ModelSettings
 from experiments.hub import locate
 from experiments.tasks import TaskData
 from lora.config import InputError
@@ -144,13 +145,10 @@ def check_tokens(rows: Iterable[Mapping[str, Any]], network: transformers.PreTra
             )
 
 
-def set_dropout(config: Any, model: Mapping[str, Any]) -> None:
-    """Every dropout of a model's config is `model.dropout`, if that is given. Raises InputError if it is no share."""
-    dropout = model.get("dropout")
+def set_dropout(config: Any, dropout: float | None) -> None:
+    """Every dropout of a model's config is this one, if there is one."""
     if dropout is None:
         return
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise InputError(f"model.dropout = {dropout!r}: it must be a number from 0 to below 1, or null")
     for name in [name for name in config.to_dict() if name.endswith(("dropout", "dropout_prob", "pdrop"))]:
         setattr(config, name, float(dropout))
 
@@ -165,7 +163,7 @@ def head_modules(model: nn.Module) -> list[str]:
 
 
 def load_classifier(
-    model: Mapping[str, Any], data: TaskData, runtime: Runtime
+    model: ModelSettings, data: TaskData, runtime: Runtime
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """A pretrained model with a new classification (or one-output regression) head, drawn from torch's current seed.
 
@@ -183,31 +181,31 @@ def load_classifier(
 
 
 def load_language_model(
-    model: Mapping[str, Any], runtime: Runtime
+    model: ModelSettings, runtime: Runtime
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """A pretrained causal language model in `runtime.dtype`, or quantised where its config says so.
 
     Raises InputError if it is none, or cannot be read or quantised.
     """
-    body = skeleton(model["path"])  # before weights are read, which such a model need not have
+    body = skeleton(model.path)  # before weights are read, which such a model need not have
     if hasattr(body, "encoder"):
-        raise InputError(f"model {model['path']} is a {body.config.model_type} model, which does not write text")
+        raise InputError(f"model {model.path} is a {body.config.model_type} model, which does not write text")
     return _load(transformers.AutoModelForCausalLM, model, runtime, {})
 
 
 def load_body(
-    model: Mapping[str, Any], runtime: Runtime
+    model: ModelSettings, runtime: Runtime
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """A pretrained body without any head, as `load_language_model` loads one with. Raises InputError as that."""
     return _load(transformers.AutoModel, model, runtime, {})
 
 
 def _load(
-    kind: Any, model: Mapping[str, Any], runtime: Runtime, options: Mapping[str, Any]
+    kind: Any, model: ModelSettings, runtime: Runtime, options: Mapping[str, Any]
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
-    path = locate(model["path"])
-    tokenizer, config = _described(model["path"], path, options)
-    set_dropout(config, model)
+    path = locate(model.path)
+    tokenizer, config = _described(model.path, path, options)
+    set_dropout(config, model.dropout)
     try:
         # The backward pass of scaled_dot_product_attention is slow on CPUs at these lengths.
         config._attn_implementation = "eager" if runtime.device.type == "cpu" else "sdpa"
@@ -220,9 +218,9 @@ def _load(
             **SAFE,
         )
     except Exception as error:  # a damaged file ends in an error of any kind
-        raise _unreadable(model["path"], error) from error
-    _check_weights(model["path"], network, read)
-    _set_pad(model["path"], tokenizer, network)
-    if model.get("quantization") is not None:
-        quantization.quantize(network, model["quantization"], runtime.device)
+        raise _unreadable(model.path, error) from error
+    _check_weights(model.path, network, read)
+    _set_pad(model.path, tokenizer, network)
+    if model.quantization is not None:
+        quantization.quantize(network, model.quantization, runtime.device)
     return network.to(runtime.device), tokenizer

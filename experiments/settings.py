@@ -1,4 +1,4 @@
-"""The settings of a run, experiments/conf as a table: each field and what it may be."""
+"""The settings beside those of `experiments.config`, as tables: each field of a group and what it may be."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from typing import Any
 from experiments.rules import (
     Rule,
     any_text,
-    below_one,
     choice,
-    either,
-    flag,
     listing,
     mapping,
     number,
@@ -20,101 +17,28 @@ from experiments.rules import (
     text,
     whole,
 )
-from lora.config import QUANTIZATIONS, InputError
+from lora.config import InputError
 
-# Those of transformers.SchedulerType that need no settings of their own.
-SCHEDULES = (
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
-)
 SEEDS = 2**32 - 1  # the largest seed that numpy takes
 ANYTHING = Rule("anything", lambda value: True)
-THREADS = 1024  # OpenMP ends the program where the system does not start as many
-
-MODEL = {
-    "name": text(),
-    "path": text(),
-    "dropout": below_one().or_null().optional(),
-    "quantization": choice(*QUANTIZATIONS).or_null().optional(),
-}
-
-TRAINING = {
-    "lr": positive().or_word("tuned"),
-    "head_lr": positive().or_null(),
-    "epochs": whole(),
-    "batch_size": whole(),
-    "accumulate": whole().or_null().optional(),
-    "warmup_ratio": share(),
-    "warmup_steps": whole().or_null().optional(),
-    "schedule": choice(*SCHEDULES),
-    "weight_decay": share(),
-    "max_grad_norm": positive(),
-    "label_smoothing": below_one().or_null().optional(),
-    "state_precision": choice("bf16").or_null().optional(),
-}
 
 TUNING = {
     "lr_grid": listing(positive(), least=1),
     "extend": whole(0),
     "at": mapping(ANYTHING),
-}
-
-RUNTIME = {
-    "device": choice("auto", "cpu", "cuda", "mps"),
-    "precision": choice("auto", "bf16", "fp32"),
-    "threads": whole(1, THREADS).or_null(),
-    "eval_batch_size": whole(),
-    "keep_weights": choice("auto", "all", "none"),
-    "checkpoint_every": whole().or_null(),
-    "checkpointing": flag(),
+    "short_grid": listing(positive(), least=1).optional(),
+    "seeds": listing(whole(0, 2**63 - 1), least=1).or_null().optional(),
+    "by": choice("metric", "loss").optional(),
+    "floor": choice("head_only").or_null().optional(),
 }
 
 
-def _is_budget(value: object) -> bool:
-    return whole().fits(value) or text().fits(value)
-
-
-PRESET = {"name": text(), **{field: ANYTHING.optional() for field in ("epochs", "alpha", "glue_length")}}
+_PRESET = ("epochs", "alpha", "glue_length", "film_shares", "extend", "protocol")
+PRESET = {"name": text(), **{field: ANYTHING.optional() for field in _PRESET}}
 STUDY = {
     "name": text().or_null(),
     "data": choice("labels", "pairs").or_null().optional(),
     "other": text().or_null().optional(),
-}
-
-# Of methods only the types: which fields a method has, and what a model allows, the method says.
-METHOD = {
-    "name": text(),
-    **{
-        field: rule.optional()
-        for field, rule in {
-            "r": either(whole(), mapping(whole(), least=1)),
-            "budget": Rule("it must be a number of parameters, or as in q@20", _is_budget).or_null(),
-            "alpha": either(positive(), mapping(positive(), least=1)),
-            "dropout": below_one(),
-            "weight_types": any_text(),
-            "modules": listing(text()),
-            "layers": either(listing(whole(0)), whole()).or_null(),
-            "init": text(),
-            "scaling": text(),
-            "dora": flag(),
-            "lr_ratio": positive().or_null(),
-            "bottleneck": whole(),
-            "drop": whole(0),
-            "l_p": whole(0),
-            "l_i": whole(0),
-            "optimizer": text().or_null(),
-            "refresh": whole(),
-            "scale": positive(),
-            "switch": whole(),
-            "order": text(),
-            "block": whole(),
-        }.items()
-    },
 }
 
 GENERATION = {
@@ -135,6 +59,7 @@ _TASK = {
     "train_examples": _SIZE,
     "validation_examples": _SIZE,
     "test_examples": _SIZE,
+    "start_from": text().or_null().optional(),
 }
 _WRITTEN = {"format": choice("plain", "chat"), "generation": mapping(ANYTHING)}
 _PLACE = {"data_dir": _FILE}
@@ -160,7 +85,7 @@ TASKS: dict[str, dict[str, Rule]] = {
         "text_pair_column": any_text().or_null(),
         "label_column": any_text(),
     },
-    "rotten_tomatoes": _TASK,
+    "rotten_tomatoes": {**_TASK, "film_shares": listing(share(), least=3).or_null().optional()},
     "samsum": {**_TASK, **_WRITTEN, **_PLACE, "words": whole().or_null()},
     "tab_corpus": {**_TASK, "corpus": text()},
     "text2sql": {**_TASK, **_WRITTEN, "pool": mapping(whole(), least=3)},

@@ -27,7 +27,7 @@ DEFINING = ("model", "task", "method", "training", "seed")
 
 def definition(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a resolved config that defines a run's result. The user's own files count by content, not place, and
-    a training field or a model's quantization that is null does not count.
+    a training field, a model's quantization, or one of a task's OPTIONAL fields that is null does not count.
 
     A precision that is asked for counts: fp32 and bf16 give tensors that differ by several per cent. `auto` does not:
     it asks for the run, in whichever of the two the machine is fast at, and metrics.json says which that was.
@@ -88,9 +88,9 @@ class DamagedError(InputError):
     """A stored run is not as it was written."""
 
 
-def store_of(config: Mapping[str, Any]) -> Store:
-    """The store in which a config's runs are."""
-    return Store(Path(config["results_dir"]) / "runs")
+def store_of(results_dir: str) -> Store:
+    """The store of the runs of a folder of results."""
+    return Store(Path(results_dir) / "runs")
 
 
 class Store:
@@ -171,10 +171,11 @@ class Store:
         content = self.metrics(identifier)
         return {row["split"]: row["value"] for row in content["metrics"] if row["metric"] == content["main_metric"]}
 
-    def validation_score(self, identifier: str) -> float:
-        """What a learning rate is chosen by, higher is better: the main metric on validation data, or -loss."""
+    def validation_score(self, identifier: str, by_loss: bool = False) -> float:
+        """What a learning rate is chosen by, higher is better: the main metric on validation data, or -loss where text
+        is generated, or always if `by_loss`."""
         content = self.metrics(identifier)
-        metric = content.get("validation_metric", content["main_metric"])
+        metric = "loss" if by_loss else content.get("validation_metric", content["main_metric"])
         value: float = next(
             row["value"] for row in content["metrics"] if (row["split"], row["metric"]) == ("validation", metric)
         )

@@ -7,7 +7,6 @@ whose worker was lost is begun once more.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import time
 from collections.abc import Iterable, Sequence
@@ -18,14 +17,14 @@ from omegaconf import DictConfig
 
 from experiments import engines, header
 from experiments.checks import check_models, in_lines
-from experiments.engines import Engine, Outcome, Status
+from experiments.engines import Status
 from experiments.jobs import DONE, Job, Wanted, job, resolve, summary
 from experiments.listing import RunList
 from experiments.progress import Progress, report
-from experiments.store import DivergedError, store_of
+from experiments.queue import LOOK_AGAIN, Queue, Run
+from experiments.store import store_of
 from lora.config import InputError
 
-LOOK_AGAIN = 2.0  # seconds until a run that another process computes is looked at again
 MANY = 20  # stored runs that have a line each
 
 
@@ -36,33 +35,20 @@ class Entry(NamedTuple):
     config: DictConfig
 
 
-class _Run:
-    """A run that jobs wait for. Tuning comes first, then runs in the order of the jobs."""
-
-    def __init__(self, wanted: Wanted, number: int) -> None:
-        self.wanted, self.number, self.lost = wanted, number, False
-        self.outcome: Outcome | None = None
-
-    def __lt__(self, other: _Run) -> bool:
-        return (self.wanted.role != "tuning", self.number) < (other.wanted.role != "tuning", other.number)
-
-
 class Sweep:
     """The jobs of one command. `run` does them; a sweep of a study leaves its list in the study's folder."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries, self.config = entries, entries[0].config
-        self.store = store_of(self.config)
+        self.store = store_of(self.config.results_dir)
         self.folder = Path(self.config.study_dir) if self.config.study.name else None
         self.progress = Progress(self.config.study.name or "sweep")
         self.jobs: dict[int, Job] = {}
-        self.waiting: dict[int, list[_Run]] = {}  # by job, the runs that it waits for
+        self.waiting: dict[int, list[Run]] = {}  # by job, the runs that it waits for
         self.role: dict[int, str] = {}  # by job, what it wants them for: the run of a tuning may be its own too
-        self.runs: dict[str, _Run] = {}
-        self.pending: list[_Run] = []  # a heap
-        self.elsewhere: list[_Run] = []  # other processes compute them
-        self.flying: dict[int, _Run] = {}
-        self.refused: list[_Run] = []  # all for one reason, before any run has ended otherwise
+        self.runs: dict[str, Run] = {}
+        self.queue = Queue(self.store, self._done)
+        self.refused: list[Run] = []  # all for one reason, before any run has ended otherwise
         self.listed: list[list[dict[str, str]]] = [[] for _ in entries]
         self.said: set[str] = set()
         self.without = 0  # jobs that ended without a run of their own
@@ -110,7 +96,7 @@ class Sweep:
             named = in_lines([(self.entries[number].name, error) for number, error in errors.items()])
             raise InputError(causes[0] if len(causes) == 1 else "; ".join(named))
         self.without = len(errors)
-        check_models([run.wanted.config for run in self.pending])
+        check_models([run.wanted.config for run in self.queue.pending])
         return errors
 
     def _want(self, number: int, wanted: Iterable[Wanted]) -> None:
@@ -120,23 +106,13 @@ class Sweep:
             self.role[number] = one.role
             run = self.runs.get(one.run_id)
             if run is None:
-                run = self.runs[one.run_id] = _Run(one, number)
-                run.outcome = self._known(run)
+                run = self.runs[one.run_id] = Run(one, number)
+                run.outcome = self.queue.known(run)
                 if run.outcome is None:
-                    heapq.heappush(self.pending, run)
+                    self.queue.add(run)
                 elif self.progress.begun:
                     self._say(run)
             self.waiting[number].append(run)
-
-    def _known(self, run: _Run) -> Outcome | None:
-        """How a run ended before, here or elsewhere."""
-        if self.store.holds(run.wanted.run_id, run.wanted.config["runtime"]["keep_weights"] == "all"):
-            return Outcome(Status.STORED)
-        try:
-            self.store.raise_if_diverged(run.wanted.run_id)
-        except DivergedError as error:
-            return Outcome(Status.DIVERGED, str(error))
-        return None
 
     def _tell_stored(self) -> None:
         known = [run for run in self.runs.values() if run.outcome]
@@ -169,7 +145,7 @@ class Sweep:
         self._note(number, {"run_id": name, "role": "study", "error": message})
         self.progress.ended(": ".join(filter(None, (name, message))), failed=True)
 
-    def _list(self, number: int, run: _Run) -> None:
+    def _list(self, number: int, run: Run) -> None:
         entry = {"run_id": run.wanted.run_id, "role": self.role[number]}
         if run.outcome and run.outcome.status not in DONE:
             entry["error"] = run.outcome.message
@@ -184,69 +160,24 @@ class Sweep:
 
     def _compute(self) -> None:
         """Compute what is queued until no job waits for anything."""
-        tickets = itertools.count()
         # Of all runs, not of those that are not stored yet: the threads of a run depend on them.
         configs = [run.wanted.config for run in self.runs.values()]
-        wanted = [run.wanted for run in self.pending]
+        wanted = [run.wanted for run in self.queue.pending]
         with engines.make(self.config, configs, self._at_once()) as engine, header.Data(wanted):
             if len(self.entries) > 1:
                 header.pace(engine, wanted, self._total() - self.progress.done)
             self.progress.begin()
             while self.waiting:
-                self._submit(engine, tickets)
-                self.progress.under_way(len(self.flying), self._total())
-                if not self.flying and not self.pending and self.waiting:
-                    self._say_once(f"waiting for {len(self.elsewhere)} runs that other processes compute")
+                self.queue.submit(engine)
+                self.progress.under_way(len(self.queue.flying), self._total())
+                if not self.queue.flying and not self.queue.pending and self.waiting:
+                    self._say_once(f"waiting for {len(self.queue.elsewhere)} runs that other processes compute")
                     time.sleep(LOOK_AGAIN)
-                for ticket, outcome in engine.finished(LOOK_AGAIN) if self.flying else ():
-                    self._ended(self.flying.pop(ticket), outcome)
-                self._look_again()
+                self.queue.collect(engine)
                 if len(self.refused) > 1:
                     return
 
-    def _submit(self, engine: Engine, tickets: Iterable[int]) -> None:
-        for run in self._next(engine):
-            ticket = next(iter(tickets))
-            self.flying[ticket] = run
-            engine.submit(ticket, engine.prepared(run.wanted.config))
-
-    def _next(self, engine: Engine) -> Iterable[_Run]:
-        """Runs of the queue that nobody has and nobody computes, as many as the engine takes."""
-        while self.pending and len(self.flying) < engine.slots:
-            run = heapq.heappop(self.pending)
-            if self._looked_up(run):
-                yield run
-
-    def _looked_up(self, run: _Run) -> bool:
-        """True if a run is nobody's; else it has ended, which is noted, or is another process's."""
-        run.outcome = self._known(run)
-        if run.outcome:
-            self._done(run)
-        elif self.store.claimed(run.wanted.run_id):
-            self.elsewhere.append(run)
-        else:
-            return True
-        return False
-
-    def _look_again(self) -> None:
-        left, self.elsewhere = self.elsewhere, []
-        for run in left:
-            if self._looked_up(run):
-                heapq.heappush(self.pending, run)
-
-    def _ended(self, run: _Run, outcome: Outcome) -> None:
-        if outcome.status is Status.BUSY:
-            self.elsewhere.append(run)
-        elif outcome.status is Status.LOST and not run.lost:
-            run.lost = True
-            report(f"run {run.wanted.run_id} was lost: {outcome.message}; it is begun once more")
-            heapq.heappush(self.pending, run)
-        else:
-            twice = outcome.status is Status.LOST
-            run.outcome = outcome._replace(message=f"lost twice: {outcome.message}") if twice else outcome
-            self._done(run)
-
-    def _done(self, run: _Run) -> None:
+    def _done(self, run: Run) -> None:
         """A run of the queue has ended: its line, and the jobs that waited for it go on."""
         if self._only_refused(run):
             self.refused.append(run)
@@ -257,16 +188,16 @@ class Sweep:
         for number in [number for number, runs in self.waiting.items() if run in runs]:
             self._advance(number)
 
-    def _only_refused(self, run: _Run) -> bool:
+    def _only_refused(self, run: Run) -> bool:
         """True if a run was refused, and every other that has ended, for the same reason. Their lines wait: where that
         is so of two, or of all, the settings are at fault, which is one line."""
         ended = [other.outcome for other in self.runs.values() if other.outcome]
         return all(outcome == run.outcome and outcome.status is Status.REFUSED for outcome in ended)
 
-    def _say(self, run: _Run) -> None:
+    def _say(self, run: Run) -> None:
         assert run.outcome
         status, name = run.outcome.status, self.entries[run.number].name
-        role = "tuning" if run.wanted.role == "tuning" else ""
+        role = "" if run.wanted.role == "study" else run.wanted.role
         if status in DONE:
             stored = "(stored)" if status is Status.STORED else ""
             text = " ".join(filter(None, (role, self._line(run), stored)))
@@ -276,7 +207,7 @@ class Sweep:
             tried = role and status is Status.DIVERGED  # a rate of a grid that is too high is no failure
             self.progress.ended(line, computed=True, failed=not tried)
 
-    def _line(self, run: _Run) -> str:
+    def _line(self, run: Run) -> str:
         return summary(run.wanted, self.store.metrics(run.wanted.run_id))
 
     def _say_once(self, line: str) -> None:
@@ -288,20 +219,21 @@ class Sweep:
         """How many runs could be computed at once, if there were the room: as many as jobs, or as a first tuning tries.
 
         Of the grid alone, not of what is stored, since the threads of a run depend on it."""
-        tuned = [len(entry.config.tuning.lr_grid) for entry in self.entries if entry.config.training.lr == "tuned"]
+        tunings = [entry.config.tuning for entry in self.entries if entry.config.training.lr == "tuned"]
+        tuned = [len(tuning.lr_grid) * len(tuning.get("seeds") or [0]) for tuning in tunings]
         return max([len(self.entries), *tuned])
 
     def _total(self) -> int:
         """Runs in all, as far as is known: those asked for, and one for each job that has not asked for its own yet."""
-        coming = sum(self.role[number] == "tuning" for number in self.waiting)
+        coming = sum(self.role[number] != "study" for number in self.waiting)
         return len(self.runs) + coming + self.without
 
     def _counts(self) -> header.Counts:
         stored = sum(run.outcome is not None for run in self.runs.values())
-        tuning = sum(run.wanted.role == "tuning" and not run.outcome for run in self.runs.values())
+        tuning = sum(run.wanted.role != "study" and not run.outcome for run in self.runs.values())
         self.progress.total = self._total()
         return header.Counts(self._total(), stored, tuning)
 
 
-def _reason(run: _Run) -> str:
+def _reason(run: Run) -> str:
     return run.outcome.message if run.outcome else ""

@@ -15,24 +15,28 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from experiments import optimizers
 from experiments.checkpoint import Checkpoint, Position
-from experiments.problem import Problem, Rows
+from experiments.collapse import Check, check
+from experiments.config import TrainingSettings
+from experiments.problems.base import Problem, Rows
 from experiments.store import DivergedError
 
 
 class Trained(NamedTuple):
-    """Seconds of training steps alone, real tokens trained on (no padding), validation scores of the last epoch, and
-    what `memory` said after the steps of the first, before anything was evaluated."""
+    """Seconds of training steps alone, real tokens trained on (no padding), validation scores of the last epoch and
+    whether they are those of a collapse, and what `memory` said after the steps of the first, before anything was
+    evaluated."""
 
     seconds: float
     tokens: int
     validation: dict[str, float]
+    collapse: Check
     memory: int | None = None
 
 
 def train(
     problem: Problem,
     groups: list[dict[str, Any]],
-    training: Mapping[str, Any],
+    training: TrainingSettings,
     seed: int,
     history: list[dict[str, Any]],
     progress: bool = True,
@@ -53,46 +57,50 @@ def train(
     `experiments.optimizers.make`.
     """
     if not groups:
-        return Trained(0.0, 0, problem.evaluate("validation").scores)
-    rows, batch_size = problem.rows["train"], training["batch_size"]
+        found = problem.evaluate("validation")
+        return Trained(0.0, 0, found.scores, check(found.items.accuracy, problem.majority))
+    rows, batch_size = problem.rows["train"], training.batch_size
     lengths = [len(row["input_ids"]) for row in rows]
     order = torch.Generator().manual_seed(seed)
     sampler = LengthGroupedSampler(batch_size, lengths=lengths, generator=order)
     data = cast("Dataset[dict[str, Any]]", rows)  # a list has all that a DataLoader asks of a Dataset
     loader = DataLoader(data, batch_size, sampler=sampler, collate_fn=list)
     parameters = [parameter for group in groups for parameter in group["params"]]
-    steps = len(loader) * training["epochs"]
-    optimizer = optimizers.make(problem.model, groups, method or {}, training, seed, steps)
-    warmup = training.get("warmup_steps") or math.ceil(steps * training["warmup_ratio"])
-    scheduler = get_scheduler(training["schedule"], optimizer, warmup, steps)
+    steps = len(loader) * training.epochs
+    optimizer = optimizers.make(
+        problem.model, groups, method or {}, training.weight_decay, training.state_precision, seed, steps
+    )
+    warmup = training.warmup_steps or math.ceil(steps * training.warmup_ratio)
+    scheduler = get_scheduler(training.schedule, optimizer, warmup, steps)
     at = checkpoint.load(optimizer, scheduler, order) if checkpoint else Position()
     for row in at.history:
         history.append(row)
     with tqdm(
         total=steps, initial=at.step, desc="run", unit="step", leave=False, disable=None if progress else True
     ) as bar:
-        for epoch in range(at.epoch + 1, training["epochs"] + 1):
+        for epoch in range(at.epoch + 1, training.epochs + 1):
             problem.model.train()
             started = time.perf_counter()
             for batch in loader:
                 at.step += 1
                 at.tokens += sum(len(row["input_ids"]) for row in batch)
                 loss = _backward(problem, batch, training)
-                torch.nn.utils.clip_grad_norm_(parameters, training["max_grad_norm"])
+                torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
                 row = {"step": at.step, "epoch": epoch, "tokens": at.tokens}
                 history.append({**row, "split": "train", "loss": loss, "lr": scheduler.get_last_lr()[0]})
                 if not math.isfinite(loss):
                     where = f"step {at.step} of {steps}"
-                    raise DivergedError(f"the loss is {loss} at {where}: training.lr = {training['lr']:g} is too high")
+                    raise DivergedError(f"the loss is {loss} at {where}: training.lr = {training.lr:g} is too high")
                 scheduler.step()
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             at.seconds += time.perf_counter() - started
             if epoch == 1 and memory:
                 at.memory = memory()
-            at.scores = problem.evaluate("validation").scores
+            found = problem.evaluate("validation")
+            at.scores, at.accuracy = found.scores, found.items.accuracy
             if not math.isfinite(at.scores["loss"]):
                 where = f"step {at.step} of {steps}"
                 raise DivergedError(
@@ -111,18 +119,18 @@ def train(
                 checkpoint.save(at, optimizer, scheduler, order)
     for parameter in parameters:  # BAdam leaves its last block alone with gradients, but has trained all
         parameter.requires_grad_(True)
-    return Trained(at.seconds, at.tokens, at.scores, at.memory)
+    return Trained(at.seconds, at.tokens, at.scores, check(at.accuracy, problem.majority), at.memory)
 
 
-def _backward(problem: Problem, batch: Rows, training: Mapping[str, Any]) -> float:
+def _backward(problem: Problem, batch: Rows, training: TrainingSettings) -> float:
     """Gradients of the mean loss of a batch, computed in parts of similar length; returns that loss."""
-    parts = min(training.get("accumulate") or 1, len(batch))
+    parts = min(training.accumulate or 1, len(batch))
     if parts > 1:
         batch = sorted(batch, key=lambda row: len(row["input_ids"]))
     size, total, mean = math.ceil(len(batch) / parts), problem.weight(batch), 0.0
     for first in range(0, len(batch), size):
         part = batch[first : first + size]
-        loss = problem.loss(part, training.get("label_smoothing") or 0.0) * (problem.weight(part) / total)
+        loss = problem.loss(part, training.label_smoothing or 0.0) * (problem.weight(part) / total)
         loss.backward()  # type: ignore[no-untyped-call]
         mean += loss.item()
     return mean

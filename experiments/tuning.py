@@ -3,36 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import NamedTuple
 
 from experiments import choice
 from lora.config import InputError
 
-Search = Generator[list[float], Mapping[float, float], float]
+
+class Tried(NamedTuple):
+    """What the runs at one rate came to: their mean score, higher is better, and the worst of them: 0 has learnt, 1 is
+    no better than the floor, a head alone, 2 has collapsed."""
+
+    score: float
+    worst: int = 0
+
+
+Search = Generator[list[float], Mapping[float, Tried], float]
+OUT = ("", "is no better than a head alone", "collapsed")
 
 
 def search(grid: Sequence[float], extend: int, say: Callable[[str], None]) -> Search:
-    """The learning rate with the best score: yields rates to be tried at once, is sent the scores of those that train.
+    """The learning rate with the best score: yields rates to be tried at once, is sent what those that train came to.
 
     Tried are those of `grid` and, while the best lies at an edge, up to `extend` more beyond it. Of equals it is the
-    one nearest to the grid's middle. `say` is told what a reader of the choice would ask.
+    one nearest to the grid's middle. A rate is out if one of its runs has collapsed, or is no better than the floor.
+    Where that leaves none, those at the floor are in again, since a method may do no better on a task; where all have
+    collapsed it is the lowest. `say` is told what a reader of the choice would ask.
 
     Raises InputError if no learning rate trains.
     """
     grid = sorted(grid)
     middle = grid[len(grid) // 2]
-    scores: dict[float, float] = {}
+    found: dict[float, Tried] = {}
     waiting, tried = list(grid), list[float]()
     while waiting:
-        scores |= yield waiting
+        found |= yield waiting
         tried = sorted([*tried, *waiting])
         waiting = []
-        if scores and len(tried) < len(grid) + extend:
-            waiting = _beyond(tried, choice.best_rate(scores, middle), say)
-    if not scores:
+        if found and len(tried) < len(grid) + extend and min(one.worst for one in found.values()) < 2:
+            waiting = _beyond(tried, choice.best_rate(_sound(found), middle), say)
+    if not found:
         raise InputError(f"no learning rate of tuning.lr_grid = {grid} trains: give smaller ones")
+    scores, rest = _sound(found), {lr: one for lr, one in found.items() if one.worst}
+    least = min(one.worst for one in found.values())
+    if least:
+        lowest = least == 2
+        what = f"the lowest, lr={min(found):g}, is taken" if lowest else "the best of them is taken all the same"
+        say(f"a run {OUT[least]} at every rate of {len(found)}: {what}")
+        if lowest:
+            return min(found)
+    else:
+        for lr, one in sorted(rest.items()):
+            say(f"lr={lr:g} is out: a run {OUT[one.worst]}")
     best = choice.best_rate(scores, middle)
     say(choice.reason(scores, best))
     return best
+
+
+def _sound(found: Mapping[float, Tried]) -> dict[float, float]:
+    """The scores of the rates whose worst run is best."""
+    least = min(one.worst for one in found.values())
+    return {lr: one.score for lr, one in found.items() if one.worst == least}
 
 
 def _beyond(tried: list[float], best: float, say: Callable[[str], None]) -> list[float]:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
-from typing import Any
 
+from experiments.config import RunConfig
 from experiments.engines import Outcome, Status
 from experiments.store import DivergedError, definition, run_id, store_of
 from lora.config import InputError
 
 
-def work(config: Mapping[str, Any]) -> Outcome:
-    """Compute the run of a resolved config, unless it is stored or another process is computing it.
+def work(config: RunConfig) -> Outcome:
+    """Compute a run, unless it is stored or another process is computing it.
 
     Raises nothing but what ends the process: an exception of any kind becomes the outcome, since many cannot cross from
     one process to another. The traceback of one that is no InputError is left in <run_id>.failed.
     """
     try:
-        defined, store = definition(config), store_of(config)
+        defined, store = definition(config.given), store_of(config.results_dir)
         identifier = run_id(defined)
-        weights = config["runtime"]["keep_weights"] == "all"
+        weights = config.runtime.keep_weights == "all"
         with store.claim(identifier) as claimed:
             if store.holds(identifier, weights):
                 return Outcome(Status.STORED)

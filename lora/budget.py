@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
-from lora.config import InputError, LoRAConfig
+from lora.config import LoRAConfig
+from lora.errors import InputError, is_count
 from lora.layer import turned
 from lora.targets import Place, find_places
+from lora.variants import PLAIN, Update, chosen
 
 
-def cost(d: int, k: int, r: int, dora: bool = False) -> int:
-    """Parameters of one adapter of a matrix W0 (d, k): A (r, k), B (d, r) and, with DoRA, m (d,)."""
-    return r * (d + k) + d * dora
+def cost(d: int, k: int, r: int, variant: str = PLAIN) -> int:
+    """Parameters of one adapter of a matrix W0 (d, k): A (r, k), B (d, r) and what a variant trains beside them."""
+    return r * (d + k) + sum(map(math.prod, chosen(Update, variant).shapes(d, k, r).values()))
 
 
 def _shapes(model: nn.Module, places: list[Place]) -> list[tuple[int, int]]:
@@ -28,7 +32,7 @@ def parameters(model: nn.Module, config: LoRAConfig) -> int:
     """
     places = find_places(model, config)
     shapes = _shapes(model, places)
-    return sum(cost(d, k, place.part.r, config.dora) for place, (d, k) in zip(places, shapes, strict=True))
+    return sum(cost(d, k, place.part.r, config.variant) for place, (d, k) in zip(places, shapes, strict=True))
 
 
 def rank(model: nn.Module, config: LoRAConfig, budget: int) -> int:
@@ -37,11 +41,11 @@ def rank(model: nn.Module, config: LoRAConfig, budget: int) -> int:
     The model may be on the meta device. Raises InputError, naming the nearest budgets and their ranks, if no r from 1
     to the smallest min(d, k) meets the budget exactly, and as `lora.targets.find_places`.
     """
-    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+    if not is_count(budget):
         raise InputError(f"budget {budget!r}: it must be a whole number of parameters of at least 1")
     shapes = _shapes(model, find_places(model, config))
     largest = min(min(shape) for shape in shapes)
-    without, one = (sum(cost(d, k, r, config.dora) for d, k in shapes) for r in (0, 1))
+    without, one = (sum(cost(d, k, r, config.variant) for d, k in shapes) for r in (0, 1))
     r, rest = divmod(budget - without, one - without)
     if not rest and 1 <= r <= largest:
         return r

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pkgutil
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from lora import variants
+from lora.errors import InputError as InputError
+from lora.errors import is_count, is_number
 
 WEIGHT_TYPES = ("q", "k", "v", "o", "up", "gate", "down")
 TOWERS = ("encoder", "decoder", "cross", "text", "vision", "audio")  # of models that have several: decoder.q
-INITS = ("gaussian", "kaiming", "gaussian_b", "both_gaussian", "both_zero", "orthogonal", "pissa", "lora_ga")
-QUANTIZED_INITS = ("loftq",)  # for quantised base weights alone
-RESIDUAL_INITS = ("pissa", "lora_ga")  # B A starts elsewhere than at 0: its start is taken out of the base weight
 SCALINGS = ("standard", "rslora")
-QUANTIZATIONS = ("nf4", "int8", "int2")  # of base weights: see `lora.quantized`
-
-
-class InputError(ValueError):
-    """Something the user gave cannot work. The message is one line: what is wrong, where, what to do.
-
-    Names of files and labels may hold anything: line breaks and other characters that cannot be printed are escaped.
-    """
-
-    def __str__(self) -> str:
-        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in super().__str__())
+_QUANTIZED = str(Path(__file__).with_name("quantized"))
+# Ways to hold base weights in few bits: the files of `lora.quantized`, which is not imported for it
+QUANTIZATIONS = tuple(kind.name for kind in pkgutil.iter_modules([_QUANTIZED]) if not kind.name.startswith("_"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +32,9 @@ class LoRAConfig:
                  `decoder.q`; `cross.q` is of a decoder's attention to an encoder.
     modules      glob patterns of further modules by name, e.g. "*.lm_head"; the whole module gets one adapter.
     layers       indices of the layers that get adapters; None means all.
-    init         `gaussian`: A ~ N(0, 1/k), B = 0 (the paper); the others: see `lora.init.start` and, for quantised
-                 base weights, `lora.loftq`.
+    init         how A and B start, a `Start` of `lora.variants`; `gaussian`: A ~ N(0, 1/k), B = 0 (the paper).
     scaling      see alpha.
-    dora         the update is DoRA's: its direction is LoRA's, and each row has a trained magnitude (`lora.dora`).
+    variant      what the adapter adds, an `Update` of `lora.variants`; `lora`: the above.
 
     Raises InputError for values that no model could take.
     """
@@ -51,9 +45,9 @@ class LoRAConfig:
     weight_types: tuple[str, ...] = ("q", "v")
     modules: tuple[str, ...] = ()
     layers: tuple[int, ...] | None = None
-    init: str = "gaussian"
+    init: str = variants.USUAL
     scaling: str = "standard"
-    dora: bool = False
+    variant: str = variants.PLAIN
 
     def __post_init__(self) -> None:
         for field in ("weight_types", "modules", "layers"):
@@ -81,24 +75,19 @@ class LoRAConfig:
                 raise InputError(f"{field} is given for {sorted(value)} but the targets are {sorted(self.names)}")
         for name in self.names:
             r, alpha = self.rank(name), self.alpha_of(name)
-            if isinstance(r, bool) or not isinstance(r, int) or r < 1:
+            if not is_count(r):
                 raise InputError(f"rank r = {r!r} for {name}: r must be a whole number of at least 1")
-            if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
+            if not is_number(alpha) or alpha <= 0:
                 raise InputError(f"alpha = {alpha!r} for {name}: alpha must be a positive number")
         if not isinstance(self.dropout, int | float) or not 0.0 <= self.dropout < 1.0:
             raise InputError(f"dropout = {self.dropout!r}: it must be a number in [0, 1)")
         for layer in self.layers or ():
             if isinstance(layer, bool) or not isinstance(layer, int):
                 raise InputError(f"layer {layer!r}: layers are given as whole numbers, counted from 0")
-        for field, choices in (("init", (*INITS, *QUANTIZED_INITS)), ("scaling", SCALINGS)):
-            if getattr(self, field) not in choices:
-                raise InputError(f"unknown {field} {getattr(self, field)!r}: choose from {', '.join(choices)}")
-        if not isinstance(self.dora, bool):
-            raise InputError(f"dora = {self.dora!r}: it must be true or false")
-        if self.init in (*RESIDUAL_INITS, *QUANTIZED_INITS) and self.dora:
-            raise InputError(f"init {self.init} is not for DoRA, which starts at the pretrained directions: choose one")
-        if self.init in RESIDUAL_INITS and self.dropout:
-            raise InputError(f"init {self.init} needs dropout = 0, not {self.dropout}: A and B start with a part of W0")
+        if self.scaling not in SCALINGS:
+            raise InputError(f"unknown scaling {self.scaling!r}: choose from {', '.join(SCALINGS)}")
+        for chosen in (variants.chosen(variants.Start, self.init), variants.chosen(variants.Update, self.variant)):
+            chosen.check(self)
 
     @property
     def names(self) -> tuple[str, ...]:

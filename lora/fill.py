@@ -8,10 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lora.config import InputError
-from lora.inject import Weights, attach, lora_layers
+from lora.errors import InputError
+from lora.model import attach, lora_layers
 from lora.stored import Target
-from lora.targets import layer_of, make_place
+from lora.targets import child, layer_of, make_place
+from lora.tensor_files import type_name
+from lora.variants import USUAL, Weights
 
 
 class Slot(NamedTuple):
@@ -35,18 +37,22 @@ def slots(model: nn.Module) -> dict[str, Slot]:
 
 
 def adapters_of(model: nn.Module) -> dict[Target, tuple[Tensor, ...]]:
-    """Every adapter of `model`, as an update of the pretrained W0, and its A, B and, with DoRA, m."""
+    """Every adapter of `model`, as an update of the pretrained W0, and its A, B and what its variant trains beside."""
     found: dict[Target, tuple[Tensor, ...]] = {}
     for name, layer in lora_layers(model):
         for part in layer.parts:
             w0 = layer.w0(part)
             d, k = w0.shape
             norm = w0.float().norm().item()
-            A, B = layer.matrices(part.name)
-            tensors = (A, B, layer.lora_m[part.name]) if part.dora else (A, B)
-            target = Target(name, part.name, layer_of(name), len(A), part.scaling, (d, k), norm, part.dora)
-            found[target] = tensors
+            own = layer.stored(part.name)
+            target = Target(name, part.name, layer_of(name), len(own["A"]), part.scaling, (d, k), norm, part.variant)
+            found[target] = tuple(own.values())
     return found
+
+
+def remade_by(model: nn.Module) -> str | None:
+    """The start that has made base weights of `model` anew, which are not the pretrained ones; None for all others."""
+    return next((layer.start.name for _, layer in lora_layers(model) if layer.start.remakes), None)
 
 
 @torch.no_grad()
@@ -55,12 +61,12 @@ def fill(
     adapters: Mapping[Target, tuple[Tensor, ...]],
     parameters: Mapping[str, Tensor],
     source: str,
-    init: str = "gaussian",
+    init: str = USUAL,
     pretrained: Weights | None = None,
     apart: Collection[str] = (),
 ) -> None:
-    """Attach `adapters` (A, B and, with DoRA, m) to `model` and copy `parameters` into it. `init` and `pretrained` are
-    of `attach`: loftq quantises the weights anew.
+    """Attach `adapters` (A, B and what is trained beside) to `model` and copy `parameters` into it. `init` and
+    `pretrained` are of `attach`: some starts make base weights anew.
 
     Those of `parameters` that are named in `apart` become weights of their modules alone: what was tied to them keeps
     its pretrained values. All others are written where they are, into what is tied to them too.
@@ -71,11 +77,11 @@ def fill(
     if any(lora_layers(model)):
         raise InputError(f"{source} does not fit this model: the model has LoRA adapters already: eject them first")
     for target, tensors in adapters.items():
-        target.check(tensors, source)
+        target.check([tensor.shape for tensor in tensors], source)
     there = slots(model)
     own = _apart(there, parameters, apart, source)
     _check(there, parameters, own, source)
-    modules = {target.module: _module(model, target.module) for target in adapters}
+    modules = {target.module: child(model, target.module) for target in adapters}
     before = {name: there[name].tensor.clone() for name in parameters if name not in own}
     try:
         _attach(model, adapters, source, init, pretrained)
@@ -95,13 +101,6 @@ def fill(
         for name in own:
             setattr(there[name].module, there[name].leaf, there[name].tensor)
         raise
-
-
-def _module(model: nn.Module, name: str) -> nn.Module | None:
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        return None
 
 
 def _apart(
@@ -136,7 +135,9 @@ def _check(there: Mapping[str, Slot], parameters: Mapping[str, Tensor], own: Col
                              f"{_resize(there, name, tensor)}")  # fmt: skip
         place = there[name].tensor
         if place.is_floating_point() != tensor.is_floating_point():
-            raise InputError(f"{source}: {name} is stored as {_type(tensor)}, but is {_type(place)} in this model")
+            raise InputError(
+                f"{source}: {name} is stored as {type_name(tensor)}, but is {type_name(place)} in this model"
+            )
         if name in own:
             continue
         other = written.setdefault(id(place), name)
@@ -145,10 +146,6 @@ def _check(there: Mapping[str, Slot], parameters: Mapping[str, Tensor], own: Col
                 f"{source} has different values for {other} and {name}, which are one tied weight of this model: load "
                 "it with tie_word_embeddings=False"
             )
-
-
-def _type(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _resize(there: Mapping[str, Slot], name: str, tensor: Tensor) -> str:
@@ -169,7 +166,7 @@ def _attach(
     pretrained: Weights | None,
 ) -> None:
     try:
-        places = [make_place(model, t.module, t.weight_type, t.r, t.scaling, t.dora) for t in adapters]
+        places = [make_place(model, t.module, t.weight_type, t.r, t.scaling, t.variant) for t in adapters]
         attach(model, places, init=init, pretrained=pretrained)
     except InputError as error:
         raise InputError(f"{source} does not fit this model: {error}") from error

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lora.libraries import is_a
+
 Rows = slice | Tensor
 HEADS = ("num_attention_heads", "num_heads", "n_head")
 
@@ -38,7 +40,7 @@ class Matrix(NamedTuple):
 
     def is_of(self, name: str) -> bool:
         """Whether the block is of a class of this name, or of one derived from it."""
-        return any(own.__name__ == name for own in type(self.block).__mro__)
+        return is_a(self.block, name)
 
 
 Layout = Callable[[Matrix], dict[str, Rows] | None]

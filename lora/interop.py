@@ -7,17 +7,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lora.config import RESIDUAL_INITS, InputError, LoRAConfig
+from lora import delta
+from lora.config import LoRAConfig
+from lora.errors import InputError
 from lora.fill import fill, slots
 from lora.formats.adapter import Foreign, Piece
-from lora.formats.keys import plain
-from lora.formats.loralib import loralib_pieces, modules_of
+from lora.formats.loralib import loralib_pieces, modules_of, others_of
 from lora.formats.peft import read_peft
 from lora.formats.peft_out import save_peft
 from lora.layer import Part
 from lora.stored import Target
 from lora.targets import find_places, weight_type_of
 from lora.tensor_files import open_tensors
+from lora.variants import PLAIN, Start, Update, chosen
 
 __all__ = ["load_loralib", "load_peft", "save_peft"]
 
@@ -37,18 +39,11 @@ def load_peft(model: nn.Module, folder: Path | str) -> None:
 
 
 def _fill(model: nn.Module, adapter: Foreign, source: str) -> None:
-    adapters = dict(_within(target, tensors) for target, tensors in adapter.all_tensors().items())
+    adapters: dict[Target, tuple[Tensor, ...]] = {}
+    for target, (A, B, *rest) in adapter.all_tensors().items():
+        A, B = delta.smallest(A, B)
+        adapters[target._replace(r=len(A))] = (A, B, *rest)
     fill(model, adapters, adapter.parameters(), source, apart=adapter.apart)
-
-
-def _within(target: Target, tensors: tuple[Tensor, ...]) -> tuple[Target, tuple[Tensor, ...]]:
-    """The same update with r = min(d, k), should r be above it: one factor is the identity, the other the product."""
-    A, B, *m = tensors
-    if target.r <= (least := min(target.shape)):
-        return target, tensors
-    d, k = target.shape
-    factors = (B @ A, torch.eye(d)) if d <= k else (torch.eye(k), B @ A)
-    return target._replace(r=least), (*factors, *m)
 
 
 def _in_order(parts: list[Part], module: str) -> list[Part]:
@@ -68,9 +63,10 @@ def load_loralib(model: nn.Module, checkpoint: Path | str, config: LoRAConfig) -
 
     Raises InputError if the file cannot be read, or if it and `config` or `model` do not agree.
     """
-    if config.dora or config.init in RESIDUAL_INITS:
-        what = "DoRA" if config.dora else f"init = {config.init}"
-        raise InputError(f"{checkpoint}: a loralib checkpoint has no {what}, it is plain LoRA: leave that out")
+    update, start = chosen(Update, config.variant), chosen(Start, config.init)
+    if config.variant != PLAIN or start.residual or start.remakes:
+        what = start if config.variant == PLAIN else update
+        raise InputError(f"{checkpoint}: a loralib checkpoint has no {what.title}, it is plain LoRA: leave that out")
     file = open_tensors(Path(checkpoint))
     stored, places = modules_of(file), find_places(model, config)
     pieces: dict[Target, tuple[Piece, ...]] = {}
@@ -86,8 +82,7 @@ def load_loralib(model: nn.Module, checkpoint: Path | str, config: LoRAConfig) -
     left = sorted(set(stored) - {target.module for target in pieces})
     if left:
         raise InputError(f"{checkpoint} also adapts {left[0]}, which the configuration leaves out")
-    others = {own: name for name, own in plain(file.shapes).items() if ".lora_" not in name}
-    adapter = Foreign(str(checkpoint), file, pieces, others)
+    adapter = Foreign(str(checkpoint), file, pieces, others_of(file))
     _refuse_merged(model, adapter)
     _fill(model, adapter, str(checkpoint))
 

@@ -1,16 +1,16 @@
 """Save and load adapters with every trained parameter. A folder holds lora_config.json and adapter.safetensors.
 
 lora_config.json   what was adapted: one entry a target, and the names of the other trained parameters
-adapter.safetensors   `<module>.<weight_type>.lora_A` (r, k), `….lora_B` (d, r), for DoRA `….lora_m` (d,), and the other
-                      parameters by their names
+adapter.safetensors   `<module>.<weight_type>.lora_A` (r, k), `….lora_B` (d, r), what a variant trains beside them, as
+                      `….lora_m` (d,) of DoRA, and the other parameters by their names
 
-Adapters that started from pissa or lora_ga are stored as what they are to the pretrained W0: ordinary LoRA of rank 2r,
-or of rank min(d, k) should that be smaller (`LoRALayer.matrices`). Loading gives this LoRA: the same outputs from more
-parameters.
+Adapters with a residual start (pissa, lora_ga) are stored as what they are to the pretrained W0: ordinary LoRA of rank
+2r, or of rank min(d, k) should that be smaller (`LoRALayer.matrices`). Loading gives this LoRA: the same outputs from
+more parameters.
 
 Adapters of a quantised model are stored as all others, and W0 is what its codes stand for: they can be loaded onto the
 model before quantisation, or quantised in another way, where the norms of W0 agree to 1 %. (They do with nf4 and int8,
-but with int2 they do not.) Those that started from loftq belong to the weights that it has quantised, which loading
+but with int2 they do not.) Those of a start that has quantised the weights anew (loftq) belong to these, which loading
 makes again.
 """
 
@@ -24,13 +24,14 @@ from typing import Any, NamedTuple, cast
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora.config import QUANTIZED_INITS, InputError
-from lora.fill import adapters_of, fill
-from lora.inject import Weights, base_parameters, lora_layers
+from lora.errors import InputError
+from lora.fill import adapters_of, fill, remade_by
+from lora.model import base_parameters, lora_layers
 from lora.stored import Target
 from lora.tensor_files import TensorFile, open_tensors
+from lora.variants import USUAL, Start, Weights, known
 
-__all__ = ["Adapter", "Target", "fill", "load", "read", "read_json", "read_tensors", "save"]
+__all__ = ["Adapter", "Target", "load", "names", "read", "read_json", "save", "write"]
 
 CONFIG, WEIGHTS, FORMAT = "lora_config.json", "adapter.safetensors", 1
 
@@ -41,23 +42,22 @@ class Adapter(NamedTuple):
     folder: Path
     targets: list[Target]
     trained_parameters: list[str]
-    init: str = "gaussian"  # or loftq
+    init: str = USUAL  # or that of weights made anew
     apart: Sequence[str] = ()  # trained parameters that are not tied, though the model's config ties them
 
     def open(self) -> TensorFile:
         """The file of its tensors. Raises InputError if it is missing, damaged, or holds a tensor that the config does
         not tell of."""
         file = open_tensors(self.folder / WEIGHTS)
-        known = {name for target in self.targets for name in _names(target)} | set(self.trained_parameters)
-        if more := sorted(set(file.shapes) - known):
+        told = {name for target in self.targets for name in names(target)} | set(self.trained_parameters)
+        if more := sorted(set(file.shapes) - told):
             raise InputError(f"{file.path} holds {more[0]}, of which {CONFIG} does not tell: one of the two is damaged")
         return file
 
     def tensors(self, target: Target) -> tuple[Tensor, ...]:
-        """A (r, k), B (d, r) and, with DoRA, m (d,), fp32. Raises InputError if the file is damaged."""
-        stored = self.open().weights(_names(target))
-        tensors = tuple(tensor.float() for tensor in stored.values())
-        target.check(tensors, str(self.folder))
+        """A (r, k), B (d, r) and what a variant trains beside, fp32. Raises InputError if the file is damaged."""
+        tensors = tuple(tensor.float() for tensor in self.open().weights(names(target)).values())
+        target.check([tensor.shape for tensor in tensors], str(self.folder))
         return tensors
 
     def matrices(self, target: Target) -> tuple[Tensor, Tensor]:
@@ -66,15 +66,9 @@ class Adapter(NamedTuple):
         return A, B
 
 
-def _names(target: Target) -> list[str]:
+def names(target: Target) -> list[str]:
     """The names of a target's tensors in the file."""
     return [f"{target.key}.lora_{name}" for name in target.shapes]
-
-
-def read_tensors(path: Path, names: list[str] | None = None) -> dict[str, Tensor]:
-    """The named (None: all) tensors of a safetensors file. Raises InputError if it is missing, damaged or lacks one."""
-    file = open_tensors(path)
-    return file.tensors(file.shapes if names is None else names)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -93,26 +87,34 @@ def read_json(path: Path) -> dict[str, Any]:
 def save(model: nn.Module, folder: Path | str) -> None:
     """Write every trained parameter of `model` into `folder`, which is made: A, B, m, heads and all else trained.
 
-    Raises InputError if the residual under an adapter that started from pissa or lora_ga is trained too.
+    Raises InputError if the residual under an adapter with a residual start is trained too.
     """
     folder = Path(folder)
     for name, layer in lora_layers(model):
-        if layer.residual and layer.weight.requires_grad:
+        if layer.start.residual and layer.weight.requires_grad:
             raise InputError(f"{name}.weight, now the residual of W0, is trained beside its adapter: freeze it to save")
-    targets = adapters_of(model)
     others = {name: parameter for name, parameter in base_parameters(model).items() if parameter.requires_grad}
-    tensors: dict[str, Tensor] = {**others}
-    for target, own in targets.items():
-        tensors |= {f"{target.key}.lora_{name}": tensor for name, tensor in zip(target.shapes, own, strict=True)}
-    entries = [target._asdict() for target in targets]
-    for entry in entries:
-        if not entry["dora"]:  # written only where it holds: plain adapters stay readable for versions without DoRA
-            del entry["dora"]
-    content: dict[str, Any] = {"format": FORMAT, "targets": entries, "trained_parameters": sorted(others)}
-    if any(layer.loftq for _, layer in lora_layers(model)):
-        content["init"] = "loftq"
-    if apart := _apart(model, others):
-        content["apart"] = apart
+    write(folder, adapters_of(model), others, remade_by(model), _apart(model, others))
+
+
+def write(
+    folder: Path,
+    adapters: Mapping[Target, Sequence[Tensor]],
+    parameters: Mapping[str, Tensor],
+    init: str | None = None,
+    apart: Sequence[str] = (),
+) -> None:
+    """Write an adapter folder, which is made, without a model: A, B and what a variant trains beside, of each target,
+    and what else was trained, by its name in the model. `init` and `apart` are those of `Adapter`."""
+    tensors: dict[str, Tensor] = dict(parameters)
+    for target, own in adapters.items():
+        tensors |= dict(zip(names(target), own, strict=True))
+    entries = [target.entry() for target in adapters]
+    content: dict[str, Any] = {"format": FORMAT, "targets": entries, "trained_parameters": sorted(parameters)}
+    if init and init != USUAL:
+        content["init"] = init
+    if apart:
+        content["apart"] = list(apart)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(content, indent=1))
@@ -140,10 +142,10 @@ def read(folder: Path | str) -> Adapter:
     try:
         targets = [Target.of(entry) for entry in content["targets"]]
         lists = [content["trained_parameters"], content.get("apart", [])]
-        if any(not isinstance(names, list) or not all(isinstance(name, str) for name in names) for names in lists):
+        if any(not isinstance(own, list) or not all(isinstance(name, str) for name in own) for own in lists):
             raise TypeError("trained_parameters and apart are lists of names")
-        init = content.get("init", "gaussian")
-        if init not in ("gaussian", *QUANTIZED_INITS):
+        init = content.get("init", USUAL)
+        if init not in (USUAL, *(name for name, start in known(Start).items() if start.remakes)):
             raise TypeError(f"init {init!r} is unknown")
         if len({target.key for target in targets}) < len(targets):
             raise TypeError("a target is there twice")
@@ -154,13 +156,13 @@ def read(folder: Path | str) -> Adapter:
 
 def load(model: nn.Module, folder: Path | str, pretrained: Weights | None = None) -> None:
     """Attach the adapter of `folder` to `model`, with every other parameter that was trained (heads). `pretrained` is
-    as of `lora.inject.inject`.
+    as of `lora.model.inject`.
 
     Raises InputError if the adapter is damaged or is for another model; the model is then as it was.
     """
     adapter = read(folder)
-    file, names = adapter.open(), {target: _names(target) for target in adapter.targets}
-    stored = file.weights([name for own in names.values() for name in own])
-    adapters = {target: tuple(stored[name].float() for name in own) for target, own in names.items()}
+    file, known = adapter.open(), {target: names(target) for target in adapter.targets}
+    stored = file.weights([name for own in known.values() for name in own])
+    adapters = {target: tuple(stored[name].float() for name in own) for target, own in known.items()}
     parameters = file.weights(adapter.trained_parameters)
     fill(model, adapters, parameters, str(folder), adapter.init, pretrained, adapter.apart)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
-from transformers.pytorch_utils import Conv1D
 
-from lora import dora, loftq, quantized
-from lora.config import RESIDUAL_INITS, InputError
-from lora.init import start
+from lora import delta, quantized
+from lora.errors import InputError
+from lora.libraries import is_a
+from lora.variants import PLAIN, USUAL, Start, Update, chosen
 
 
 def adaptable(module: nn.Module) -> bool:
@@ -21,16 +21,18 @@ def adaptable(module: nn.Module) -> bool:
     h = W0 x + bias is what it computes.
 
     Embedding's subclasses compute something else (Gemma's scales its output), and the output projection of
-    nn.MultiheadAttention is never called: only its weight is read.
+    nn.MultiheadAttention is never called: only its weight is read. Conv1D is that of transformers (GPT-2).
     """
     if quantized.is_quantized(module):
         return True
-    linear = isinstance(module, nn.Linear | Conv1D) and not isinstance(module, NonDynamicallyQuantizableLinear)
-    return (linear or type(module) is nn.Embedding) and cast(Tensor, module.weight).is_floating_point()
+    linear = isinstance(module, nn.Linear) and not isinstance(module, NonDynamicallyQuantizableLinear)
+    matrix = linear or type(module) is nn.Embedding or is_a(module, "Conv1D")
+    return matrix and (weight := cast(Tensor, module.weight)).ndim == 2 and weight.is_floating_point()
 
 
 class Part(NamedTuple):
-    """One low-rank update, LoRA's or `dora`'s. `rows`: which outputs it changes, as a slice or an index tensor.
+    """One low-rank update, of a `variant` (`lora.variants`). `rows`: which outputs it changes, as a slice or an index
+    tensor.
 
     In a fused projection (GPT-2's c_attn) the weight type q is one Part whose rows are the q third.
     """
@@ -39,7 +41,7 @@ class Part(NamedTuple):
     r: int
     scaling: float
     rows: slice | Tensor = slice(None)
-    dora: bool = False
+    variant: str = PLAIN
 
 
 def turned(base: nn.Module, weight: Tensor) -> Tensor:
@@ -65,14 +67,13 @@ class LoRALayer(nn.Module):
     x's precision. W0 is never written: `merge` swaps in a new weight, `unmerge` swaps the old one back, so W0 is back
     bit for bit, and a weight tied to another module is not changed there. Dropout acts on x; an embedding has none.
 
-    DoRA's parts replace W0 + scaling * B A as `lora.dora` says, with a trained magnitude m (rows,) in `lora_m`.
-    With the starts pissa and lora_ga, `residual` is true: the base module gets the residual W0 - scaling * B0 A0, where
-    A0 and B0 are the starts of A and B, so that the layer starts at W0. `gradient` is what lora_ga starts from: dL/dW0,
-    of the weight's own shape.
+    `init` names the start of A and B, and each part's `variant` what it adds in place of scaling * B A x: objects of
+    `lora.variants`. What a variant trains beside A and B, as DoRA's m, is in `lora_m` and the like. With a `residual`
+    start the base module gets the residual W0 - scaling * B0 A0, where A0 and B0 are the starts of A and B, so that the
+    layer starts at W0. `given` (d, k) is what the start needs of this module (`Start.prepare`).
 
     The base may be quantised: W0 is then what its codes stand for (QLoRA). `merge` puts a floating-point Linear in its
-    place, `unmerge` itself. With the start loftq it is quantised anew, for good, and that is W0 from then on;
-    `pretrained` (d, k) is the weight before any quantisation, which it starts from.
+    place, `unmerge` itself. A start that `remakes` it quantises it anew, for good, and that is W0 from then on.
 
     Raises InputError if a rank is above min(d, k), if the base module is of a kind that cannot be adapted, and for the
     reasons of the variants.
@@ -83,9 +84,8 @@ class LoRALayer(nn.Module):
         base: nn.Module,
         parts: tuple[Part, ...],
         dropout: float = 0.0,
-        init: str = "gaussian",
-        gradient: Tensor | None = None,
-        pretrained: Tensor | None = None,
+        init: str = USUAL,
+        given: Tensor | None = None,
     ) -> None:
         super().__init__()
         if not adaptable(base):
@@ -93,51 +93,41 @@ class LoRALayer(nn.Module):
                 f"cannot adapt a {type(base).__name__}: only Linear, Conv1D, Embedding in floating point, and linear "
                 f"layers that are quantised as {', '.join(quantized.KINDS)}"
             )
-        quantized.check_start(base, init)
-        if isinstance(base, nn.Embedding) and (init in RESIDUAL_INITS or any(part.dora for part in parts)):
-            variant = f"init {init}" if init in RESIDUAL_INITS else "DoRA"
-            raise InputError(f"{variant} is for Linear and Conv1D, not for an Embedding: adapt that without it")
-        self.base = quantized.check(base) if quantized.is_quantized(base) else base
+        self.start = chosen(Start, init)
+        self.updates = {part.name: chosen(Update, part.variant) for part in parts}
+        for variant in (self.start, *self.updates.values()):
+            variant.check_base(base)
+        self.base = quantized.check(base)
         self.parts = parts
         self.dropout = nn.Dropout(dropout)
-        self.lora_A = nn.ParameterDict()
-        self.lora_B = nn.ParameterDict()
-        self.lora_m = nn.ParameterDict()
+        self.lora_A, self.lora_B = nn.ParameterDict(), nn.ParameterDict()
         self.merged = False  # True between `merge` and `unmerge`
-        self.residual = init in RESIDUAL_INITS
-        self.loftq = init == "loftq"
         # Weights that another has replaced in the base, W0 first; the tuple keeps them out of this module's parameters
         self.kept: tuple[nn.Parameter, ...] = ()
         self.kept_base: tuple[nn.Module, ...] = ()  # the quantised base, between `merge` and `unmerge`
         for part in parts:
             if isinstance(part.rows, Tensor):
                 self.register_buffer(f"rows_{part.name}", part.rows, persistent=False)
-        whole = self._whole().detach()
-        for part in parts:
-            d, k = whole[self._rows(part)].shape
+        located, whole = [part._replace(rows=self.rows(part)) for part in parts], self.pretrained().detach()
+        for part in located:
+            d, k = whole[part.rows].shape
             if not 1 <= part.r <= min(d, k):
                 raise InputError(f"rank r = {part.r} for {part.name}: it must be between 1 and min(d, k) = {min(d, k)}")
-        if self.loftq:
-            blocks = [loftq.Block(self._rows(part), part.r, part.scaling) for part in parts]
-            self.base, starts = loftq.start(base, pretrained, blocks)
-            whole = self._whole()
-        else:
-            gradients = [None if gradient is None else turned(base, gradient)[self._rows(part)] for part in parts]
-            starts = [
-                start(init, whole[self._rows(part)], part.r, part.scaling, own)
-                for part, own in zip(parts, gradients, strict=True)
-            ]
-        for part, (A, B) in zip(parts, starts, strict=True):
-            self.lora_A[part.name], self.lora_B[part.name] = nn.Parameter(A), nn.Parameter(B)
-            if part.dora:
-                self.lora_m[part.name] = nn.Parameter(dora.start(whole[self._rows(part)]))
-        if self.residual:
+        self.base, starts = self.start.begin(self.base, whole, located, given)
+        if self.start.remakes:
+            whole = self.pretrained().detach()
+        for part, (A, B) in zip(located, starts, strict=True):
+            for side, value in {"A": A, "B": B, **self.updates[part.name].start(whole[part.rows])}.items():
+                if not hasattr(self, f"lora_{side}"):
+                    self.add_module(f"lora_{side}", nn.ParameterDict())
+                getattr(self, f"lora_{side}")[part.name] = nn.Parameter(value)
+        if self.start.residual:
             residual = self.weight.detach().to(torch.float32, copy=True)
             for part in parts:
                 A0, B0 = (side[part.name].detach().clone() for side in (self.lora_A, self.lora_B))
                 self.register_buffer(f"start_A_{part.name}", A0)
                 self.register_buffer(f"start_B_{part.name}", B0)
-                turned(base, residual)[self._rows(part)] -= part.scaling * B0 @ A0
+                turned(base, residual)[self.rows(part)] -= part.scaling * B0 @ A0
             self._replace(residual)
 
     @property
@@ -147,17 +137,23 @@ class LoRALayer(nn.Module):
 
     def w0(self, part: Part) -> Tensor:
         """The pretrained weight (d, k) under one part, whatever the base module holds."""
-        return self._whole().detach()[self._rows(part)]
+        return self.pretrained().detach()[self.rows(part)]
 
-    def _whole(self) -> Tensor:
+    def pretrained(self) -> Tensor:
         """W0 (d, k), of all rows, with its gradient if it has one."""
         base = (*self.kept_base, self.base)[0]
         if quantized.is_quantized(base):
             return quantized.dequantize(base)
         return turned(base, (*self.kept, self.weight)[0])
 
-    def _rows(self, part: Part) -> slice | Tensor:
+    def rows(self, part: Part) -> slice | Tensor:
+        """The outputs that a part changes, on this module's device."""
         return getattr(self, f"rows_{part.name}") if isinstance(part.rows, Tensor) else part.rows
+
+    def trained(self, name: str) -> dict[str, nn.Parameter]:
+        """What is trained of one part: A (r, k), B (rows, r) and what its variant has beside them, by name."""
+        sides = {side: own for side, own in self.named_children() if isinstance(own, nn.ParameterDict)}
+        return {side.removeprefix("lora_"): own[name] for side, own in sides.items() if name in own}
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102 (the class says it)
         h: Tensor = self.base(x)
@@ -171,50 +167,35 @@ class LoRALayer(nn.Module):
                 dropped = self.dropout(x)
                 low = functional.linear(dropped, A.to(x.dtype))
             update = functional.linear(low, (part.scaling * B).to(low.dtype))
-            if part.dora:
-                g = dora.ratio(self.w0(part), A, B, part.scaling, self.lora_m[part.name])
-                update = (g - 1).to(h.dtype) * self._without_bias(dropped, h, part) + g.to(h.dtype) * update
+            update = self.updates[part.name].output(self, part, update, dropped, h)
             if update.shape == h.shape:
                 h = h + update
                 continue
             if quantized.is_quantized(self.base):
                 h = h.clone()  # what a library's own function returns must not be written into
-            h[..., self._rows(part)] += update
+            h[..., self.rows(part)] += update
         return h
-
-    def _without_bias(self, x: Tensor, h: Tensor, part: Part) -> Tensor:
-        """W0 x on the part's rows: x after dropout, as V is one matrix in DoRA; without dropout h has it already."""
-        rows = self._rows(part)
-        if self.training and self.dropout.p > 0:
-            return functional.linear(x, self._whole()[rows].to(x.dtype))
-        bias = cast("Tensor | None", self.base.bias)
-        return h[..., rows] - (0.0 if bias is None else bias[rows].to(h.dtype))
 
     def matrices(self, name: str) -> tuple[Tensor, Tensor]:
         """A (r', k) and B (rows, r') of one part, with scaling * B A the update of the pretrained W0, fp32.
 
-        r' = r, but after pissa and lora_ga the update is scaling * (B A - B0 A0), in [A; A0] and [B, -B0] with r' = 2r.
-        Should that be above min(d, k), one of the two is the identity and the other the whole B A - B0 A0: exact, with
-        r' = min(d, k). With DoRA scaling * B A is the update of W0's directions, before m scales the rows.
+        r' = r, but after a residual start the update is scaling * (B A - B0 A0), of rank 2r or min(d, k).
         """
         A, B = self.lora_A[name], self.lora_B[name]
-        if not self.residual:
+        if not self.start.residual:
             return A, B
-        A = torch.cat((A, self.get_buffer(f"start_A_{name}")))
-        B = torch.cat((B, -self.get_buffer(f"start_B_{name}")), dim=1)
-        (d, r), k = B.shape, A.shape[1]
-        if r <= min(d, k):
-            return A, B
-        identity = torch.eye(min(d, k), dtype=A.dtype, device=A.device)
-        return (B @ A, identity) if d <= k else (identity, B @ A)
+        A0, B0 = (self.get_buffer(f"start_{side}_{name}") for side in "AB")
+        return delta.smallest(torch.cat((A, A0)), torch.cat((B, -B0), dim=1))
+
+    def stored(self, name: str) -> dict[str, Tensor]:
+        """What is stored of one part: A and B of `matrices`, and what its variant trains beside them, by name."""
+        A, B = self.matrices(name)
+        return {**self.trained(name), "A": A, "B": B}
 
     def delta_w(self, name: str) -> Tensor:
         """What one part adds to the pretrained W0, (rows, k), fp32: scaling * B A for LoRA."""
         part = next(part for part in self.parts if part.name == name)
-        A, B = self.matrices(name)
-        if part.dora:
-            return dora.delta_w(self.w0(part), A, B, part.scaling, self.lora_m[name])
-        return part.scaling * (B @ A)
+        return self.updates[name].delta_w(self, part)
 
     def _replace(self, weight: Tensor) -> None:
         """Put another weight into the base module, in the precision of its own, which is kept."""
@@ -230,10 +211,10 @@ class LoRALayer(nn.Module):
         """
         if self.merged:
             return
-        w0 = self._whole()
+        w0 = self.pretrained()
         total = w0.to(torch.float32, copy=True)
         for part in self.parts:
-            total[self._rows(part)] += self.delta_w(part.name)
+            total[self.rows(part)] += self.delta_w(part.name)
         if quantized.is_quantized(self.base):
             self.kept_base = (self.base,)
             self.base = quantized.linear(total.to(w0.dtype), cast("Tensor | None", self.base.bias))

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
-from lora.config import InputError
-
-
-def is_count(value: object, least: int = 1) -> bool:
-    """Whether a value from JSON is a whole number of at least `least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def is_number(value: object) -> bool:
-    """Whether a value from JSON is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+from lora.errors import InputError, is_count, is_number
+from lora.variants import PLAIN, Update, chosen, known
 
 
 class Target(NamedTuple):
     """One adapter: delta_w = scaling * B A of `shape` (d, k), in `module`, with A (r, k) and B (d, r).
 
-    `w0_norm` is the Frobenius norm of the W0 it was trained on, or 0 if that is not known. With `dora` scaling * B A is
-    the update of W0's directions alone, and there are magnitudes m (d,).
+    `w0_norm` is the Frobenius norm of the W0 it was trained on, or 0 if that is not known. A `variant` other than
+    `lora` makes its update of scaling * B A and of what else it trains (`lora.variants`).
     """
 
     module: str
@@ -35,16 +23,20 @@ class Target(NamedTuple):
     scaling: float
     shape: tuple[int, int]
     w0_norm: float
-    dora: bool = False
+    variant: str = PLAIN
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Target:
         """A target from an entry of lora_config.json. Raises TypeError, with what is wrong, if a value is of no use."""
-        target = cls(**{**entry, "shape": tuple(entry["shape"])})
+        flags = {name: entry[name] for name in known(Update) if name in entry}
+        on = [name for name, value in flags.items() if value]
+        own = {name: value for name, value in entry.items() if name not in flags} | {"shape": tuple(entry["shape"])}
+        target = cls(**own, variant=on[0] if on else PLAIN)
         numbers = {"scaling": target.scaling, "w0_norm": target.w0_norm}
         wrong = [name for name, value in numbers.items() if not is_number(value)]
         wrong += [name for name in ("module", "weight_type") if not isinstance(getattr(target, name), str)]
-        wrong += ["r"] * (not is_count(target.r)) + ["dora"] * (not isinstance(target.dora, bool))
+        wrong += [name for name, value in flags.items() if not isinstance(value, bool)] + on[1:]
+        wrong += ["r"] * (not is_count(target.r))
         wrong += ["shape"] * (len(target.shape) != 2 or not all(map(is_count, target.shape)))
         wrong += ["layer"] * (target.layer is not None and not is_count(target.layer, 0))
         if wrong:
@@ -53,6 +45,12 @@ class Target(NamedTuple):
             raise TypeError(f"{target.key!r} is no target")
         return target
 
+    def entry(self) -> dict[str, Any]:
+        """The entry of lora_config.json, in which a variant is named only where it is not plain LoRA."""
+        fields = self._asdict()
+        variant = fields.pop("variant")
+        return fields if variant == PLAIN else {**fields, variant: True}
+
     @property
     def key(self) -> str:
         """Prefix of the target's tensors in the file."""
@@ -60,13 +58,13 @@ class Target(NamedTuple):
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of A, B and, with DoRA, m."""
+        """The shapes of A, B and what else is trained, as m of DoRA."""
         (d, k), r = self.shape, self.r
-        return {"A": (r, k), "B": (d, r)} | ({"m": (d,)} if self.dora else {})
+        return {"A": (r, k), "B": (d, r), **chosen(Update, self.variant).shapes(d, k, r)}
 
-    def check(self, tensors: Sequence[Tensor], source: str) -> None:
-        """Raises InputError, naming `source`, if A, B or m has not the shape that it must have."""
-        needed, found = list(self.shapes.values()), [tuple(tensor.shape) for tensor in tensors]
-        if found != needed:
-            has, needs = (" and ".join(map("{} {}".format, self.shapes, shapes)) for shapes in (found, needed))
+    def check(self, found: Iterable[Sequence[int]], source: str) -> None:
+        """Raises InputError, naming `source`, if one of `found` is not the shape that it must be."""
+        both = [[tuple(shape) for shape in shapes] for shapes in (found, self.shapes.values())]
+        if both[0] != both[1]:
+            has, needs = (" and ".join(map("{} {}".format, self.shapes, shapes)) for shapes in both)
             raise InputError(f"{source} is damaged: {self.key} has {has}, but needs {needs}")

@@ -10,11 +10,13 @@ from typing import NamedTuple
 from torch import nn
 
 from lora import schemes
-from lora.config import WEIGHT_TYPES, InputError, LoRAConfig
+from lora.config import WEIGHT_TYPES, LoRAConfig
+from lora.errors import InputError
 from lora.fused import Matrix, Rows, queries, rows_of
 from lora.layer import LoRALayer, Part, adaptable, shape
 from lora.schemes import layer_of as layer_of
 from lora.schemes import towers_of
+from lora.variants import PLAIN
 
 WHOLE = "all"  # the name of a part that covers every row of a module chosen by pattern
 SHOWN = 6  # modules in a message
@@ -32,7 +34,8 @@ def _kind(model: nn.Module) -> str:
     return str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
 
 
-def _child(module: nn.Module | None, path: str) -> nn.Module | None:
+def child(module: nn.Module | None, path: str) -> nn.Module | None:
+    """The module of this name inside another, or None if there is none."""
     for name in path.split(".") if path else ():
         module = module and module._modules.get(name)
     return module
@@ -53,14 +56,14 @@ def parts_of(model: nn.Module, module: str) -> dict[str, Rows]:
 
     A fused projection has several types. One whose layout is not known has none.
     """
-    types = schemes.types_of(module, lambda name: _child(model, name) is not None)
+    types = schemes.types_of(module, lambda name: child(model, name) is not None)
     name, _, leaf = module.removesuffix(".linear").rpartition(".")
-    own = _child(model, module)
+    own = child(model, module)
     if own is None or not types or not _is_linear(own):
         return {}
-    outputs = (_child(model, each) for each in schemes.outputs_of(name))
+    outputs = (child(model, each) for each in schemes.outputs_of(name))
     out = next((_shape(found)[1] for found in outputs if found is not None and _is_linear(found)), 0)
-    matrix = Matrix(_child(model, name), _shape(own)[0], out, getattr(model, "config", None))
+    matrix = Matrix(child(model, name), _shape(own)[0], out, getattr(model, "config", None))
     if leaf == "q_proj":
         return {"q": queries(matrix)}
     if len(types) == 1:
@@ -80,10 +83,10 @@ def weight_type_of(model: nn.Module, module: str) -> str:
     return next((name for name, rows in found.items() if isinstance(rows, slice) and rows == slice(None)), WHOLE)
 
 
-def make_place(model: nn.Module, module: str, weight_type: str, r: int, scaling: float, dora: bool = False) -> Place:
+def make_place(model: nn.Module, module: str, weight_type: str, r: int, scaling: float, variant: str = PLAIN) -> Place:
     """The place of one adapter; a weight type that is a slice of a fused projection gets its rows."""
     rows = parts_of(model, module).get(weight_type, slice(None))
-    return Place(module, layer_of(module), Part(weight_type, r, scaling, rows, dora))
+    return Place(module, layer_of(module), Part(weight_type, r, scaling, rows, variant))
 
 
 def typed_places(model: nn.Module) -> list[Place]:
@@ -128,7 +131,7 @@ def _of_type(model: nn.Module, chosen: str, names: list[str], parts: dict[str, d
         raise InputError(f"a {kind} model has no weight type {weight_type!r}: it has {types}{more}")
     inside = [name for name in names if not tower or tower in towers_of(name)]
     for name in inside:
-        if not parts[name] and weight_type in schemes.types_of(name, lambda other: _child(model, other) is not None):
+        if not parts[name] and weight_type in schemes.types_of(name, lambda other: child(model, other) is not None):
             raise InputError(
                 f"{name} of a {kind} model has {weight_type} in one matrix with others, in an order that is not known: "
                 "name it by pattern, to adapt all of it"
@@ -165,7 +168,7 @@ def find_places(model: nn.Module, config: LoRAConfig) -> list[Place]:
         own = chosen.rpartition(".")[2] if is_type else WHOLE
         for name in found:
             rows = parts[name][own] if is_type else slice(None)
-            places.append(Place(name, layer_of(name), Part(own, r, scaling, rows, config.dora)))
+            places.append(Place(name, layer_of(name), Part(own, r, scaling, rows, config.variant)))
     adapted = Counter(place.module for place in places)
     parted = Counter((place.module, place.part.name) for place in places)
     for place in places:

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from lora.config import InputError
+from lora.errors import InputError
 
 # Keys under which training scripts put the names and tensors
 WRAPPERS = ("model_state_dict", "state_dict", "model", "module", "net", "network", "weights")
@@ -67,7 +67,7 @@ class TensorFile(ABC):
                 )
         found = self.tensors(names)
         for name, tensor in found.items():
-            if not tensor.isfinite().all():
+            if tensor.numel() and not torch.stack(torch.aminmax(tensor)).isfinite().all():  # no copy, as of isfinite
                 raise InputError(f"{self.path}: {name} holds NaN or infinity: its training diverged, or it is damaged")
         return found
 
@@ -100,6 +100,11 @@ class Safetensors(TensorFile):
             raise _damaged(self.path, error) from error
 
 
+def type_name(tensor: Tensor) -> str:
+    """torch's name of a tensor's type, as `float32`."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} is damaged ({' '.join(str(error).split())[:200]}): copy or train it again")
 
@@ -117,7 +122,7 @@ class Pickled(TensorFile):
             if reason := _not_whole(value, size):
                 raise InputError(f"{path}: {name} {reason}: store it as a plain tensor on the CPU")
         self._state = {name: value.detach() for name, value in state.items()}
-        dtypes = {name: str(value.dtype).removeprefix("torch.") for name, value in state.items()}
+        dtypes = {name: type_name(value) for name, value in state.items()}
         super().__init__(path, {name: tuple(value.shape) for name, value in state.items()}, dtypes)
         self.left = left
 

@@ -19,8 +19,7 @@ def main() -> int:
     try:
         if not args.folder.is_dir():
             raise InputError(f"{args.folder} is no folder; a study makes it, such as `make ablate-rank`")
-        frames = read(args.folder, dict.fromkeys(name for claim in CLAIMS for name in claim.files))
-        judged = [judge(claim, frames) for claim in CLAIMS]
+        judged = judge(CLAIMS, read(args.folder, dict.fromkeys(name for claim in CLAIMS for name in claim.files)))
         paths = write(judged, args.folder)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

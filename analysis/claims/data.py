@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
-from analysis.claims.engine import SIGNED, Case, Claim, Frames
-from analysis.claims.measures import Pair, by_task, compared, difference, ids, method, places, runs_of
-from analysis.few_shot import unpaired
+from analysis.claims.engine import NATS, Case, Claim, Frames
+from analysis.claims.measures import Pair, by_task, compared, ids, method, places, replicates, runs_of
+from analysis.claims.rank import NAT, POINT
+from analysis.maths import judging
 
 FEW = 1000
 SHOWN = 256
@@ -14,6 +16,8 @@ FORGETTING = "forgetting/forgetting.csv"
 
 
 def _few_examples(rows: pd.DataFrame) -> Iterator[Pair]:
+    if "train_examples" not in rows:
+        return
     ours, theirs = (rows[rows["label"] == label] for label in ("lora", "full"))
     shared = set(ours["train_examples"]) & set(theirs["train_examples"])
     n = min(shared, default=FEW + 1)
@@ -23,6 +27,7 @@ def _few_examples(rows: pd.DataFrame) -> Iterator[Pair]:
 
 
 def _prompts(frames: Frames) -> list[Case]:
+    """Trained minus the best prompt, which is drawn apart from training: nothing pairs them."""
     cases = []
     for study, where, rows in by_task(frames):
         prompts = rows[rows["label"] == "frozen"]
@@ -34,21 +39,23 @@ def _prompts(frames: Frames) -> list[Case]:
             runs = rows[(rows["label"] == label) & (rows["train_examples"] <= SHOWN)]
             runs = runs[runs["train_examples"] == runs["train_examples"].max()]
             if not runs.empty:
-                found = unpaired(runs["value"], prompt["value"], exact=bool(means.idxmax() == 0))
-                low, high = (found.difference + sign * found.difference_interval for sign in (-1, 1))
+                trained, shown = (judging.mean(part["value"].to_numpy()) for part in (runs, prompt))
+                if means.idxmax() == 0:  # nothing is drawn: one run is all there is to know
+                    shown = judging.Estimate(shown.value, 0.0, np.inf, trained.n)
                 place = f"{where} {label}, n = {runs['train_examples'].iloc[0]:g}"
-                seeds = min(len(runs), len(prompt))
-                cases.append(Case(study, place, found.difference, low, high, seeds, "seeds", ids(runs, prompt)))
+                found = judging.difference(trained, shown)
+                cases.append(Case(study, place, str(rows["task"].iloc[0]), found, "seeds", ids(runs, prompt)))
     return cases
 
 
 def _forgetting(frames: Frames) -> list[Case]:
+    """LoRA's rise less full fine-tuning's, by seed: the mean over texts, which the same runs are read on."""
     cases = []
-    for where, rows in places(frames.get(FORGETTING), "text"):
-        rise = (rows["loss_after"] - rows["loss_before"]).groupby([rows["label"], rows["seed"]]).mean()
-        ours, theirs = (rows[rows["label"] == label] for label in ("lora", "full"))
-        if len(ours) and len(theirs):
-            cases += difference("forgetting", where, rise["lora"], rise["full"], ids(ours, theirs))
+    for where, task, rows in places(frames.get(FORGETTING)):
+        rise = (rows["loss_after"] - rows["loss_before"]).groupby([rows["seed"], rows["label"], rows["text"]]).mean()
+        wide = rise.groupby(["seed", "label"]).mean().unstack("label").reindex(columns=["lora", "full"])
+        used = rows[rows["label"].isin(["lora", "full"])]
+        cases += replicates("forgetting", where, task, wide["lora"] - wide["full"], runs=ids(used))
     return cases
 
 
@@ -57,31 +64,35 @@ CLAIMS = [
         key="few_examples",
         statement="With few training examples LoRA is better than full fine-tuning.",
         source="paper, Section F.3, Table 16",
-        statistic=f"LoRA minus full fine-tuning at the smallest number of training examples that both have, {FEW:,} at "
-        "most; test scores, paired by seed.",
+        statistic="LoRA minus full fine-tuning at the smallest number of training examples that both have, "
+        f"{FEW:,} at most; by how much the test loss is lower, paired by seed.",
         files=runs_of("table16", "table8"),
-        judge=compared(_few_examples),
+        judge=compared(_few_examples, written=True),
         low=0,
+        margin=NAT,
+        scale=NATS,
     ),
     Claim(
         key="prompts_below",
         statement=f"Demonstrations in the prompt are below training on few examples ({SHOWN} at most).",
         source="paper, Appendix A, Table 8",
-        statistic="A trained method at its largest such number of examples minus the best prompt, which is chosen on "
-        "test data, in its favour; Welch's t.",
+        statistic="LoRA and full fine-tuning at their largest such number of examples minus the best prompt, which is "
+        "chosen on test data, in its favour; Welch's t.",
         files=runs_of("table8"),
         judge=_prompts,
         low=0,
+        margin=2 * POINT,
     ),
     Claim(
         key="forgets_less",
         statement="LoRA forgets less than full fine-tuning.",
         source="guides: LoRA Learns Less and Forgets Less (arXiv 2405.09673)",
         statistic="Rise of the loss on texts that are not trained on, nats a token: LoRA's, the mean over its "
-        "settings, minus that of full fine-tuning, paired by seed.",
+        "settings, minus that of full fine-tuning, the mean over texts, paired by seed.",
         files=(FORGETTING,),
         judge=_forgetting,
         high=0,
-        scale=SIGNED._replace(digits=3, unit=" nats"),
+        margin=0.1,
+        scale=NATS,
     ),
 ]

@@ -1,5 +1,6 @@
-"""What a claim is, and how its verdict follows from the intervals of its cases."""
+"""What a claim is, and how its verdict follows from the runs: one estimate, pooled over cases, and one test."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,77 +9,98 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-ENOUGH = 3  # seeds, or whatever a case counts, below which its interval decides nothing
+from analysis.maths import judging
+from analysis.maths.judging import LEVEL, Estimate, Heterogeneity
+from analysis.maths.statistics import holm
+
+ENOUGH = 3  # seeds below which a study's answer in a sentence decides nothing
 RULE = f"""\
-A claim is judged case by case, against a threshold that is part of the claim and the same for every case. A case is
-one model and task, or what the claim names, and its estimate has a 95% interval. It **holds** if the whole interval is
-on the claimed side of the threshold, it **fails** if the whole interval is on the other side, and else it is **open**.
-With fewer than {ENOUGH} seeds (or layers, or cells: what the interval is over) a case is shown and does not count.
+**One estimate a claim.** A case is a model on a task; settings that a claim is not about (weight types, ranks, layers)
+are averaged within a seed first. Cases of one task are averaged, so that a task counts once, and then tasks, each with
+the same weight. What is judged is this mean over the tasks that were run; I² and tau say how much they differ, and
+another task may lie as far from the mean as these do.
 
-The claim **holds** if at least half of the cases that count hold and none fails, it **does not hold here** if at least
-half fail and none holds, and else it is **not decided**: the intervals are too wide, or cases contradict each other.
-Half, because one interval in 40 lies above its threshold by chance, and one below: a single case of many proves little.
+**Replicates are runs**: seeds, pairs of runs, or rounds of a measurement, never layers, cells of a grid or values of
+alpha. Errors are Student's t, by seed (pairs of the same seed), and those of a mean Welch and Satterthwaite's. Where
+the settings of a study scatter alike (Bartlett's test, p above {judging.SAME_SPREAD:g}) and the pair no more than the
+others, its error is from their spread, pooled; else it is its own. Runs that predict one class are in no mean, and
+are counted. Where runs say how each test item was answered, items are in the error too; else it is of seeds only.
 
-That two things are equal, or that one adds nothing to the other, is a claim that the interval lies within a margin, not
-that a test found no difference. Intervals are Student's t unless said otherwise. Those over seeds hold what the start
-and the order of training change, not what other test data would. Nothing is corrected for the number of claims."""
+**Verdicts.** A claim **holds** if its estimate is beyond the claim's threshold, and **does not hold here** if it is on
+the other side, by a test at 5% that is corrected, by Holm's method, for all claims that are tested. It is **equal
+within the margin** if two one-sided tests say, as strictly, that it is nearer to the threshold than the margin. Else it
+is **not decided**, and it is said with how many seeds a difference as large as the one found, or the margin if that is
+larger, would be established with a probability of 80%. Wherever random directions would pass too, the claim is about
+what is beyond them. What is computed or counted has no error, and is compared as it is."""
 
 
 class Verdict(StrEnum):
-    """What the stored runs say of a claim, or of one case: open cases are `not decided`."""
+    """What the stored runs say of a claim."""
 
     HOLDS = "holds"
     FAILS = "does not hold here"
+    EQUAL = "equal within the margin"
     UNDECIDED = "not decided"
     NO_RUNS = "no runs"
 
 
 class Scale(NamedTuple):
-    """How estimates are written: times factor, with so many digits, a sign where they are differences, and a unit."""
+    """How estimates are written: times factor, with so many digits, a sign where they are differences, and a unit.
+
+    log: estimates are logarithms of ratios; what is written is the ratio.
+    """
 
     factor: float = 1
     digits: int = 2
     signed: bool = False
     unit: str = ""
+    log: bool = False
+
+    def shown(self, value: float) -> float:
+        """An estimate as it is written, before rounding."""
+        return self.factor * (math.exp(value) if self.log else value)
 
     def number(self, value: float) -> str:
         """The number alone, without its unit."""
-        rounded = round(self.factor * value, self.digits) + 0.0  # no -0.0
+        rounded = round(self.shown(value), self.digits) + 0.0  # no -0.0
         return f"{rounded:{'+' if self.signed else ''}.{self.digits}f}"
 
     def text(self, value: float) -> str:
         """The number with its unit."""
         return f"{self.number(value)}{self.unit}"
 
+    def distance(self, value: float) -> str:
+        """A distance between estimates, such as a margin: a factor, where they are ratios."""
+        if self.log:
+            return f"a factor of {math.exp(value):.{self.digits}f}"
+        return self._replace(signed=False).text(value)
+
 
 POINTS = Scale(100, 1, signed=True, unit=" points")
 PERCENT = Scale(100, 1, unit="%")
 PLAIN = Scale()
 SIGNED = Scale(signed=True)
-TIMES = Scale(unit="×")
+NATS = Scale(digits=3, signed=True, unit=" nats")
+TIMES = Scale(unit="×", log=True)
 
 
 class Case(NamedTuple):
-    """An estimate with its 95% interval (NaN: there is none), over n of `unit`, from runs of a study.
+    """The estimate of one case, over replicates of `unit`, from runs of a study.
 
-    where says what it is of: model, task, and what else tells it from other cases. exact: it is a count or a
-    computation, which has no spread, so that n does not matter.
+    place says what it is of: model, task, and what else tells it from other cases. task: cases of the same task count
+    once. exact: it is a count or a computation, which has no spread. note: what a reader must know, such as runs that
+    were left out. items: test items are in its error.
     """
 
     study: str
-    where: str
-    value: float
-    low: float
-    high: float
-    n: int
+    place: str
+    task: str
+    estimate: Estimate
     unit: str
     runs: tuple[str, ...] = ()
     exact: bool = False
-
-    @property
-    def counts(self) -> bool:
-        """Whether it can decide anything."""
-        return bool((self.exact or self.n >= ENOUGH) and np.isfinite([self.low, self.high]).all())
+    note: str = ""
+    items: bool = False
 
 
 Frames = Mapping[str, pd.DataFrame]
@@ -87,11 +109,16 @@ Judge = Callable[[Frames], list[Case]]
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim, and how it is judged: it holds in a case whose interval lies within [low, high].
+    """A claim, and how it is judged: it holds if the estimate is within [low, high].
 
     files        what `judge` reads, study/file.csv below results/<preset>; it gets those that are there, by name.
     judge        the cases that are in them; none: there are no runs.
+    margin       the smallest difference that matters, in the unit of the estimate: power is that of finding it beyond
+                 the threshold, and where the threshold is that of no difference, what is nearer is equal.
+    least        replicates with which a case counts.
     command      what makes the runs, if it is not the make target of the study of the first file.
+
+    Of ratios (scale.log) low, high and margin are ratios too.
     """
 
     key: str
@@ -100,54 +127,149 @@ class Claim:
     statistic: str
     files: tuple[str, ...]
     judge: Judge
+    margin: float
     low: float = -np.inf
     high: float = np.inf
     scale: Scale = POINTS
+    least: int = 2
     command: str = ""
+
+    @property
+    def region(self) -> tuple[float, float]:
+        """[low, high] as estimates are: logarithms of ratios."""
+        if not self.scale.log:
+            return self.low, self.high
+        return math.log(self.low) if self.low > 0 else -math.inf, math.log(self.high)
+
+    @property
+    def effect(self) -> float:
+        """The margin as estimates are."""
+        return math.log(self.margin) if self.scale.log else self.margin
+
+    @property
+    def of_equality(self) -> bool:
+        """Whether it says that a difference is within a margin of none."""
+        low, high = self.region
+        return low < high and math.isclose(low, -high)
+
+    @property
+    def may_be_equal(self) -> bool:
+        """Whether its threshold is that of no difference, so that an estimate near it says something of its own."""
+        return 0 in self.region
 
     @property
     def threshold(self) -> str:
         """The threshold in words."""
-        if np.isinf(self.high):
-            return f"above {self.scale.text(self.low)}" if self.low else "above 0"
-        if np.isinf(self.low):
-            return f"below {self.scale.text(self.high)}" if self.high else "below 0"
-        if self.low == self.high:
-            return f"at {self.scale.text(self.low)}"
-        if self.low == -self.high:
-            return f"within ±{self.scale._replace(signed=False).text(self.high)}"
-        return f"from {self.scale.number(self.low)} to {self.scale.text(self.high)}"
-
-    def of(self, case: Case) -> Verdict:
-        """The verdict on one case."""
-        if not case.counts:
-            return Verdict.UNDECIDED
-        if self.low <= case.low and case.high <= self.high:
-            return Verdict.HOLDS
-        return Verdict.FAILS if case.high < self.low or case.low > self.high else Verdict.UNDECIDED
+        low, high = self.region
+        if math.isinf(high):
+            return f"above {self.scale.text(low) if low or self.scale.log else 0}"
+        if math.isinf(low):
+            return f"below {self.scale.text(high) if high or self.scale.log else 0}"
+        if low == high:
+            return f"at {self.scale.text(low)}"
+        if self.of_equality and not self.scale.log:
+            return f"within ±{self.scale.distance(high)}"
+        return f"from {self.scale.number(low)} to {self.scale.text(high)}"
 
 
 class Judged(NamedTuple):
-    """A claim with its cases and its verdict."""
+    """A claim with its cases, the pooled estimate (None: there is none), how much tasks differ, the tests, corrected
+    for all claims (NaN: none), the verdict, and, with an error, the power to find `effect` at the level that Holm's
+    method asks of it, and the replicates that would give a power of 80% (None: more than a thousand). effect is what is
+    between the estimate and the threshold, and the margin at least."""
 
     claim: Claim
     cases: list[Case]
     verdict: Verdict
+    estimate: Estimate | None = None
+    differ: Heterogeneity = judging.ALONE
+    tests: judging.Told = judging.UNTESTED
+    effect: float = math.nan
+    power: float = math.nan
+    needed: int | None = None
+
+    @property
+    def p(self) -> float:
+        """The corrected p of its verdict; of none, the smallest of what could have been concluded."""
+        own = {Verdict.HOLDS: self.tests.inside, Verdict.FAILS: self.tests.outside}
+        own[Verdict.EQUAL] = self.tests.inside if self.claim.of_equality else self.tests.equal
+        return own.get(self.verdict, self.tests.least)
 
 
-def combine(verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict on a claim from those of the cases that count: see RULE."""
-    holds, fails = (sum(verdict is side for verdict in verdicts) for side in (Verdict.HOLDS, Verdict.FAILS))
-    if holds and not fails and 2 * holds >= len(verdicts):
-        return Verdict.HOLDS
-    if fails and not holds and 2 * fails >= len(verdicts):
-        return Verdict.FAILS
-    return Verdict.UNDECIDED
+def counts(claim: Claim, case: Case) -> bool:
+    """Whether a case is part of the estimate."""
+    return case.exact or (case.estimate.n >= claim.least and case.estimate.error > 0)
 
 
-def judge(claim: Claim, frames: Frames) -> Judged:
-    """Judge a claim on those of its files that are there; frames, by their names, may hold others too."""
-    cases = claim.judge({name: frames[name] for name in claim.files if name in frames})
+def pool(cases: Sequence[Case]) -> tuple[Estimate, Heterogeneity]:
+    """The mean over tasks of the means over a task's cases, and how much tasks differ.
+
+    Cases of a task that share a run are not independent: see `judging.average`.
+    """
+    tasks: dict[str, list[Case]] = {}
+    for case in cases:
+        tasks.setdefault(case.task, []).append(case)
+    means = []
+    for own in tasks.values():
+        tied = np.array([[bool(set(one.runs) & set(other.runs)) for other in own] for one in own])
+        means.append(judging.average([case.estimate for case in own], tied))
+    return judging.average(means), judging.heterogeneity(means)
+
+
+def judge(claims: Sequence[Claim], frames: Frames) -> list[Judged]:
+    """Judges claims together, each on those of its files that are there; frames, by their names, may hold others too.
+    p-values are corrected for all that are tested in this call."""
+    found = [_estimated(claim, claim.judge({n: frames[n] for n in claim.files if n in frames})) for claim in claims]
+    return [_decided(judged, steps) for judged, steps in zip(found, _steps(found), strict=True)]
+
+
+def _estimated(claim: Claim, cases: list[Case]) -> Judged:
+    """A claim before the correction for all claims."""
     if not cases:
         return Judged(claim, [], Verdict.NO_RUNS)
-    return Judged(claim, cases, combine([claim.of(case) for case in cases if case.counts]))
+    counted = [case for case in cases if counts(claim, case)]
+    exact = [case for case in counted if case.exact]
+    low, high = claim.region
+    if exact:
+        value = float(np.mean([case.estimate.value for case in exact]))
+        verdict = Verdict.HOLDS if low <= value <= high else Verdict.FAILS
+        return Judged(claim, cases, verdict, Estimate(value, 0.0, math.inf, 1))
+    if not counted:
+        return Judged(claim, cases, Verdict.UNDECIDED)
+    estimate, differ = pool(counted)
+    margin = claim.effect if claim.may_be_equal else math.nan
+    return Judged(claim, cases, Verdict.UNDECIDED, estimate, differ, judging.against(estimate, low, high, margin))
+
+
+def _steps(found: Sequence[Judged]) -> list[tuple[float, float]]:
+    """Holm's steps: for each claim what its p-values are multiplied by, and the least that they are then; NaN, NaN for
+    what is not tested. A claim's place is that of the smallest of its p-values; only one of the conclusions that they
+    are of can be wrong at a time, so that a claim counts once."""
+    p = np.array([judged.tests.least for judged in found])
+    order = [index for index in np.argsort(p, kind="stable") if not np.isnan(p[index])]
+    corrected = holm(p)
+    steps = [(math.nan, math.nan)] * len(found)
+    floor = 0.0
+    for place, index in enumerate(order):
+        steps[index] = float(len(order) - place), floor
+        floor = float(corrected[index])
+    return steps
+
+
+def _decided(judged: Judged, step: tuple[float, float]) -> Judged:
+    factor, floor = step
+    if math.isnan(factor) or judged.estimate is None:
+        return judged
+    claim, estimate = judged.claim, judged.estimate
+    found = judged.tests.corrected(factor, floor)
+    inside = Verdict.EQUAL if claim.of_equality else Verdict.HOLDS
+    verdict = [Verdict.UNDECIDED, inside, Verdict.FAILS, Verdict.EQUAL][int(found.concluded())]
+    level = LEVEL / factor
+    effect = max(claim.effect, min(abs(estimate.value - end) for end in claim.region))
+    return judged._replace(
+        verdict=verdict,
+        tests=found,
+        effect=effect,
+        power=judging.power(estimate.error, estimate.freedom, effect, level),
+        needed=judging.replicates_needed(estimate, effect, level),
+    )

@@ -1,16 +1,22 @@
-"""From tables of runs to cases: which runs are compared, and the estimates with their intervals."""
+"""From tables of runs to cases: which runs are compared, and the estimates with their errors."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
-from analysis import statistics, tables
 from analysis.claims.engine import Case, Frames, Judge
+from analysis.kit import tables
+from analysis.maths import judging
+from analysis.maths.judging import NOT_POOLED, Residual
+from analysis.maths.svd import Array
 
 SETTING = ["model", "task", "label", "settings"]
+VARIES = ["label", "settings", "train_examples", "shots", "budget", "quantization", "r", "alpha", "lr"]
+COLLAPSED = 0.02  # a score that is no further above that of always saying one class
+FAR = 0.1  # how far below the median of a study's runs such a score is, where runs do not say it
 
 
 class Pair(NamedTuple):
@@ -33,9 +39,9 @@ def per_run(runs: pd.DataFrame) -> pd.DataFrame:
     """A row a run of the study itself, not of its tuning, with value, its test score, and validation: what choices are
     made by.
 
-    The score is that of the task's main metric, which runs list first after the loss. validation is the same metric,
-    or, where text is written and only the loss is known, minus the loss: more is better. tuned: its study has tried
-    several learning rates for its method and settings.
+    The score is that of the task's main metric, which runs list first after the loss; loss is the test loss. validation
+    is the same metric, or, where text is written and only the loss is known, minus the loss: more is better. tuned: its
+    study has tried several learning rates for its method and settings.
     """
     final = tables.in_role(runs, "study")
     scored = final[final["metric"] != "loss"]
@@ -44,40 +50,170 @@ def per_run(runs: pd.DataFrame) -> pd.DataFrame:
     seen = final[final["split"] == "validation"]
     scores = seen.merge(test[["run_id", "metric"]], on=["run_id", "metric"]).set_index("run_id")["value"]
     losses = -seen[seen["metric"] == "loss"].set_index("run_id")["value"]
+    of_test = final[(final["split"] == "test") & (final["metric"] == "loss")].set_index("run_id")["value"]
     tuned = pd.MultiIndex.from_frame(tables.in_role(runs, "tuning")[SETTING])
     return test.assign(
         validation=test["run_id"].map(scores).fillna(test["run_id"].map(losses)),
+        loss=test["run_id"].map(of_test),
+        validation_loss=-test["run_id"].map(losses),
+        scored=test["run_id"].isin(scores.index),
         tuned=pd.MultiIndex.from_frame(test[SETTING]).isin(tuned),
     )
 
 
-def by_task(frames: Frames) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """(study, where, rows of `per_run`) for every study that has a table of runs, and every model and task in it."""
+def is_written(rows: pd.DataFrame) -> bool:
+    """Whether a language model answers in text: no score is computed while it trains, or a classifier's task is asked
+    as text, which is then its name (`text_…`)."""
+    return not rows["scored"].any() or str(rows["task"].iloc[0]).startswith("text_")
+
+
+class Block(NamedTuple):
+    """The runs of one model and task in a study: where that is, rows of `per_run`, and which of them predict about one
+    class."""
+
+    study: str
+    where: str
+    task: str
+    rows: pd.DataFrame
+    lost: pd.Series
+    column: str = "items"  # of what a run did on each test item: right or wrong, or its losses
+
+    def others(self, *compared: pd.DataFrame) -> Residual:
+        """The spread of one run, pooled over the settings of the study that are not compared."""
+        rows = self.rows[~self.lost]
+        by = [name for name in VARIES if name in rows]
+        codes = rows.groupby(by, dropna=False, sort=False).ngroup()
+        apart = {int(code) for part in compared for code in codes.reindex(part.index).dropna()}
+        return judging.residual(rows["value"].to_numpy(), codes.to_numpy(), rows["seed"].to_numpy(), apart)
+
+
+class _Table:
+    """A table of runs as the key of a cache: the same object is the same table."""
+
+    def __init__(self, runs: pd.DataFrame) -> None:
+        self.runs = runs
+
+    def __hash__(self) -> int:
+        return id(self.runs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Table) and other.runs is self.runs
+
+
+@functools.lru_cache(maxsize=32)
+def _tasks(table: _Table) -> list[tuple[str, pd.DataFrame]]:
+    groups = per_run(table.runs).groupby(["model", "task"], sort=False)
+    return [(" ".join(map(str, key)), rows) for key, rows in groups]
+
+
+@functools.lru_cache(maxsize=64)
+def _blocks(table: _Table, study: str, written: bool) -> list[Block]:
+    found = []
+    for where, rows in _tasks(table):
+        if is_written(rows) == written:
+            gains = {"value": -rows["loss"], "validation": -rows["validation_loss"]} if written else {}
+            own = rows.assign(**gains)
+            lost = pd.Series(False, own.index) if written else collapsed(own)
+            column = "losses" if written else "items"
+            found.append(Block(study, where, str(own["task"].iloc[0]), own, lost, column))
+    return found
+
+
+def _tables(frames: Frames) -> Iterator[tuple[str, _Table]]:
     for name, runs in frames.items():
         study, _, file = name.partition("/")
         if file == "runs.csv":
-            for key, rows in per_run(runs).groupby(["model", "task"], sort=False):
-                yield study, " ".join(map(str, key)), rows
+            yield study, _Table(runs)
 
 
-def compared(choose: Choose) -> Judge:
-    """A judge: in every study, model and task the differences that `choose` picks, paired by seed.
+def by_task(frames: Frames) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """(study, where, rows of `per_run`) for every study that has a table of runs, and every model and task in it."""
+    for study, table in _tables(frames):
+        for where, rows in _tasks(table):
+            yield study, where, rows
+
+
+def blocks(frames: Frames, written: bool) -> Iterator[Block]:
+    """The blocks of classifiers, or of language models (written): their value is minus the test loss, nats a token, so
+    that more is better, and choices are made by the validation loss."""
+    for study, table in _tables(frames):
+        yield from _blocks(table, study, written)
+
+
+def collapsed(rows: pd.DataFrame) -> pd.Series:
+    """Which runs of one model and task predict about one class, by the column `collapsed`.
+
+    Where no run says it, it is those with a score at most COLLAPSED above the lowest, if several runs have exactly
+    that, as all have that always say the same, and it is FAR below the median.
+    """
+    said = rows["collapsed"] if "collapsed" in rows else pd.Series(None, rows.index, dtype=object)
+    if said.notna().any():
+        return said.map(lambda value: value is True or value == 1).astype(bool)
+    scores = rows["value"]
+    lowest = scores.min()
+    several = ((scores - lowest).abs() < 1e-9).sum() > 1
+    return (scores <= lowest + COLLAPSED) & bool(several and lowest < scores.median() - FAR)
+
+
+def compared(choose: Choose, written: bool = False) -> Judge:
+    """A judge: in every study, model and task the differences that `choose` picks, paired by seed; of scores of
+    classifiers, or of the test loss of language models (written), as `blocks`.
 
     A study whose runs are all in a case before adds none: a run speaks once.
     """
 
     def judge(frames: Frames) -> list[Case]:
         cases: list[Case] = []
-        for study, where, rows in by_task(frames):
-            for ours, theirs, name in choose(rows):
+        for block in blocks(frames, written):
+            for ours, theirs, name in choose(block.rows):
                 runs = ids(ours, theirs)
                 if ours.empty or theirs.empty or any(set(runs) <= set(case.runs) for case in cases):
                     continue
-                place = f"{where} {name}".strip()
-                cases += difference(study, place, by_seed(ours), by_seed(theirs), runs)
+                case = paired(block, ours, theirs, name)
+                cases += [case] if case else []
         return cases
 
     return judge
+
+
+def paired(block: Block, ours: pd.DataFrame, theirs: pd.DataFrame, name: str = "") -> Case | None:
+    """The case of ours minus theirs, rows of a block, by seed and without runs that predict about one class; None if
+    they share no seed."""
+    lost = [block.lost[part.index] for part in (ours, theirs)]
+    kept = [part[~gone] for part, gone in zip((ours, theirs), lost, strict=True)]
+    note = ""
+    if any(gone.any() for gone in lost):
+        counts = " and ".join(f"{gone.sum()} of {len(gone)}" for gone in lost)
+        note = f"{counts} runs predict about one class, and do not count"
+    where = f"{block.where} {name}".strip()
+    differences = (by_seed(kept[0]) - by_seed(kept[1])).dropna()
+    if not by_seed(ours).index.intersection(by_seed(theirs).index).size:
+        return None
+    if differences.empty:
+        return Case(block.study, where, block.task, judging.NOTHING, "seeds", ids(ours, theirs), note=note)
+    pooled = block.others(ours, theirs)
+    table = _by_item(kept[0], kept[1], block.column)
+    if table is None:
+        runs = sum(1 / part.groupby("seed").size().mean() for part in kept)
+        estimate = judging.mean(differences, pooled, runs)
+    else:
+        estimate = judging.two_way(table, pooled)
+    runs_of_both = ids(ours, theirs)
+    return Case(block.study, where, block.task, estimate, "seeds", runs_of_both, note=note, items=table is not None)
+
+
+def _by_item(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> Array | None:
+    """Ours minus theirs (seeds, items), of the test items in `column`; None if a run of them has kept none, runs are of
+    different items, or a seed has several runs."""
+    both = pd.concat([ours, theirs])
+    if column not in both or both[column].isna().any() or both["items_of"].nunique() != 1:
+        return None
+    if ours["seed"].duplicated().any() or theirs["seed"].duplicated().any():
+        return None
+    first, second = (part.set_index("seed")[column] for part in (ours, theirs))
+    shared = first.index.intersection(second.index)
+    table: Array = np.stack([first[seed] - second[seed] for seed in shared])
+    return -table if column == "losses" else table
 
 
 def ids(*parts: pd.DataFrame) -> tuple[str, ...]:
@@ -106,50 +242,32 @@ def lora(rows: pd.DataFrame, weight_types: str) -> pd.DataFrame:
     return rows[(rows["label"] == "lora") & (rows["weight_types"] == weight_types)]
 
 
-def difference(
-    study: str, where: str, ours: pd.Series, theirs: pd.Series, runs: tuple[str, ...], unit: str = "seeds"
-) -> list[Case]:
-    """The case of ours minus theirs, both by seed (or by `unit`); none if they share no seed."""
-    found = statistics.paired(ours, theirs)
-    if not found.pairs:
+def replicates(
+    study: str, where: str, task: str, values: Sequence[float] | pd.Series, unit: str = "seeds",
+    runs: tuple[str, ...] = (), pooled: Residual = NOT_POOLED, each: float = 1,
+) -> list[Case]:  # fmt: skip
+    """The case of the mean of replicates (seeds, pairs of runs, rounds), of which NaN does not count; none of none."""
+    known = pd.Series(values, dtype=float).dropna()
+    if known.empty:
         return []
-    low, high = found.difference - found.interval, found.difference + found.interval
-    return [Case(study, where, found.difference, low, high, found.pairs, unit, runs)]
+    return [Case(study, where, task, judging.mean(known.to_numpy(), pooled, each), unit, runs)]
 
 
-def mean(study: str, where: str, values: Sequence[float] | pd.Series, unit: str, runs: tuple[str, ...] = ()) -> Case:
-    """The case of a mean with its Student-t interval."""
-    row = tables.summarise(pd.DataFrame({"key": 0, "value": values}), ["key"]).iloc[0]
-    low, high = row["mean"] - row["interval"], row["mean"] + row["interval"]
-    return Case(study, where, row["mean"], low, high, int(row["n"]), unit, runs)
+def exact(study: str, where: str, task: str, value: float, unit: str = "", runs: tuple[str, ...] = ()) -> Case:
+    """The case of a number that has no spread."""
+    return Case(study, where, task, judging.Estimate(value, 0.0, np.inf, 1), unit, runs, exact=True)
 
 
-def ratio(study: str, where: str, logs: Sequence[float] | pd.Series, unit: str, runs: tuple[str, ...] = ()) -> Case:
-    """The case of a geometric mean, from the logarithms of ratios: a half is as far from 1 as a double."""
-    case = mean(study, where, logs, unit, runs)
-    return case._replace(value=np.exp(case.value), low=np.exp(case.low), high=np.exp(case.high))
-
-
-def slope(study: str, where: str, x: pd.Series, y: pd.Series, groups: pd.Series, unit: str) -> Case:
-    """The case of the slope of y over x by least squares, one for all groups, each of which has a level of its own."""
-    x, y = (values - values.groupby(groups).transform("mean") for values in (x, y))
-    value = (x * y).sum() / (x**2).sum()
-    freedom = len(x) - groups.nunique() - 1
-    half = np.nan
-    if freedom > 0:
-        half = stdtrit(freedom, 0.975) * np.sqrt(((y - value * x) ** 2).sum() / freedom / (x**2).sum())
-    return Case(study, where, value, value - half, value + half, len(x), unit)
-
-
-def places(table: pd.DataFrame | None, *also: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(where, rows) for every task of a table, by model where it names models, and by the columns `also`; of no table
-    there are none. Numbers are told by their column: `r = 8`."""
+def places(table: pd.DataFrame | None, *also: str) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """(where, task, rows) for every task of a table, by model where it names models, and by the columns `also`; of no
+    table there are none. Numbers are told by their column: `r = 8`."""
     if table is None:
         return
     by = [*(["model"] if "model" in table else []), "task", *also]
     for key, rows in table.groupby(by, sort=False):
         names = zip(by, key, strict=True)
-        yield " ".join(value if isinstance(value, str) else f"{name} = {value:g}" for name, value in names), rows
+        where = " ".join(value if isinstance(value, str) else f"{name} = {value:g}" for name, value in names)
+        yield where, str(rows["task"].iloc[0]), rows
 
 
 def own_runs(frames: Frames, study: str, rows: pd.DataFrame) -> pd.DataFrame:

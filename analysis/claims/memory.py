@@ -1,40 +1,54 @@
 """Claims about memory: what a training step takes, fewer bits of the frozen weights, and full fine-tuning in less."""
 
+import math
 from collections.abc import Iterator
-from typing import cast
 
 import numpy as np
 import pandas as pd
 
-from analysis.claims.engine import PERCENT, TIMES, Case, Claim, Frames
-from analysis.claims.measures import Choose, Pair, compared, mean, method, ratio, runs_of
-from analysis.claims.methods import BOTH, POINT, minus
+from analysis.claims.engine import NATS, PERCENT, TIMES, Case, Claim, Frames, Judge
+from analysis.claims.measures import Choose, Pair, compared, exact, method, replicates, runs_of
+from analysis.claims.methods import BOTH, BOTH_LOSS, minus
+from analysis.claims.rank import NAT, POINT
 
 MEASURED, PLANS, OPTIONS = "memory/measured.csv", "memory/plans.csv", "memory/options.csv"
 SIZE = ["batch", "length", "checkpointing"]
+LARGE = 1e9  # parameters from which a model is called large
 
 
-def _third(frames: Frames) -> list[Case]:
-    """LoRA's share of full fine-tuning's peak: measured, over sizes of the input, and planned, with AMP."""
-    cases = []
-    if MEASURED in frames:
-        steps = frames[MEASURED]
-        steps = steps[steps["quantization"].isna() & steps["state_precision"].isna()]
-        logs = np.log(steps["measured_peak"]).groupby([steps[name] for name in ["model", "method", *SIZE]]).mean()
-        shares = (logs.unstack("method").reindex(columns=["lora", "full"]) @ [1, -1]).dropna()
-        cases += [
-            ratio("memory", f"{model}, measured", own, "sizes") for model, own in shares.groupby("model", sort=False)
+def _measured(frames: Frames) -> list[Case]:
+    """LoRA's share of full fine-tuning's peak as torch's allocator has it: geometric means over ranks, weight types and
+    sizes of the input."""
+    if MEASURED not in frames:
+        return []
+    steps = frames[MEASURED]
+    steps = steps[steps["quantization"].isna() & steps["state_precision"].isna()]
+    logs = np.log(steps["measured_peak"]).groupby([steps[name] for name in ["model", "method", *SIZE]]).mean()
+    shares = (logs.unstack("method").reindex(columns=["lora", "full"]) @ [1, -1]).dropna()
+    return [
+        exact("memory", f"{model}, {len(own)} sizes", str(model), float(own.mean()), "sizes")
+        for model, own in shares.groupby("model", sort=False)
+    ]
+
+
+def _planned(large: bool) -> Judge:
+    """The same as planned for a GPU: LoRA on frozen 16-bit weights against AMP with fp32 copies."""
+
+    def judge(frames: Frames) -> list[Case]:
+        if PLANS not in frames:
+            return []
+        rows = frames[PLANS]
+        rows = rows[rows.groupby("model")["total_params"].transform("max").ge(LARGE) == large]
+        peaks = rows.pivot_table("peak", ["model", *SIZE], "title", sort=False)
+        if not {"LoRA", "full, AMP"} <= set(peaks):
+            return []
+        shares = (peaks["LoRA"] / peaks["full, AMP"]).dropna().map(math.log)
+        return [
+            exact("memory", f"{model}, {len(own)} plans", str(model), float(own.mean()), "plans")
+            for model, own in shares.groupby("model", sort=False)
         ]
-    if PLANS in frames:
-        plans = frames[PLANS].pivot_table("peak", ["model", *SIZE], "title", sort=False)
-        for key, own in plans.reindex(columns=["LoRA", "full, AMP"]).dropna().iterrows():
-            model, batch, length, again = cast(tuple[str, int, int, str], key)
-            share = own["LoRA"] / own["full, AMP"]
-            where = (
-                f"{model}, planned, {batch} × {length}, activations {'computed again' if again == 'True' else 'kept'}"
-            )
-            cases.append(Case("memory", where, share, share, share, 1, "plan", exact=True))
-    return cases
+
+    return judge
 
 
 def _slowed(frames: Frames) -> list[Case]:
@@ -43,14 +57,15 @@ def _slowed(frames: Frames) -> list[Case]:
     cases = []
     for model, own in frames[OPTIONS].groupby("model", sort=False):
         seconds = own.pivot(index="round", columns="option", values="seconds")
-        cases.append(mean("memory", str(model), seconds["checkpointing"] / seconds["none"] - 1, "rounds"))
+        share = seconds["checkpointing"] / seconds["none"] - 1
+        cases += replicates("memory", str(model), str(model), share, "rounds")
     return cases
 
 
 def _in_bits(kind: str) -> Choose:
     def choose(rows: pd.DataFrame) -> Iterator[Pair]:
-        few, exact = (rows[rows["quantization"] == bits] for bits in (kind, "none"))
-        yield Pair(method(few, "lora"), method(exact, "lora"))
+        few, whole = (rows[rows["quantization"] == bits] for bits in (kind, "none"))
+        yield Pair(method(few, "lora"), method(whole, "lora"))
 
     return choose
 
@@ -60,18 +75,48 @@ def _loftq(rows: pd.DataFrame) -> Iterator[Pair]:
         yield Pair(method(own, "loftq"), method(own, "lora"), f"r = {r:g}")
 
 
+def _both(
+    key: str, statement: str, source: str, compares: str, study: str, choose: Choose, sides: tuple[float, float]
+) -> list[Claim]:
+    """The claim of classifiers, by scores, and of language models, by the test loss; sides: the ends of the region in
+    units of what counts as small, a point or 2% of the perplexity."""
+    text = f"Where text is written: {statement.replace('a point', '2% of the perplexity')}"
+    return [
+        Claim(
+            key=name, statement=words, source=source, statistic=f"{compares} {how}", files=runs_of(study),
+            judge=compared(choose, written), low=sides[0] * unit, high=sides[1] * unit, margin=unit, scale=scale,
+        )
+        for name, words, how, written, unit, scale in (
+            (key, statement, BOTH, False, POINT, Claim.scale),
+            (f"{key}_text", text, BOTH_LOSS, True, NAT, NATS),
+        )
+    ]  # fmt: skip
+
+
+_FORMS = (
+    "LoRA's peak of a training step over full fine-tuning's, geometric means over sizes of the input, with activations "
+    "kept and computed again"
+)
+NOT_BELOW, ABOVE, BELOW = (-1.0, np.inf), (0.0, np.inf), (-np.inf, 0.0)
+
 CLAIMS = [
-    Claim(
-        key="third_of_memory",
-        statement="Training with LoRA takes a third of the memory of full fine-tuning, or less.",
-        source="paper, Section 4.2 (GPT-3: 350 GB instead of 1.2 TB)",
-        statistic="LoRA's peak of a training step over full fine-tuning's: as torch's allocator has it, the geometric "
-        "mean over ranks and weight types, then over sizes of the input with activations kept and computed again; and "
-        "as planned for a GPU, LoRA on frozen 16-bit weights against AMP with fp32 copies.",
-        files=(MEASURED, PLANS),
-        judge=_third,
-        high=1 / 3,
-        scale=TIMES,
+    *(
+        Claim(
+            key=f"third_of_memory_{key}",
+            statement=f"Training with LoRA takes a third of the memory of full fine-tuning, or less, {where}.",
+            source="paper, Section 4.2 (GPT-3: 350 GB instead of 1.2 TB)",
+            statistic=f"{_FORMS}{how}.",
+            files=(file,),
+            judge=judge,
+            high=1 / 3,
+            margin=1,
+            scale=TIMES,
+        )
+        for key, where, how, file, judge in (
+            ("large", "with a billion parameters or more", ", as planned for a GPU", PLANS, _planned(large=True)),
+            ("small", "with fewer than a billion", ", as planned for a GPU", PLANS, _planned(large=False)),
+            ("measured", "of small models on a CPU", ", as torch's allocator has it", MEASURED, _measured),
+        )
     ),
     Claim(
         key="checkpointing_a_third",
@@ -83,45 +128,29 @@ CLAIMS = [
         judge=_slowed,
         low=0.2,
         high=0.5,
+        margin=0.1,
         scale=PERCENT,
     ),
-    Claim(
-        key="four_bits_suffice",
-        statement="LoRA on 4-bit weights loses nothing: it is at most a point below 16 bits.",
-        source="QLoRA (arXiv 2305.14314)",
-        statistic=f"LoRA on NF4 weights minus LoRA on weights that are not quantised. {BOTH}",
-        files=runs_of("qlora"),
-        judge=compared(_in_bits("nf4")),
-        low=-POINT,
+    *_both(
+        "four_bits_suffice", "LoRA on 4-bit weights loses nothing: it is at most a point below 16 bits.",
+        "QLoRA (arXiv 2305.14314)", "LoRA on NF4 weights minus LoRA on weights that are not quantised.", "qlora",
+        _in_bits("nf4"), NOT_BELOW,
     ),
-    Claim(
-        key="two_bits_lose",
-        statement="LoRA on 2-bit weights is worse than on 16 bits.",
-        source="LoftQ (arXiv 2310.08659)",
-        statistic=f"LoRA on 2-bit weights minus LoRA on weights that are not quantised. {BOTH}",
-        files=runs_of("qlora"),
-        judge=compared(_in_bits("int2")),
-        high=0,
+    *_both(
+        "two_bits_lose", "LoRA on 2-bit weights is worse than on 16 bits.", "LoftQ (arXiv 2310.08659)",
+        "LoRA on 2-bit weights minus LoRA on weights that are not quantised.", "qlora", _in_bits("int2"), BELOW,
     ),
-    Claim(
-        key="loftq_better",
-        statement="On 2-bit weights LoftQ's start is better than the usual one.",
-        source="LoftQ (arXiv 2310.08659)",
-        statistic="LoftQ's start minus the usual one, at the same rank; test scores, paired by seed.",
-        files=runs_of("qlora"),
-        judge=compared(_loftq),
-        low=0,
+    *_both(
+        "loftq_better", "On 2-bit weights LoftQ's start is better than the usual one.", "LoftQ (arXiv 2310.08659)",
+        "LoftQ's start minus the usual one, at the same rank.", "qlora", _loftq, ABOVE,
     ),
     *(
-        Claim(
-            key=f"{label}_as_full",
-            statement=f"{name} matches full fine-tuning with AdamW: it is at most a point below.",
-            source=f"{name} (arXiv {number})",
-            statistic=f"{name} minus full fine-tuning with AdamW. {BOTH}",
-            files=runs_of("memory_methods"),
-            judge=compared(minus(label, "full")),
-            low=-POINT,
-        )
+        claim
         for label, name, number in (("galore", "GaLore", "2403.03507"), ("badam", "BAdam", "2404.02827"))
+        for claim in _both(
+            f"{label}_as_full", f"{name} matches full fine-tuning with AdamW: it is at most a point below.",
+            f"{name} (arXiv {number})", f"{name} minus full fine-tuning with AdamW.", "memory_methods",
+            minus(label, "full"), NOT_BELOW,
+        )
     ),
-]
+]  # fmt: skip

@@ -2,43 +2,66 @@
 
 import math
 
-from analysis.claims.engine import PLAIN, SIGNED, TIMES, Case, Claim, Frames
-from analysis.claims.measures import by_task, difference, ids, method, own_runs, per_run, places, ratio, runs_of
+import numpy as np
+import pandas as pd
+
+from analysis.claims.engine import PLAIN, SIGNED, TIMES, Case, Claim, Frames, Judge
+from analysis.claims.measures import by_task, exact, ids, method, own_runs, per_run, places, replicates, runs_of
+from analysis.claims.rank import POINT
+from analysis.kit import tables
+from analysis.maths import judging
+
+ENDS = {"smallest": min, "largest": max}
 
 
-def _spread(frames: Frames) -> list[Case]:
-    """By seed: how far apart the alphas' scores are with the rate tuned for each, less the same with one rate."""
-    if not {"alpha/runs.csv", "alpha/table.csv"} <= set(frames):
-        return []
-    keys = ["model", "task", "r", "alpha", "lr"]
-    runs, kinds = per_run(frames["alpha/runs.csv"]), frames["alpha/table.csv"][[*keys, "kind"]]
-    cases = []
-    for where, rows in places(runs.round({"lr": 9}).merge(kinds.round({"lr": 9}), on=keys), "r"):
-        both = rows.groupby("alpha")["kind"].transform("nunique") == 2
-        scores = rows[both].pivot_table("value", ["kind", "seed"], "alpha").dropna()
-        spreads = scores.max(axis=1) - scores.min(axis=1)
-        if {"fixed", "tuned"} <= set(rows["kind"][both]):
-            cases += difference("alpha", where, spreads["tuned"], spreads["fixed"], ids(rows[both]))
-    return cases
+def _spread(end: str) -> Judge:
+    """By seed: how far apart the alphas' scores are with the rate tuned for each, less the same with one rate; at the
+    smallest or the largest rank."""
+
+    def judge(frames: Frames) -> list[Case]:
+        if not {"alpha/runs.csv", "alpha/table.csv"} <= set(frames):
+            return []
+        keys = ["model", "task", "r", "alpha", "lr"]
+        runs, kinds = per_run(frames["alpha/runs.csv"]), frames["alpha/table.csv"][[*keys, "kind"]]
+        cases = []
+        for where, task, whole in places(runs.round({"lr": 9}).merge(kinds.round({"lr": 9}), on=keys)):
+            rows = whole[whole["r"] == ENDS[end](whole["r"])]
+            both = rows[rows.groupby("alpha")["kind"].transform("nunique") == 2]
+            scores = both.pivot_table("value", ["kind", "seed"], "alpha").dropna()
+            spreads = scores.max(axis=1) - scores.min(axis=1)
+            if {"fixed", "tuned"} <= set(both["kind"]):
+                place = f"{where} r = {rows['r'].iloc[0]:g}"
+                cases += replicates("alpha", place, task, spreads["tuned"] - spreads["fixed"], runs=ids(both))
+        return cases
+
+    return judge
 
 
 def _slope(frames: Frames) -> list[Case]:
+    """By tuning seed: the slope of log best rate over log alpha / r by least squares, the mean over ranks."""
+    if "alpha/runs.csv" not in frames:
+        return []
+    tried = tables.in_role(frames["alpha/runs.csv"], "tuning")
+    tried = tried[(tried["split"] == "validation") & (tried["metric"] != "loss")]
     cases = []
-    for where, rows in places(frames.get("alpha/claim.csv"), "r"):
-        row, runs = rows.iloc[0], ids(own_runs(frames, "alpha", rows))
-        half = row["slope_scatter"] + row["slope_grid"]
-        ends = row["slope"] - half, row["slope"] + half
-        cases.append(Case("alpha", where, row["slope"], *ends, int(row["compared"]), "alphas", runs))
+    for where, task, rows in places(tried):
+        best = rows.loc[rows.groupby(["seed", "r", "alpha"])["value"].idxmax()]
+        slopes = {}
+        for key, own in best.groupby(["seed", "r"]):
+            if own["alpha"].nunique() > 1:
+                slopes[key] = float(np.polyfit(np.log(own["alpha"] / own["r"]), np.log(own["lr"]), 1)[0])
+        if slopes:
+            by_seed = pd.Series(slopes).groupby(level=0).mean()
+            cases += replicates("alpha", where, task, by_seed, "tuning seeds", ids(rows))
     return cases
 
 
 def _both_zero(frames: Frames) -> list[Case]:
     cases = []
-    for where, rows in places(frames.get("init/table.csv"), "init"):
+    for where, task, rows in places(frames.get("init/table.csv"), "init"):
         if rows["init"].iloc[0] == "both_zero":
-            largest, n = rows["largest_entry"].max(), int(rows["n"].min())
             runs = ids(own_runs(frames, "init", rows.assign(label="both_zero")))
-            cases.append(Case("init", where, largest, largest, largest, n, "seeds", runs))
+            cases.append(exact("init", where, task, float(rows["largest_entry"].max()), "runs", runs))
     return cases
 
 
@@ -55,29 +78,35 @@ def _rates(frames: Frames) -> list[Case]:
     if not found:
         return []
     each = ", ".join(f"{where} {value:.3g}" for where, value in found.items())
-    logs = [math.log(value) for value in found.values()]
-    return [ratio(", ".join(dict.fromkeys(studies)), f"all tasks ({each})", logs, "tasks", ids(*used))]
+    logs = judging.mean([math.log(value) for value in found.values()])
+    return [Case(", ".join(dict.fromkeys(studies)), f"all tasks ({each})", "all", logs, "tasks", ids(*used))]
 
 
-CLAIMS = [
-    Claim(
-        key="alpha_spread",
-        statement="alpha is like a learning rate: with the rate tuned for each, alpha matters less than with one rate.",
+def _alpha_spread(end: str) -> Claim:
+    return Claim(
+        key=f"alpha_spread_{end}",
+        statement=f"alpha is like a learning rate, at the {end} rank: with the rate tuned for each, it matters less.",
         source="paper, Section 4.1",
         statistic="Best minus worst alpha / r in test score, with tuned rates less with one rate, paired by seed.",
         files=("alpha/runs.csv", "alpha/table.csv"),
-        judge=_spread,
+        judge=_spread(end),
         high=0,
-    ),
+        margin=2 * POINT,
+    )
+
+
+CLAIMS = [
+    *(_alpha_spread(end) for end in ENDS),
     Claim(
         key="alpha_slope",
         statement="alpha is like a learning rate: the larger alpha / r, the smaller the best learning rate.",
         source="paper, Section 4.1",
-        statistic="Slope of log best rate over log alpha / r; the interval is widened by what half a step of the grid "
-        "of rates can do.",
-        files=("alpha/claim.csv", "alpha/runs.csv"),
+        statistic="Slope of log best rate over log alpha / r, by least squares; the mean over ranks for each seed that "
+        "rates were tuned with.",
+        files=("alpha/runs.csv",),
         judge=_slope,
         high=0,
+        margin=0.5,
         scale=SIGNED,
     ),
     Claim(
@@ -89,18 +118,20 @@ CLAIMS = [
         judge=_both_zero,
         low=0,
         high=0,
+        margin=0,
         scale=PLAIN,
     ),
     Claim(
         key="ten_times_the_rate",
         statement="LoRA's best learning rate is about 10 times that of full fine-tuning: 3 to 30 times.",
         source="guides: LoRA Without Regret (Schulman et al., 2025)",
-        statistic="LoRA's rate over full fine-tuning's, each chosen on validation data with one seed; geometric mean "
-        "over models and tasks.",
-        files=runs_of("compare_methods", "table3", "table4", "scaling"),
+        statistic="LoRA's rate over full fine-tuning's, each chosen on validation data; geometric mean over models and "
+        "tasks, which are the replicates. No rate is known better than to a step of its grid.",
+        files=runs_of("compare_methods", "table3", "table4", "scaling", "memory_methods"),
         judge=_rates,
         low=3,
         high=30,
+        margin=2,
         scale=TIMES._replace(digits=1),
     ),
 ]

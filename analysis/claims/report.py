@@ -1,22 +1,24 @@
 """The scoreboard as claims.md, for reading, and claims.csv, a row a case."""
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis import tables
-from analysis.claims.engine import RULE, Case, Claim, Judged, Verdict
-from analysis.safe import make_safe
+from analysis.claims import words
+from analysis.claims.engine import RULE, Claim, Judged, Verdict, counts
+from analysis.kit import tables
+from analysis.kit.safe import make_safe
 
-SHOWN = 3  # cases of each kind in a line of evidence, and run ids in a list of runs
+SHOWN = 3  # run ids in a list of runs
 COLUMNS = [
-    "number", "claim", "statement", "source", "verdict", "study", "case", "case_verdict", "value", "low", "high",
-    "claimed_low", "claimed_high", "n", "unit", "runs", "run_ids", "command",
+    "number", "claim", "statement", "source", "verdict", "estimate", "low", "high", "unit", "claimed_low",
+    "claimed_high", "margin", "p_holm", "tasks", "cases", "replicates", "replicate", "runs", "i_squared", "tau",
+    "error", "power", "needed", "study", "case", "case_estimate", "case_low", "case_high", "case_n", "case_counts",
+    "note", "run_ids", "command",
 ]  # fmt: skip
-WORDS = {Verdict.HOLDS: "holds", Verdict.FAILS: "fails", Verdict.UNDECIDED: "open"}
-UNCOUNTED = "does not count"
 
 
 def write(judged: Sequence[Judged], folder: Path) -> list[Path]:
@@ -31,35 +33,45 @@ def write(judged: Sequence[Judged], folder: Path) -> list[Path]:
 def summary(judged: Sequence[Judged]) -> str:
     """How many claims have each verdict, in words."""
     verdicts = [found.verdict for found in judged]
-    return f"{len(judged)} claims: " + ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in Verdict)
+    return f"{len(judged)} claims: " + "; ".join(f"{verdict}: {verdicts.count(verdict)}" for verdict in Verdict)
 
 
 def command(claim: Claim, folder: Path) -> str:
-    """What makes the runs that a claim is judged on."""
+    """What makes the runs that a claim is judged on, or adds to them."""
     if claim.command or not claim.files:
         return claim.command.format(preset=folder.name)
     return tables.make_command(folder / claim.files[0].partition("/")[0])
 
 
-def case_verdict(claim: Claim, case: Case) -> str:
-    """The verdict on a case in a word."""
-    return WORDS[claim.of(case)] if case.counts else UNCOUNTED
-
-
 def tidy(judged: Sequence[Judged], folder: Path) -> pd.DataFrame:
-    """A row a case, with COLUMNS; a claim without runs has one row, with the command that makes them."""
+    """A row a case, with COLUMNS; a claim without runs has one row. Estimates and their ends, the claimed region and
+    the margin are as the claim says them: of ratios ratios, of scores fractions of one."""
     rows: list[dict[str, Any]] = []
-    for number, (claim, cases, verdict) in enumerate(judged, start=1):
-        about: dict[str, Any] = {"number": number, "claim": claim.key, "statement": claim.statement}
-        about |= {"source": claim.source, "verdict": verdict}
-        about |= {"claimed_low": claim.low, "claimed_high": claim.high, "command": command(claim, folder)}
-        for case in cases:
-            found = {"case": case.where, "case_verdict": case_verdict(claim, case)}
-            found |= {name: getattr(case, name) for name in ("study", "value", "low", "high", "n", "unit")}
-            rows.append(about | found | {"runs": len(case.runs), "run_ids": " ".join(case.runs)})
-        if not cases:
+    for place, found in enumerate(judged, start=1):
+        claim = found.claim
+        about: dict[str, Any] = {"number": place, "claim": claim.key, "statement": claim.statement}
+        about |= {"source": claim.source, "verdict": found.verdict, "command": command(claim, folder)}
+        about |= {"claimed_low": claim.low, "claimed_high": claim.high, "margin": claim.margin}
+        about |= {"unit": claim.scale.unit.strip(), "error": words.error(found)}
+        if found.estimate is not None:
+            about |= _ends(claim, found.estimate.value, found.estimate.interval, "estimate", "low", "high")
+            about |= {"p_holm": found.p, "tasks": words.tasks(found), "replicates": found.estimate.n}
+            about |= {"cases": sum(counts(claim, case) for case in found.cases), "power": found.power}
+            about |= {"needed": found.needed, "i_squared": found.differ.i_squared, "tau": found.differ.tau}
+        about |= {"runs": len(words.runs(found))}
+        for case in found.cases:
+            own: dict[str, Any] = {"study": case.study, "case": case.place, "replicate": case.unit, "note": case.note}
+            own |= {"case_n": case.estimate.n, "case_counts": counts(claim, case), "run_ids": " ".join(case.runs)}
+            names = ("case_estimate", "case_low", "case_high")
+            rows.append(about | own | _ends(claim, case.estimate.value, case.estimate.interval, *names))
+        if not found.cases:
             rows.append(about)
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _ends(claim: Claim, value: float, ends: tuple[float, float], *names: str) -> dict[str, float]:
+    numbers = (value, *ends)
+    return dict(zip(names, map(math.exp, numbers) if claim.scale.log else numbers, strict=True))
 
 
 def report(judged: Sequence[Judged], folder: Path) -> str:
@@ -70,7 +82,7 @@ def report(judged: Sequence[Judged], folder: Path) -> str:
             "claim": [found.claim.statement for found in judged],
             "source": [found.claim.source for found in judged],
             "verdict": [f"**{found.verdict}**" for found in judged],
-            "evidence": [evidence(found, folder) for found in judged],
+            "evidence": [words.evidence(found) or f"`{command(found.claim, folder)}`" for found in judged],
         }
     )
     lines = [f"# Claims about LoRA, judged on the studies in `{folder.name}`", "", RULE, ""]
@@ -80,63 +92,45 @@ def report(judged: Sequence[Judged], folder: Path) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def evidence(found: Judged, folder: Path) -> str:
-    """What the cases say in one line: estimates with their intervals and n, or the command that makes the runs."""
-    claim, cases, _ = found
-    if not cases:
-        return f"`{command(claim, folder)}`"
-    kinds: dict[str, list[Case]] = {}
-    for case in cases:
-        kinds.setdefault(case_verdict(claim, case), []).append(case)
-    parts = []
-    for word in (*WORDS.values(), UNCOUNTED):
-        if word in kinds:
-            named = ", ".join(f"{_name(case, cases)} {estimate(claim, case)}" for case in kinds[word][:SHOWN])
-            more = len(kinds[word]) - SHOWN
-            parts.append(f"{word}: {named}" + (f" and {more} more" if more > 0 else ""))
-    return "; ".join(parts)
-
-
-def _name(case: Case, cases: Sequence[Case]) -> str:
-    """Where a case is, and of which study, where another is at the same place."""
-    several = sum(other.where == case.where for other in cases) > 1
-    return f"{case.where} in {case.study}" if several else case.where
-
-
-def estimate(claim: Claim, case: Case) -> str:
-    """An estimate, its interval if it has one, its unit and n."""
-    text = claim.scale.number(case.value)
-    if not case.exact and not pd.isna(case.low):
-        text += f" [{claim.scale.number(case.low)}, {claim.scale.number(case.high)}]"
-    return f"{text}{claim.scale.unit}" + ("" if case.exact else f" ({case.n} {case.unit})")
-
-
 def details(number: int, found: Judged, folder: Path) -> list[str]:
     """The section of a claim."""
-    claim, cases, verdict = found
+    claim = found.claim
     lines = [f'### <a id="{number}"></a>{number}. {claim.statement}', ""]
-    lines += [f"- Verdict: **{verdict}**", f"- Source: {claim.source}", f"- Statistic: {claim.statistic}"]
-    lines += [f"- It holds in a case whose interval lies {claim.threshold}."]
+    lines += [f"- Verdict: **{found.verdict}**", f"- Source: {claim.source}", f"- Statistic: {claim.statistic}"]
+    lines += [f"- It holds {claim.threshold}{_equal(claim)}."]
+    if evidence := words.evidence(found):
+        lines += [f"- Found: {evidence}. Error: {words.error(found)}."]
     there, missing = _files(claim.files, folder)
     if there:
-        runs = list(dict.fromkeys(run_id for case in cases for run_id in case.runs))
-        ids = f"; {len(runs)} runs ({', '.join(runs[:SHOWN])}{', …' if len(runs) > SHOWN else ''})" if runs else ""
-        lines += [f"- Read: {', '.join(f'[{name}]({name})' for name in there)}{ids}"]
+        ids = words.runs(found)
+        listed = f"; {len(ids)} runs ({', '.join(ids[:SHOWN])}{', …' if len(ids) > SHOWN else ''})" if ids else ""
+        lines += [f"- Read: {', '.join(f'[{name}]({name})' for name in there)}{listed}"]
     commands = dict.fromkeys(tables.make_command(folder / name.partition("/")[0]) for name in missing)
     if missing:
         lines += [f"- Not there: {', '.join(missing)}, which {', '.join(f'`{text}`' for text in commands)} makes"]
-    if not cases and claim.command:
-        lines += [f"- The runs: `{command(claim, folder)}`"]
+    if found.verdict in (Verdict.UNDECIDED, Verdict.NO_RUNS) and command(claim, folder):
+        lines += [f"- The runs: `{adds(found, folder)}`"]
     lines += [""]
-    if cases:
+    if found.cases:
         table = {
-            "case": [case.where for case in cases],
-            "study": [case.study for case in cases],
-            "estimate [95% interval] (n)": [estimate(claim, case) for case in cases],
-            "": [case_verdict(claim, case) for case in cases],
+            "case": [case.place for case in found.cases],
+            "study": [case.study for case in found.cases],
+            "estimate [95% interval] (n)": [words.of_case(claim, case) for case in found.cases],
         }
         lines += [tables.markdown(pd.DataFrame(table)), ""]
     return lines
+
+
+def adds(found: Judged, folder: Path) -> str:
+    """The command that makes the runs, or adds the seeds that would decide it."""
+    text = command(found.claim, folder)
+    if found.needed is None or found.cases[0].unit != "seeds" or "ARGS" in text:
+        return text
+    return f"{text} ARGS='seed={','.join(map(str, range(min(found.needed, 20))))}'"
+
+
+def _equal(claim: Claim) -> str:
+    return f"; equal means nearer than {claim.scale.distance(claim.effect)}" if claim.may_be_equal else ""
 
 
 def _files(names: Iterable[str], folder: Path) -> tuple[list[str], list[str]]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import tables
-from analysis.spectrum_measures import EPSILONS, SIDES
+from analysis.claims import kept
+from analysis.kit import tables
+from analysis.studies.spectrum.names import EPSILONS, SIDES
 from lora.config import InputError
 
 _RUN = ("run_id", "model", "task", "method", "weight_types", "split", "metric", "role")
@@ -26,11 +27,10 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "table16/runs.csv": (_RUN, (*_RUN_NUMBERS, "train_examples", "shots")),
     "*/runs.csv": (_RUN, _RUN_NUMBERS),
     "alpha/table.csv": (("model", "task", "kind"), ("r", "alpha", "lr")),
-    "alpha/claim.csv": (("model", "task"), ("r", "compared", "slope", "slope_scatter", "slope_grid")),
     "init/table.csv": (("model", "task", "init"), ("n", "largest_entry")),
-    "latency/table.csv": (
-        ("source", "model", "contender"),
-        ("batch", "length", "bottleneck", "slowdown_median"),
+    "latency/trials.csv": (
+        ("model", "contender"),
+        ("batch", "length", "bottleneck", "round", "seconds"),
     ),
     "amplification/amplification.csv": (
         ("model", "task", "run_id", "layer", "weight_type"),
@@ -46,7 +46,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "spectrum/overlap.csv": (
         ("run_id", "layer", "side"),
-        ("k", "phi", "chance_high"),
+        ("k", "phi", "chance_mean"),
     ),
     "truncation/truncation.csv": (
         ("model", "task", "run_id", "method", "split", "metric"),
@@ -60,13 +60,13 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("model", "method", "checkpointing", "quantization", "state_precision"),
         ("batch", "length", "measured_peak"),
     ),
-    "memory/plans.csv": (("model", "title", "checkpointing"), ("batch", "length", "peak")),
+    "memory/plans.csv": (("model", "title", "checkpointing"), ("batch", "length", "total_params", "peak")),
     "memory/options.csv": (("model", "option"), ("round", "seconds")),
-    "subspace/table.csv": (
-        ("task", "comparison", "side", "weight_type", "layer"),
-        ("i", "j", "phi", "gaussian_mean", "gaussian_high"),
+    "subspace/phi_gaussian.csv": ((), ("dim", "r_a", "r_b", "i", "j", "mean")),
+    "subspace/phi_*.csv": (
+        ("run_id", "other_run_id", "model", "task", "weight_type", "layer", "side"),
+        ("dim", "i", "j1"),
     ),
-    "subspace/phi_r*.csv": (("task", "weight_type", "layer", "side"), ("i", "j1")),
 }
 # A rank or an alpha may be a mapping from weight types, which is no number.
 _PERHAPS = ("r", "alpha")
@@ -76,7 +76,7 @@ def read(folder: Path, names: Iterable[str]) -> dict[str, pd.DataFrame]:
     """The files that are there of `names`, study/file.csv below `folder` = results/<preset>, by their names.
 
     A name may be a pattern: its files are one frame. Runs get the columns label and settings, where a study that is of
-    LoRA alone has none. Raises InputError if a file is damaged or lacks a column.
+    LoRA alone has none, and those of `claims.kept`. Raises InputError if a file is damaged or lacks a column.
     """
     frames = {}
     for name in names:
@@ -100,7 +100,10 @@ def _read(path: Path, name: str) -> pd.DataFrame:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is damaged ({' '.join(str(error).split())}); {advice}") from error
-    return _named(frame) if texts[: len(_RUN)] == _RUN else frame
+    if texts[: len(_RUN)] != _RUN:
+        return frame
+    found = kept.read(path.parent, path.parents[2] / "runs", frame["run_id"].unique())
+    return _named(frame.merge(found, on="run_id", how="left"))
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:

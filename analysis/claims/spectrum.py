@@ -1,101 +1,108 @@
-"""Claims about the spectrum of delta_w, and about full fine-tuning's update beside LoRA's."""
+"""Claims about the spectrum of delta_w, and about full fine-tuning's update beside LoRA's. Replicates are seeds."""
 
-import pandas as pd
+import numpy as np
 
-from analysis.claims.engine import PERCENT, SIGNED, Case, Claim, Frames
-from analysis.claims.measures import difference, ids, mean, places
-from analysis.spectrum_measures import FEW, TOP
-from analysis.spectrum_tables import EPSILON, PAIR, intruder_counts
+from analysis.claims.engine import PERCENT, SIGNED, TIMES, Case, Claim, Frames, Judge
+from analysis.claims.measures import ids, places, replicates
+from analysis.studies.spectrum.names import EPSILON, FEW, PAIR, SIDES, TOP
 
 RANKS = "spectrum/ranks.csv"
 OVERLAP = "spectrum/overlap.csv"
 TRUNCATION = "truncation/truncation.csv"
-OVER_SEEDS = "Means over layers; the interval is over seeds."
+OVER = "The mean over layers, and over LoRA's ranks and sets of weight types, of each seed."
 K = 8
 
 
-def _q_and_v(frames: Frames) -> list[Case]:
-    cases = []
-    for where, rows in places(frames.get(RANKS), "method"):
-        if (rows["r"] != 1).all():  # one direction has no rank to compare
-            q, v = (rows[rows["weight_type"] == weight_type] for weight_type in PAIR)
-            ranks = [part.groupby("seed")["effective_rank"].mean() for part in (q, v)]
-            cases += difference("spectrum", where, ranks[0], ranks[1], ids(q, v))
-    return cases
+def _q_and_v(label: str) -> Judge:
+    """log of q's effective rank less that of v's, by seed; of updates that have more than one direction."""
+
+    def judge(frames: Frames) -> list[Case]:
+        cases = []
+        for where, task, rows in places(frames.get(RANKS)):
+            own = rows[(rows["label"] == label) & (rows["r"] != 1)]
+            logs = np.log(own["effective_rank"]).groupby([own["seed"], own["method"], own["weight_type"]]).mean()
+            wide = logs.unstack("weight_type").reindex(columns=list(PAIR))
+            ratios = (wide[PAIR[0]] - wide[PAIR[1]]).groupby("seed").mean()
+            cases += replicates("spectrum", where, task, ratios, runs=ids(own))
+        return cases
+
+    return judge
 
 
 def _intruders(frames: Frames) -> list[Case]:
+    """Intruders beyond those of random directions, LoRA's less full fine-tuning's; of weight types that all have."""
     cases = []
-    for where, rows in places(frames.get(RANKS)):
-        counts = intruder_counts(rows)
-        found = {method: cells.set_index("seed")["intruders"] for method, cells in _at_epsilon(counts)}
-        runs = {method: ids(cells) for method, cells in rows.groupby("method")}
-        for method in rows.loc[rows["label"] == "lora", "method"].unique():
-            if "full" in found:
-                used = runs[method] + runs["full"]
-                cases += difference("spectrum", f"{where} {method}", found[method], found["full"], used)
+    for where, task, rows in places(frames.get(RANKS)):
+        both = rows[rows["label"].isin(["lora", "full"])]
+        if both["label"].nunique() < 2:
+            continue
+        shared = set.intersection(*(set(group) for _, group in both.groupby("method")["weight_type"]))
+        own = both[both["weight_type"].isin(shared)]
+        found, random = (
+            own[[f"{name}_{side}_{EPSILON}" for side in SIDES]].mean(axis=1) for name in ("intruders", "random")
+        )
+        means = (found - random).groupby([own["seed"], own["label"], own["method"]]).mean()
+        wide = means.groupby(["seed", "label"]).mean().unstack("label")
+        cases += replicates("spectrum", where, task, wide["lora"] - wide["full"], runs=ids(own))
     return cases
-
-
-def _at_epsilon(counts: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return [(str(name), cells) for name, cells in counts[counts["epsilon"] == EPSILON].groupby("method")]
 
 
 def _overlap(frames: Frames) -> list[Case]:
     """phi(k, k) of LoRA's top directions in full fine-tuning's, k = FEW or all that there are, less chance."""
+    if not {OVERLAP, RANKS} <= set(frames):
+        return []
+    about = frames[RANKS][["run_id", "model", "task", "label", "method", "seed"]].drop_duplicates()
+    overlap = frames[OVERLAP][["run_id", "side", "k", "phi", "chance_mean"]].merge(about, on="run_id")
     cases = []
-    overlap = None
-    if OVERLAP in frames and RANKS in frames:  # what a run is, stands in the ranks
-        about = frames[RANKS][["run_id", "model", "task", "label", "method", "seed"]].drop_duplicates()
-        overlap = frames[OVERLAP][["run_id", "side", "k", "phi", "chance_high"]].merge(about, on="run_id")
-    for where, rows in places(overlap, "method"):
+    for where, task, rows in places(overlap):
         few = rows[(rows["label"] == "lora") & (rows["side"] == "right") & (rows["k"] <= FEW)]
-        few = few[few["k"] == few["k"].max()]
-        if len(few):
-            beyond = (few["phi"] - few["chance_high"]).groupby(few["seed"]).mean()
-            cases.append(mean("spectrum", where, beyond, "seeds", ids(few)))
+        few = few[few["k"] == few.groupby("method")["k"].transform("max")]
+        beyond = (few["phi"] - few["chance_mean"]).groupby([few["seed"], few["method"]]).mean()
+        cases += replicates("spectrum", where, task, beyond.groupby("seed").mean(), runs=ids(few))
     return cases
 
 
 def _truncation(frames: Frames) -> list[Case]:
-    """The share of the way from no update to the whole that is kept at K; of runs that the update makes better."""
+    """The share of the way from no update to the whole that is kept at K, in test loss, where it makes it better."""
     cases = []
-    for where, rows in places(frames.get(TRUNCATION)):
-        test = rows[(rows["split"] == "test") & (rows["method"] == "full")]
-        scored = test[test["metric"] != "loss"]
-        used = test.assign(value=-test["value"])
-        if len(scored):
-            used = scored[scored["metric"] == scored["metric"].iloc[0]]
-        scores = used.pivot_table("value", "seed", "k")
-        if K in scores:
-            none, whole = scores.iloc[:, 0], scores.iloc[:, -1]
-            kept = ((scores[K] - none) / (whole - none))[whole > none].dropna()
-            if len(kept):
-                cases.append(mean("truncation", where, kept, "seeds", ids(used)))
+    for where, task, rows in places(frames.get(TRUNCATION)):
+        used = rows[(rows["split"] == "test") & (rows["method"] == "full") & (rows["metric"] == "loss")]
+        losses = used.pivot_table("value", "seed", "k")
+        if K in losses:
+            none, whole = losses.iloc[:, 0], losses.iloc[:, -1]
+            kept = ((none - losses[K]) / (none - whole))[whole < none]
+            cases += replicates("truncation", where, task, kept, runs=ids(used))
     return cases
 
 
-CLAIMS = [
-    Claim(
-        key="q_higher_rank",
-        statement="delta_w of q has a higher intrinsic rank than that of v: its spectrum is flatter.",
+def _flatter(key: str, label: str, name: str, detail: str) -> Claim:
+    return Claim(
+        key=key,
+        statement=f"delta_w of q has a higher intrinsic rank than that of v{name}: its spectrum is flatter.",
         source="paper, Section 7.2",
-        statistic=f"Effective rank of q's update minus that of v's, paired by seed, for LoRA above r = 1 and full "
-        f"fine-tuning. {OVER_SEEDS}",
+        statistic=f"Effective rank of q's update over that of v's, geometric means{detail}. Replicates are seeds.",
         files=(RANKS,),
-        judge=_q_and_v,
-        low=0,
-        scale=SIGNED,
-    ),
+        judge=_q_and_v(label),
+        low=1,
+        margin=1.1,
+        scale=TIMES,
+    )
+
+
+CLAIMS = [
+    _flatter("q_higher_rank", "lora", " in LoRA", " over layers, ranks above 1 and sets of weight types"),
+    _flatter("q_higher_rank_full", "full", " in full fine-tuning", " over layers"),
     Claim(
         key="intruders",
-        statement="LoRA brings intruder dimensions, full fine-tuning fewer.",
+        statement="LoRA brings more intruder dimensions than its singular values alone would, full fine-tuning not.",
         source="guides: arXiv 2410.21228",
         statistic=f"Of the top {TOP} singular vectors of W + delta_w how many have no counterpart in W (best |cosine| "
-        f"below {EPSILON}), LoRA's minus full fine-tuning's, paired by seed. {OVER_SEEDS}",
+        f"below {EPSILON}), less as many of an update with the same singular values and random directions; LoRA's less "
+        f"full fine-tuning's. {OVER}",
         files=(RANKS,),
         judge=_intruders,
         low=0,
+        margin=0.25,
         scale=SIGNED,
     ),
     Claim(
@@ -103,11 +110,11 @@ CLAIMS = [
         statement="LoRA's top directions are among those of full fine-tuning more than by chance.",
         source="guides to LoRA",
         statistic=f"phi(k, k), k = {FEW} or r if that is smaller, between LoRA's input directions and those of full "
-        "fine-tuning with another seed, less the upper end of the interval that holds 95% of random draws. "
-        f"{OVER_SEEDS}",
+        f"fine-tuning with another seed, less its mean for random directions. {OVER}",
         files=(OVERLAP, RANKS),
         judge=_overlap,
         low=0,
+        margin=0.05,
         scale=SIGNED,
     ),
     Claim(
@@ -115,10 +122,11 @@ CLAIMS = [
         statement=f"The update of full fine-tuning is low-rank: cut to rank {K} it keeps 95% of its effect.",
         source="paper, Section 4.1, after Aghajanyan et al. (arXiv 2012.13255)",
         statistic=f"Share of the way from no update of the weights to the whole that is kept at rank {K}, in test "
-        "score, or in test loss where no text was written; all else is as trained. The interval is over seeds.",
+        "loss; all else is as trained. Replicates are seeds.",
         files=(TRUNCATION,),
         judge=_truncation,
         low=0.95,
+        margin=0.05,
         scale=PERCENT,
     ),
 ]

@@ -1,100 +1,110 @@
-"""Claims about the directions that two runs share: the paper's Section 7.2."""
+"""Claims about the directions that two runs share: the paper's Section 7.2.
 
-from collections.abc import Iterator
+A replicate is a pair of runs. phi is always taken less its mean for random directions, and averaged over layers and
+weight types, of which a pair has many, before pairs are compared.
+"""
 
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
 import pandas as pd
 
 from analysis.claims.engine import PLAIN, SIGNED, Case, Claim, Frames, Judge
-from analysis.claims.measures import difference, ids, mean, own_runs, places
+from analysis.claims.measures import places, replicates
+from lora.config import InputError
 
-TABLE = "subspace/table.csv"
-GRIDS = "subspace/phi_r*.csv"  # between two ranks, a row for each i, with the columns j1, j2, …
-RUNS = "subspace/runs.csv"
+RANKS, SEEDS = "subspace/phi_r*.csv", "subspace/phi_seeds_A*.csv"  # a row for each i, with the columns j1, j2, …
+CHANCE = "subspace/phi_gaussian.csv"
 SIDE = "A"  # right singular vectors of A, as in the paper
-OF_LAYERS = "For each weight type the mean over layers, whose interval is over layers of one pair of runs."
+PAIRS = 5  # pairs of runs below which nothing is decided: a pair has one draw of its seeds, whatever it has of layers
+OVER = "The mean over layers and weight types of each pair of runs; pairs have no run in common."
 
 
-def _sites(frames: Frames, seeds: bool) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(where, entries of one weight type, layer by layer) of the comparison of seeds, or of ranks."""
-    if TABLE in frames:
-        table = frames[TABLE]
-        table = table[(table["side"] == SIDE) & ((table["comparison"] == "seeds") == seeds)]
-        yield from places(table, "weight_type")
+class Cells(NamedTuple):
+    """The grids of one pair of runs, of one weight type: phi at (i, j) by layer, and its mean for random directions."""
+
+    rows: pd.DataFrame
+    chance: pd.DataFrame
+    small: int
+    large: int
+
+    def beyond(self, i: int, j: int) -> pd.Series:
+        """phi(i, j) less its mean for random directions, by layer."""
+        at = self.rows[self.rows["i"] == i].set_index("layer")[f"j{j}"]
+        by_chance = self.chance[(self.chance["i"] == i) & (self.chance["j"] == j)]["mean"]
+        return at - by_chance.iloc[0]
 
 
-def _runs(frames: Frames, rows: pd.DataFrame, seeds: bool) -> tuple[str, ...]:
-    """What `analysis.studies.subspace` compares: two seeds of the largest rank, or one with another of the smallest."""
-    runs = own_runs(frames, "subspace", rows)
-    if runs.empty:
-        return ()
-    small, large = runs[runs["r"] == runs["r"].min()][:1], runs[runs["r"] == runs["r"].max()][:2]
-    return ids(large) if seeds else ids(small, large.sort_values("seed", key=lambda s: s == small["seed"].iloc[0])[:1])
+def _pairs(grids: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
+    """The pairs of runs in order, without those that have a run in common with one before."""
+    used: set[str] = set()
+    for (one, other), rows in grids.groupby(["run_id", "other_run_id"], sort=False):
+        pair = str(one), str(other)
+        if not used & set(pair):
+            used |= set(pair)
+            yield pair, rows
 
 
-def _at(rows: pd.DataFrame, i: float, j: float) -> pd.DataFrame:
-    return rows[(rows["i"] == i) & (rows["j"] == j)].set_index("layer")
-
-
-def _of(grids: pd.DataFrame, i: int, j: int) -> pd.Series:
-    """phi(i, j) by layer."""
-    return grids[grids["i"] == i].set_index("layer")[f"j{j}"]
-
-
-def _top(above: str | None) -> Judge:
-    """phi(1, 1) of the two ranks, less the number in column `above`."""
+def _judge(name: str, of: Callable[[Cells], pd.Series], types: tuple[str, ...] = ()) -> Judge:
+    """For each model and task `of`, a number a layer, of every pair of runs: the mean over layers, then over weight
+    types; with `types` (two) that of the first less that of the second."""
 
     def judge(frames: Frames) -> list[Case]:
-        cases = []
-        for where, rows in _sites(frames, seeds=False):
-            top = _at(rows, 1, 1)
-            values = top["phi"] - (top[above] if above else 0)
-            cases.append(mean("subspace", where, values, "layers", _runs(frames, rows, seeds=False)))
+        if not {name, CHANCE} <= set(frames):
+            return []
+        grids, cases = frames[name], []
+        for where, task, own in places(grids[grids["side"] == SIDE]):
+            values: list[float] = []
+            runs: list[str] = []
+            for pair, rows in _pairs(own):
+                kinds = rows.groupby("weight_type", sort=False)
+                means = {str(kind): float(of(_cells(cells, frames)).mean()) for kind, cells in kinds}
+                if not types:
+                    values.append(float(np.mean(list(means.values()))))
+                elif set(types) <= set(means):
+                    values.append(means[types[0]] - means[types[1]])
+                runs += pair
+            cases += replicates("subspace", where, task, values, "pairs of runs", tuple(runs))
         return cases
 
     return judge
 
 
-def _others(frames: Frames) -> list[Case]:
-    """By how much the share of directions 2 to r of the small rank in those of the large is above chance."""
-    if GRIDS not in frames:
-        return []
-    grids = dict(places(frames[GRIDS][frames[GRIDS]["side"] == SIDE], "weight_type"))
-    cases = []
-    for where, rows in _sites(frames, seeds=False):
-        r, large = rows["i"].max(), rows["j"].max()
-        chance = (r - 1) * _at(rows, r, large)["gaussian_mean"] / large  # (r - 1) of d directions
-        whole, row, column, corner = (min(i, j) * _of(grids[where], i, j) for i, j in ((r, r), (1, r), (r, 1), (1, 1)))
-        values = ((whole - row - column + corner) / (r - 1) - chance).dropna()
-        cases.append(mean("subspace", where, values, "layers", _runs(frames, rows, seeds=False)))
-    return cases
+def _cells(rows: pd.DataFrame, frames: Frames) -> Cells:
+    small = int(rows["i"].max())
+    filled = [int(name[1:]) for name in map(str, rows) if name[1:].isdigit() and rows[name].notna().any()]
+    large, chance = max(filled), frames[CHANCE]
+    dim = int(rows["dim"].iloc[0])
+    own = chance[(chance["dim"] == dim) & (chance["r_a"] == small) & (chance["r_b"] == large)]
+    if own.empty:
+        raise InputError(
+            f"{CHANCE} has no rows of {small} and {large} random directions of {dim}; delete it, the study's "
+            "make target writes it anew"
+        )
+    return Cells(rows, own, small, large)
 
 
-def _seeds(frames: Frames) -> list[Case]:
-    cases = []
-    for where, rows in _sites(frames, seeds=True):
-        small = sorted(rows["i"].unique())[1]  # 1, the small rank, the large one
-        top = _at(rows, small, small)
-        values = top["phi"] - top["gaussian_high"]
-        cases.append(mean("subspace", where, values, "layers", _runs(frames, rows, seeds=True)))
-    return cases
+def _top(cells: Cells) -> pd.Series:
+    return cells.beyond(1, 1)
 
 
-def _q_and_v(frames: Frames) -> list[Case]:
-    """Directions that two seeds share beyond chance, of q less of v."""
-    shared: dict[str, dict[str, pd.Series]] = {}
-    runs = {}
-    for where, rows in _sites(frames, seeds=True):
-        place, _, weight_type = where.rpartition(" ")
-        r = rows["i"].max()
-        at = _at(rows, r, r)
-        shared.setdefault(place, {})[weight_type] = r * (at["phi"] - at["gaussian_mean"])
-        runs[place] = _runs(frames, rows, seeds=True)
-    return [
-        case
-        for place, found in shared.items()
-        if {"q", "v"} <= set(found)
-        for case in difference("subspace", place, found["q"], found["v"], runs[place], "layers")
-    ]
+def _contrast(cells: Cells) -> pd.Series:
+    """phi(1, 1) less the share of directions 2 to r in directions 2 to r, each less what it is by chance."""
+    r = cells.small
+    whole, row, column, corner = (min(i, j) * cells.beyond(i, j) for i, j in ((r, r), (1, r), (r, 1), (1, 1)))
+    return corner - (whole - row - column + corner) / (r - 1)
+
+
+def _few(cells: Cells) -> pd.Series:
+    """phi(8, 8), or of all directions where there are fewer."""
+    few = min(8, cells.small)
+    return cells.beyond(few, few)
+
+
+def _shared(cells: Cells) -> pd.Series:
+    """How many of all directions two seeds share."""
+    return cells.small * cells.beyond(cells.small, cells.large)
 
 
 CLAIMS = [
@@ -102,43 +112,49 @@ CLAIMS = [
         key="top_shared",
         statement="The top direction is shared between a small and a large rank (8 and 64): phi(1, 1) is above 0.5.",
         source="paper, Section 7.2, Figure 3",
-        statistic=f"phi(1, 1) between the two ranks, of A. {OF_LAYERS}",
-        files=(TABLE, RUNS),
-        judge=_top(None),
+        statistic=f"phi(1, 1) between the two ranks, of A, less its mean for random directions. {OVER}",
+        files=(RANKS, CHANCE),
+        judge=_judge(RANKS, _top),
         low=0.5,
+        least=PAIRS,
+        margin=0.1,
         scale=PLAIN,
     ),
     Claim(
         key="top_above_chance",
         statement="The top direction is shared between a small and a large rank (8 and 64) more than by chance.",
         source="paper, Section 7.2, Figure 3",
-        statistic="phi(1, 1) between the two ranks, of A, less the upper end of the interval that holds 95% of "
-        f"Gaussian draws. {OF_LAYERS}",
-        files=(TABLE, RUNS),
-        judge=_top("gaussian_high"),
+        statistic=f"phi(1, 1) between the two ranks, of A, less its mean for random directions. {OVER}",
+        files=(RANKS, CHANCE),
+        judge=_judge(RANKS, _top),
         low=0,
+        least=PAIRS,
+        margin=0.05,
         scale=SIGNED,
     ),
     Claim(
-        key="others_are_noise",
-        statement="The other directions of a small and a large rank (8 and 64) are near chance.",
-        source="paper, Section 7.2, Figures 3 and 4",
-        statistic="With r the small rank, the share of its directions 2 to r that lies in directions 2 to r of the "
-        f"large one, of A, less that of random directions; near is at most 0.05 above. {OF_LAYERS}",
-        files=(TABLE, GRIDS, RUNS),
-        judge=_others,
-        high=0.05,
+        key="only_the_top",
+        statement="Of a small and a large rank (8 and 64) the top direction is shared more than the others.",
+        source="paper, Section 7.2, Figures 3 and 4 (where the others are noise)",
+        statistic="phi(1, 1) less the share of directions 2 to r of the small rank that lies in directions 2 to r of "
+        f"the large one, of A, each less its mean for random directions. {OVER}",
+        files=(RANKS, CHANCE),
+        judge=_judge(RANKS, _contrast),
+        low=0,
+        least=PAIRS,
+        margin=0.05,
         scale=SIGNED,
     ),
     Claim(
         key="seeds_share",
         statement="Two seeds share a subspace that Gaussian matrices do not.",
         source="paper, Section 7.2, Figure 4",
-        statistic="phi(r, r), with r the small rank (8), between two seeds of the large one (64), of A, less the upper "
-        f"end of the interval that holds 95% of Gaussian draws. {OF_LAYERS}",
-        files=(TABLE, RUNS),
-        judge=_seeds,
+        statistic=f"phi(8, 8) between two seeds of the large rank (64), of A, less its mean for random ones. {OVER}",
+        files=(SEEDS, CHANCE),
+        judge=_judge(SEEDS, _few),
         low=0,
+        least=PAIRS,
+        margin=0.05,
         scale=SIGNED,
     ),
     Claim(
@@ -146,10 +162,12 @@ CLAIMS = [
         statement="delta_w of q has a higher intrinsic rank than that of v: two seeds share more of its directions.",
         source="paper, Section 7.2, Figure 4",
         statistic="r phi(r, r) between two seeds of the large rank r (64), of A, less the same by chance: a number of "
-        "directions; q minus v, paired by layer.",
-        files=(TABLE, RUNS),
-        judge=_q_and_v,
+        "directions; q minus v, each the mean over layers of a pair of runs.",
+        files=(SEEDS, CHANCE),
+        judge=_judge(SEEDS, _shared, ("q", "v")),
         low=0,
+        least=PAIRS,
+        margin=0.2,
         scale=SIGNED,
     ),
 ]

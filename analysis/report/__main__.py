@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.kit.safe import make_safe
 from analysis.report import as_html, as_markdown, entries, pictures, scoreboard, section
 from analysis.report.content import Report
-from analysis.safe import make_safe
 from lora.config import InputError
 
 LIMIT = 1_000_000

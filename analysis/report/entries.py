@@ -1,8 +1,9 @@
-"""The list of the report's sections: entries.yaml, one entry a study, in the order of the paper."""
+"""The report's sections: the YAML beside each study, in the order that these give, which is the paper's."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any, Literal
 
 import yaml
@@ -12,7 +13,11 @@ Show = Literal["large", "small", "extra"]
 
 @dataclass(frozen=True)
 class Caption:
-    """The caption of figures whose file name matches, and how they are shown (see entries.yaml)."""
+    """The caption of figures whose file name matches, and how they are shown.
+
+    The first caption that fits a file is taken. show: large (of several files of one caption the first alone is; the
+    others are small), small (one of a grid of thumbnails) or extra (a thumbnail where there is room, else a link).
+    """
 
     match: str
     caption: str
@@ -27,11 +32,17 @@ class Caption:
 
 @dataclass(frozen=True)
 class Entry:
-    """A section: its folder below results/<preset>, its words, the captions of its figures."""
+    """A section: its folder below results/<preset>, its words, the captions of its figures.
+
+    paper: which tables, figures or sections of the paper it is about; make: the target that makes it; see: what to look
+    at (what was found is in the study's table.md, from its numbers); differs: what is not as in the paper, and why.
+    """
 
     folder: str
     title: str
     paper: str = ""
+    make: str = ""
+    order: float = 0.0
     see: str = ""
     differs: str = ""
     figures: tuple[Caption, ...] = ()
@@ -43,9 +54,13 @@ class Entry:
 
 
 def load() -> list[Entry]:
-    """The entries of entries.yaml, in order."""
-    listed: list[dict[str, Any]] = yaml.safe_load(files("analysis.report").joinpath("entries.yaml").read_text("utf-8"))
-    return [
-        Entry(**entry | {"figures": tuple(Caption(**caption) for caption in entry.get("figures", ()))})
-        for entry in listed
-    ]
+    """An entry for every study, and one for what is beside them in this package (the bench), in order."""
+    folders = (files("analysis.studies"), files("analysis.report"))
+    paths = [path for folder in folders for path in folder.iterdir() if path.name.endswith(".yaml")]
+    return sorted(map(_read, paths), key=lambda entry: (entry.order, entry.folder))
+
+
+def _read(path: Traversable) -> Entry:
+    fields: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+    captions = tuple(Caption(**caption) for caption in fields.pop("figures", ()))
+    return Entry(path.name.removesuffix(".yaml"), **fields, figures=captions)

@@ -13,7 +13,7 @@ from PIL import Image
 from analysis.report.section import Figure
 from lora.config import InputError
 
-PAGE = 1500  # pixels of a figure as wide as the page: analysis.figures' 7.5 inches at 200 dots an inch
+PAGE = 1500  # pixels of a figure as wide as the page: analysis.kit.figures' 7.5 inches at 200 dots an inch
 
 TALL = 2.5  # height of a picture in widths of the page, at most
 

@@ -4,33 +4,41 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from analysis.claims import words
 from analysis.claims.board import CLAIMS
-from analysis.claims.engine import RULE, Case, Claim, Judged, Verdict, judge
-from analysis.claims.report import case_verdict, command, estimate, evidence
+from analysis.claims.engine import RULE, Claim, Judged, Verdict, judge
+from analysis.claims.report import adds
 from analysis.claims.sources import read
 from lora.config import InputError
 
-CLASSES = {Verdict.HOLDS: "holds", Verdict.FAILS: "fails", Verdict.UNDECIDED: "open", Verdict.NO_RUNS: "none"}
+CLASSES = {
+    Verdict.HOLDS: "holds",
+    Verdict.FAILS: "fails",
+    Verdict.EQUAL: "equal",
+    Verdict.UNDECIDED: "open",
+    Verdict.NO_RUNS: "none",
+}
 
 
 class Row(NamedTuple):
-    """A case: where, of which study, the estimate with its interval and n, and its verdict."""
+    """A case: where, of which study, and the estimate with its interval and n."""
 
     where: str
     study: str
     estimate: str
-    verdict: str
 
 
 @dataclass(frozen=True)
 class Item:
-    """A claim with its verdict; kind: the verdict as one word; evidence and command are markdown."""
+    """A claim with its verdict; kind: the verdict as one word; evidence is empty without runs; error says what it
+    holds."""
 
     number: int
     claim: Claim
     verdict: str
     kind: str
     evidence: str
+    error: str
     command: str
     rows: list[Row]
     run_ids: list[str]
@@ -59,19 +67,15 @@ class Scoreboard:
 def make(results: Path) -> Scoreboard:
     """Judges all claims on the studies of results/<preset>."""
     try:
-        judged = [judge(claim, read(results, claim.files)) for claim in CLAIMS]
+        judged = judge(CLAIMS, read(results, dict.fromkeys(name for claim in CLAIMS for name in claim.files)))
     except InputError as error:
         return Scoreboard(problem=str(error))
     return Scoreboard([_item(number, found, results) for number, found in enumerate(judged, start=1)])
 
 
 def _item(number: int, found: Judged, results: Path) -> Item:
-    claim, cases, verdict = found
-    ids = list(dict.fromkeys(run_id for case in cases for run_id in case.runs))
-    line = evidence(found, results) if cases else ""
-    rows = [_row(claim, case) for case in cases]
-    return Item(number, claim, str(verdict), CLASSES[verdict], line, command(claim, results), rows, ids)
-
-
-def _row(claim: Claim, case: Case) -> Row:
-    return Row(case.where, case.study, estimate(claim, case), case_verdict(claim, case))
+    rows = [Row(case.place, case.study, words.of_case(found.claim, case)) for case in found.cases]
+    return Item(
+        number, found.claim, str(found.verdict), CLASSES[found.verdict], words.evidence(found), words.error(found),
+        adds(found, results), rows, words.runs(found),
+    )  # fmt: skip

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from analysis.kit.tables import make_command
 from analysis.report import made
 from analysis.report.entries import Entry, Show
-from analysis.tables import make_command
 
 SAMPLES = "samples.md"  # linked, not shown: texts, which no table or figure is
 OPENED = (".csv", ".json", ".md")  # files that the report links

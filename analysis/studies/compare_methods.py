@@ -1,83 +1,80 @@
 """LoRA beside its rivals, each with its own tuned learning rate: the question of the paper's Tables 2 to 4."""
 
 import functools
-from importlib.resources import files
-from pathlib import Path
 
 import pandas as pd
 
-from analysis import answer, method_figures, naming, statistics, table_md, tables, tuning
-from analysis.method_tables import METHOD, PAPER, REFERENCES, TASK, reference, report
-from analysis.tuning import CELL
+from analysis.kit import answer, cells, compare, method_figures, method_tables, pages, tables, tuning
+from analysis.kit.data import Data
+from analysis.kit.study import Study
+from analysis.kit.tuning import CELL
 
 COSTS = ["train_seconds", "tokens_per_second", "peak_memory_bytes"]
+PAPER = "roberta-base"
+READING = f"""\
+Quality is the test score in percent: mean ± half-width of the 95% Student-t interval (number of seeds); one seed gives
+no interval and no test. Differences are to the method in the column's head, in points, paired by seed, ± half-width of
+their own 95% interval; p is of the paired t-test, by Holm's method corrected for all comparisons with that method on
+that task (the intervals are not), and `*` marks p < 0.05. Parameters are those trained; without the head: less what
+head_only trains. Times and memory are those of the runs as they were made, not a benchmark. The paper's column is from
+its Table 2, {PAPER}, with its numbers of parameters: the same task if it is one of GLUE, else the average over GLUE.
+It is another model, tuned in another way, on all training data: compare the order of methods, not levels."""
 
 
-def build(study_dir: Path, runs_dir: Path) -> list[Path]:
-    """Writes runs.csv, table.csv, table.md, compare_methods.png and, if rates were tuned, learning_rates.csv and .png.
-
-    Returns their paths. Raises InputError if the runs are missing or damaged, or if a method has two runs of a seed or
-    runs of different learning rates.
-    """
-    runs = naming.arranged(tables.load_runs(study_dir, runs_dir))
-    final = tables.in_role(runs, "study")
-    test = final[final["main"] & (final["split"] == "test")]
-    tuning.check(test, study_dir)
-    failed = tables.load_failed(study_dir, runs_dir)
-    rates = tuning.rates(runs, failed)
-    table = tabulate(test, rates)
-
-    outputs = {name: study_dir / name for name in ("runs.csv", "table.csv", "table.md", "compare_methods.png")}
-    runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
-    table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
-    failures = tables.failure_lines(tables.read_sweep(study_dir).failed, failed)
-    text = report(table, rates, tables.head_rate(runs), failures)
-    table_md.write(outputs["table.md"], text, runs, answer.methods(runs))
-    method_figures.draw_methods(test, table, outputs["compare_methods.png"])
-    if not rates.empty:
-        outputs |= {name: study_dir / name for name in ("learning_rates.csv", "learning_rates.png")}
-        rates.to_csv(outputs["learning_rates.csv"], index=False, float_format="%.6g")
-        method_figures.draw_rates(rates, outputs["learning_rates.png"])
-    return list(outputs.values())
-
-
-def tabulate(test: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
+def table(data: Data) -> pd.DataFrame:
     """A row for each of CELL: quality, parameters, costs, the tuning, and the comparisons <reference>_<field>."""
-    table = tables.summarise(test, CELL)
-    costs = {"trainable_params": "max", "without_head": "max"} | dict.fromkeys(COSTS, "mean") | {"lr": "first"}
-    table = table.merge(test.assign(without_head=tables.without_head(test)).groupby(CELL).agg(costs), on=CELL)
-    if not rates.empty:
-        table = table.merge(tuning.outcomes(rates), on=CELL, how="left")
-    for name in REFERENCES:
-        parts = [
-            pd.DataFrame([key] * len(found), columns=TASK).join(found)
-            for key, runs in test.groupby(TASK, sort=False)
-            if (base := reference(table[(table[TASK] == list(key)).all(axis=1)], name))
-            for found in [statistics.against(runs, METHOD, base)]
-        ]
-        if parts:
-            found = pd.concat(parts).set_index([*TASK, *METHOD]).add_prefix(f"{name}_").reset_index()
-            table = table.merge(found, on=CELL, how="left")
-    paper = [paper_number(task, label) for task, label in zip(table["task"], table["label"], strict=True)]
-    return table.assign(paper_task=table["task"].map(paper_task), paper=pd.Series(paper, table.index, dtype=object))
+    test, costs = data.scores, dict.fromkeys(COSTS, "mean")
+    about = {"trainable_params": "max", "without_head": "max"} | costs | {"lr": "first"}
+    sizes = test.assign(without_head=tables.without_head(test)).groupby(CELL).agg(about)
+    found = cells.means(data).merge(sizes, on=CELL)
+    if not data.rates.empty:
+        found = found.merge(tuning.outcomes(data.rates), on=CELL, how="left")
+    found = compare.with_differences(found, test, method_tables.TASK)
+    numbers = [paper_number(task, label) for task, label in zip(found["task"], found["label"], strict=True)]
+    return found.assign(paper_task=found["task"].map(paper_task), paper=pd.Series(numbers, found.index, dtype=object))
 
 
 def paper_task(task: str) -> str:
     """The column of the paper's Table 2 that a task is set beside: its own, if it is of GLUE, else the average."""
     name = task.removeprefix("glue/")
-    return name if name in paper_table().columns else "avg"
+    return name if name in paper().columns else "avg"
 
 
 def paper_number(task: str, label: str) -> str | None:
     """The paper's number for a method beside a task, in percent, with its trainable parameters; None if it has none."""
-    rows = paper_table()
+    rows = paper()
     rows = rows[rows["method"] == label]
     numbers = zip(rows[paper_task(task)], rows["trainable_params"], strict=True)
     return ", ".join(f"{number:.1f} ({size})" for number, size in numbers) or None
 
 
 @functools.cache
-def paper_table() -> pd.DataFrame:
+def paper() -> pd.DataFrame:
     """The rows of the paper's Table 2 for RoBERTa-base."""
-    table = pd.read_csv(str(files("analysis").joinpath("paper/table02_glue.csv")))
+    table = cells.paper("table02_glue")
     return table[table["model"] == PAPER]
+
+
+STUDY = Study(
+    cell=CELL,
+    one_rate=True,
+    tables={"table.csv": table, "learning_rates.csv": tuning.tried},
+    answers=answer.methods,
+    page=[
+        "# LoRA and its rivals",
+        READING,
+        pages.lines(method_tables.tuned, pages.head_rate),
+        pages.sections(
+            "## {task} ({model}, test {metric})",
+            lambda data: method_tables.findings(data["table.csv"]),
+            pages.table(lambda data: method_tables.quality(data["table.csv"])),
+            pages.table(lambda data: method_tables.effort(data["table.csv"])),
+        ),
+        method_tables.pending,
+        pages.failed_runs,
+    ],
+    figures={
+        "compare_methods.png": lambda data, path: method_figures.draw_methods(data.scores, data["table.csv"], path),
+        "learning_rates.png": method_figures.rates,
+    },
+)

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import figures, language_runs, statistics, table_md, tables
+from analysis.kit import figures, language_runs, table_md, tables
+from analysis.maths import statistics
 from lora.config import InputError
 
 TASK = ["model", "task", "metric"]

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 from scipy.stats import spearmanr
 
-from analysis import generation, generation_figures, naming, samples, tables, tuning
-from analysis.generation_metrics import BLEU, CIDER, METEOR_FRACTION, METEOR_NOTE, NIST, Metric, chosen
-from analysis.generation_report import TEST, caution, differences_table, mean_column, verdicts
+from analysis.kit import generation, generation_figures, naming, samples, tables, tuning
+from analysis.kit.generation_metrics import BLEU, CIDER, METEOR_FRACTION, METEOR_NOTE, NIST, Metric, chosen
+from analysis.kit.generation_report import TEST, caution, differences_table, mean_column, verdicts
 from lora.config import InputError
 
 PAPER_MODEL = "gpt2-medium"

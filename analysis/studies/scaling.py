@@ -1,15 +1,17 @@
 """Quality against the number of trained parameters, a line a family of methods: the paper's Figure 2 and Table 15."""
 
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import naming, scaling_figure, statistics, table_md, tables, tuning
-from analysis.tuning import CELL
+from analysis.kit import cells, naming, pages, scaling_figure, tables, tuning
+from analysis.kit.data import Data
+from analysis.kit.study import Study, arranged
+from analysis.kit.tuning import CELL
+from analysis.maths import statistics
 
 LINE = ["model", "task", "metric", "line"]
 PAPER_MODEL = "GPT-3 175B"
@@ -27,42 +29,25 @@ table). Difference: largest minus best, in points on test data, paired by seed, 
 of the paired t-test, by Holm's method corrected for the families of a task that are tested."""
 
 
-def build(study_dir: Path, runs_dir: Path) -> list[Path]:
-    """Writes runs.csv, table.csv (a row a point), falls.csv (a row a line), table.md, scaling.png and, if rates were
-    tuned, learning_rates.csv.
-
-    Returns their paths. Raises InputError if the runs are missing or damaged, or if a point has two runs of a seed or
-    runs of different learning rates.
-    """
-    runs = naming.arranged(tables.load_runs(study_dir, runs_dir))
-    runs["line"] = line_names(runs)
-    final = tables.in_role(runs, "study")
-    final = final[final["main"]]
-    test = final[final["split"] == "test"]
-    tuning.check(test, study_dir)
-    points, fallen = tabulate(test), falls(final)
-
-    outputs = [study_dir / name for name in ("runs.csv", "table.csv", "falls.csv", "table.md", "scaling.png")]
-    runs[tables.RUNS_COLUMNS].to_csv(outputs[0], index=False)
-    paper = paper_points()
-    both = pd.concat([points.assign(source="ours"), paper.assign(source="paper")], ignore_index=True)
-    both.to_csv(outputs[1], index=False, float_format="%.6g")
-    fallen = pd.concat([fallen.assign(source="ours"), paper_falls(paper).assign(source="paper")], ignore_index=True)
-    fallen.to_csv(outputs[2], index=False, float_format="%.6g")
-    failed = tables.load_failed(study_dir, runs_dir)
-    failures = tables.failure_lines(tables.read_sweep(study_dir).failed, failed)
-    rates = tuning.rates(runs, failed)
-    table_md.write(outputs[3], report(both, fallen, rates, tables.head_rate(runs), failures), runs)
-    scaling_figure.draw(points, test, paper, outputs[4])
-    if not rates.empty:
-        outputs.append(study_dir / "learning_rates.csv")
-        rates.to_csv(outputs[-1], index=False, float_format="%.6g")
-    return outputs
+def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
+    """The runs, each with its `line`."""
+    runs = arranged(study_dir, runs_dir)
+    return runs.assign(line=line_names(runs))
 
 
 def line_names(runs: pd.DataFrame) -> pd.Series:
     """The line of each run: its label and, for LoRA alone, the weight types, which make lines of their own."""
     return runs["label"].where(runs["method"] != "lora", runs["label"] + " " + runs["weight_types"].fillna(""))
+
+
+def points(data: Data) -> pd.DataFrame:
+    """Our points, of `tabulate`, and the paper's below, told apart by `source`."""
+    return cells.beside_paper(tabulate(data.scores), paper_points())
+
+
+def fallen(data: Data) -> pd.DataFrame:
+    """Our lines, of `falls`, and the paper's below, told apart by `source`."""
+    return cells.beside_paper(falls(data.final[data.final["main"]]), paper_falls(paper_points()))
 
 
 def tabulate(test: pd.DataFrame) -> pd.DataFrame:
@@ -80,7 +65,7 @@ def tabulate(test: pd.DataFrame) -> pd.DataFrame:
 
 def falls(final: pd.DataFrame) -> pd.DataFrame:
     """For each line of two or more sizes what its largest is worth beside its best: LINE, best, largest, best_params,
-    largest_params, and the fields of `analysis.statistics.Paired` and p_holm for largest minus best on test data.
+    largest_params, and the fields of `maths.statistics.Paired` and p_holm for largest minus best on test data.
 
     final holds main scores of both splits. The best is that on validation data. Where it is the largest, nothing falls
     and nothing is tested.
@@ -109,7 +94,7 @@ def _by_seed(line: pd.DataFrame, name: str) -> pd.Series:
 
 def paper_points() -> pd.DataFrame:
     """The paper's Table 15 in the columns of `tabulate`: a row a task and point; values are fractions, without n."""
-    table = pd.read_csv(str(files("analysis").joinpath("paper/table15_tradeoff.csv")))
+    table = cells.paper("table15_tradeoff")
     table = table.rename(columns={"method": "label", "hyperparameters": "settings"})
     table["size"] = [float(count[:-1]) * UNITS[count[-1]] for count in table["trainable_params"]]
     weights = table["settings"].str.rpartition("=")[0].map(PAPER_WEIGHTS)
@@ -135,31 +120,18 @@ def paper_falls(paper: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def report(points: pd.DataFrame, fallen: pd.DataFrame, rates: pd.DataFrame, head: str, failed: list[str]) -> str:
-    """table.md: where quality falls as parameters grow, then every point, ours and the paper's; `head` is a sentence
-    on the head's learning rate."""
-    ours = points[points["source"] == "ours"]
+def counted(data: Data) -> str:
+    """A sentence on whose parameters are counted."""
+    ours = _from(data, "ours")
     unknown = ours[ours["without_head"].isna()][["model", "task"]].drop_duplicates()
-    counted = "Parameters are those trained, less the head's, which head_only trains alone."
-    if not unknown.empty:
-        where = ", ".join(unknown["task"])
-        counted = f"Parameters include the head's on {where}, where the study has no run of head_only."
-    lines = ["# Quality against trained parameters (the paper's Figure 2 and Table 15)", ""]
-    lines += [READING.format(counted=counted, paper=PAPER_MODEL), "", "## Does quality fall as parameters grow?", ""]
-    lines += [FALLING, "", tables.markdown(falls_text(fallen, "falls?", _verdict)), "", "## All points", ""]
-    lines += [
-        tables.markdown(_text(ours)),
-        "",
-        *rate_lines(ours, rates),
-        f"- {head}",
-        "",
-        f"The paper's, {PAPER_MODEL}:",
-        "",
-    ]
-    lines += [tables.markdown(_text(points[points["source"] == "paper"]))]
-    if failed:
-        lines += ["", "## Failed runs", "", *failed]
-    return "\n".join(lines) + "\n"
+    if unknown.empty:
+        return "Parameters are those trained, less the head's, which head_only trains alone."
+    return f"Parameters include the head's on {', '.join(unknown['task'])}, where the study has no run of head_only."
+
+
+def _from(data: Data, source: str) -> pd.DataFrame:
+    rows = data["table.csv"]
+    return rows[rows["source"] == source]
 
 
 def rate_lines(ours: pd.DataFrame, rates: pd.DataFrame) -> list[str]:
@@ -167,8 +139,8 @@ def rate_lines(ours: pd.DataFrame, rates: pd.DataFrame) -> list[str]:
     lines = []
     for (_, task), points in ours.groupby(["model", "task"], sort=False):
         families = [
-            f"{line} {', '.join(f'{lr:g}' for lr in sorted(cells['lr'].unique()))}"
-            for line, cells in points.groupby("line", sort=False)
+            f"{line} {', '.join(f'{lr:g}' for lr in sorted(sizes['lr'].unique()))}"
+            for line, sizes in points.groupby("line", sort=False)
         ]
         lines.append(f"- Learning rates on {task}: {'; '.join(families)}.")
     if rates.empty:
@@ -227,8 +199,37 @@ def _text(points: pd.DataFrame) -> pd.DataFrame:
         "log10": [f"{np.log10(size):.2f}" if size else "–" for size in points["size"]],
         "task": points["task"],
     }
-    quality = [statistics.mean_text(*row) for row in points[["mean", "interval", "n"]].itertuples(index=False)]
+    quality = cells.mean_texts(points)
     long = pd.DataFrame(rows | {"quality": quality}).set_index([*rows])["quality"]
     wide = long.unstack("task")
     order = dict.fromkeys(key[:-1] for key in long.index)
     return wide.reindex(index=list(order), columns=list(dict.fromkeys(points["task"]))).reset_index()
+
+
+def draw(data: Data, path: Path) -> Path:
+    """Figure 2, ours above the paper's."""
+    return scaling_figure.draw(tabulate(data.scores), data.scores, paper_points(), path)
+
+
+STUDY = Study(
+    runs=load,
+    cell=CELL,
+    one_rate=True,
+    tables={"table.csv": points, "falls.csv": fallen, "learning_rates.csv": tuning.tried},
+    page=[
+        "# Quality against trained parameters (the paper's Figure 2 and Table 15)",
+        pages.text(READING, counted=counted, paper=PAPER_MODEL),
+        "## Does quality fall as parameters grow?",
+        FALLING,
+        pages.table(lambda data: falls_text(data["falls.csv"], "falls?", _verdict)),
+        "## All points",
+        pages.table(lambda data: _text(_from(data, "ours"))),
+        pages.lines(
+            lambda data: rate_lines(_from(data, "ours"), data.rates), pages.text("- {head}", head=pages.head_rate)
+        ),
+        f"The paper's, {PAPER_MODEL}:",
+        pages.table(lambda data: _text(_from(data, "paper"))),
+        pages.failed_runs,
+    ],
+    figures={"scaling.png": draw},
+)

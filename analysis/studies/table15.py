@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import language_runs, samples, statistics, table_md, tables, task_figures, task_tables, tuning
+from analysis.kit import language_runs, samples, table_md, tables, task_figures, task_tables, tuning
+from analysis.kit.cells import mean_texts
+from analysis.maths import statistics
 from analysis.studies import scaling
 
 READING = f"""\
@@ -117,7 +119,7 @@ def _points(points: pd.DataFrame) -> pd.DataFrame:
     }
     cells = points.assign(**{name: points.get(name, np.nan) for name in ("interval", "n")})
     for (task, metric), found in cells.groupby(["task", "metric"], sort=False):
-        columns[f"{task} {metric}"] = task_tables.looked_up(found, task_tables.means(found), rows, keys)
+        columns[f"{task} {metric}"] = task_tables.looked_up(found, mean_texts(found), rows, keys)
     return pd.DataFrame(columns)
 
 

@@ -5,9 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import language_runs, naming, samples, statistics, table_md, tables, task_figures, task_tables, tuning
-from analysis.language_runs import DETAILS
-from analysis.method_tables import METHOD, REFERENCES, TASK, reference
+from analysis.kit import language_runs, naming, samples, table_md, tables, task_figures, task_tables, tuning
+from analysis.kit.cells import mean_texts
+from analysis.kit.cells import paper as printed
+from analysis.kit.compare import METHOD, REFERENCES, minus_texts, reference
+from analysis.kit.language_runs import DETAILS
+from analysis.kit.method_tables import TASK
+from analysis.maths import statistics
 
 PAPER_MODEL, PAPER_TASK = "GPT-3 175B", "MNLI-m"
 PAPER_SIZES = {"n100": 100, "n1k": 1000, "n10k": 10_000, "n392k": 392_000}
@@ -53,7 +57,7 @@ def build(study_dir: Path, runs_dir: Path) -> list[Path]:
 
 
 def tabulate(test: pd.DataFrame) -> pd.DataFrame:
-    """A row a method and train_examples: the columns of `analysis.task_tables.tabulate`, compared at each number of
+    """A row a method and train_examples: the columns of `kit.task_tables.tabulate`, compared at each number of
     examples, all_examples, epochs and line, the method's name in the figure."""
     keys = [*TASK, *METHOD, "train_examples"]
     about = test.groupby(keys).agg({"all_examples": "max", "epochs": "max"})
@@ -63,7 +67,7 @@ def tabulate(test: pd.DataFrame) -> pd.DataFrame:
 
 def paper_points() -> pd.DataFrame:
     """The paper's Table 16: label, line, model, task, train_examples and mean, a fraction."""
-    rows = task_tables.paper("table16_low_data").melt("method", list(PAPER_SIZES), var_name="size", value_name="mean")
+    rows = printed("table16_low_data").melt("method", list(PAPER_SIZES), var_name="size", value_name="mean")
     rows = rows.assign(train_examples=rows["size"].map(PAPER_SIZES), mean=rows["mean"] / 100, line=rows["method"])
     return rows.rename(columns={"method": "label"}).drop(columns="size").assign(model=PAPER_MODEL, task=PAPER_TASK)
 
@@ -104,7 +108,7 @@ def findings(cells: pd.DataFrame) -> list[str]:
         line = f"- {_head(rows)}: highest mean {best['line']}, {statistics.mean_text(*best[['mean', 'interval', 'n']])}"
         lora = reference(rows, "lora")
         if lora:
-            text = dict(zip(naming.keys(rows), task_tables.minus(rows, "full"), strict=True))[lora]
+            text = dict(zip(naming.keys(rows), minus_texts(rows, "full"), strict=True))[lora]
             line += f"; lora minus full {text}" if text else ""
         lines.append(f"{line}.")
     return lines
@@ -115,7 +119,7 @@ def quality(cells: pd.DataFrame) -> pd.DataFrame:
     rows = cells.drop_duplicates(METHOD)
     columns = task_tables.names(rows)
     for _, found in cells.groupby("train_examples"):
-        columns[_head(found)] = task_tables.looked_up(found, task_tables.means(found), rows, METHOD)
+        columns[_head(found)] = task_tables.looked_up(found, mean_texts(found), rows, METHOD)
     theirs = paper_points()
     for size, found in theirs.groupby("train_examples"):
         texts = dict(zip(found["label"], 100 * found["mean"], strict=True))
@@ -129,7 +133,7 @@ def differences(cells: pd.DataFrame, name: str) -> pd.DataFrame:
     rows = cells[cells[f"{name}_pairs"].notna()].drop_duplicates(METHOD)
     columns: dict[str, Any] = {"method": rows["label"], "settings": rows["settings"].where(rows["settings"] != "")}
     for _, found in cells.groupby("train_examples"):
-        columns[_head(found)] = task_tables.looked_up(found, task_tables.minus(found, name), rows, METHOD)
+        columns[_head(found)] = task_tables.looked_up(found, minus_texts(found, name), rows, METHOD)
     return pd.DataFrame(columns)
 
 

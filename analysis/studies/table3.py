@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from analysis import generation
-from analysis.generation_metrics import BLEU, CIDER, LOSS, METEOR, METEOR_NOTE, NIST, ROUGE_L, Study
+from analysis.kit import generation
+from analysis.kit.generation_metrics import BLEU, CIDER, LOSS, METEOR, METEOR_NOTE, NIST, ROUGE_L, Study
 
 STUDY = Study(
     title="Text from meaning representations, E2E (the paper's Table 3)",
@@ -15,5 +15,5 @@ STUDY = Study(
 
 
 def build(study_dir: Path, runs_dir: Path) -> list[Path]:
-    """The tables, figures and samples of `analysis.generation.build`, which says what it raises."""
+    """The tables, figures and samples of `kit.generation.build`, which says what it raises."""
     return generation.build(STUDY, study_dir, runs_dir)

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import language_runs, method_figures, naming, samples, table_md, tables, task_tables, tuning
-from analysis.method_tables import METHOD, TASK, effort, findings
-from analysis.tuning import CELL
+from analysis.kit import language_runs, method_figures, naming, samples, table_md, tables, task_tables, tuning
+from analysis.kit.cells import mean_texts
+from analysis.kit.cells import paper as printed
+from analysis.kit.compare import METHOD
+from analysis.kit.method_tables import TASK, effort, findings
+from analysis.kit.tuning import CELL
 
 PAPER_MODEL = "GPT-3 175B"
 # The paper's tasks, and ours beside each: the same, or the nearest that a small model can learn on a desk.
@@ -88,7 +91,7 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
     rows = naming.arranged(table.drop_duplicates(keys).assign(task="", seed=0))  # one order for all tasks
     columns = ({"model": rows["model"]} if rows["model"].nunique() > 1 else {}) | task_tables.names(rows)
     for (task, metric), cells in table.groupby(["task", "metric"], sort=False):
-        columns[f"{task} {metric}"] = task_tables.looked_up(cells, task_tables.means(cells), rows, keys)
+        columns[f"{task} {metric}"] = task_tables.looked_up(cells, mean_texts(cells), rows, keys)
     return pd.DataFrame(columns)
 
 
@@ -97,7 +100,7 @@ def quality(cells: pd.DataFrame, task: str) -> pd.DataFrame:
     main = cells[cells["main"]]
     columns = task_tables.names(main)
     for metric, found in cells.groupby("metric", sort=False):
-        columns[str(metric)] = task_tables.looked_up(found, task_tables.means(found), main, METHOD)
+        columns[str(metric)] = task_tables.looked_up(found, mean_texts(found), main, METHOD)
     columns |= task_tables.minus_columns(main)
     theirs = paper_task(task)
     if theirs:
@@ -113,7 +116,7 @@ def paper_task(task: str) -> str | None:
 def paper_rows(task: str) -> pd.DataFrame:
     """The paper's Table 4 for one of PAPER_TASKS: method and text, its numbers in percent and, in brackets, its
     parameters; smaller sizes of a method come first."""
-    rows = task_tables.paper("table04_gpt3")
+    rows = printed("table04_gpt3")
     numbers = rows[PAPER_TASKS[task]].apply(lambda row: " / ".join(map("{:.1f}".format, row)), axis=1)
     return pd.DataFrame({"method": rows["method"], "text": numbers + " (" + rows["trainable_params"] + ")"})
 

@@ -10,11 +10,13 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from experiments.config import RunConfig
 from lora.config import InputError
 
 
@@ -43,15 +45,14 @@ class Engine(ABC):
     slots: int  # runs that may be under way at once; the parent submits no more
     threads: int | None = None  # of a run whose settings give none
 
-    def prepared(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    def prepared(self, config: RunConfig) -> RunConfig:
         """The config as the engine computes it: with its threads, and a results folder that holds anywhere."""
-        runtime = dict(config["runtime"])
-        runtime["threads"] = runtime["threads"] or self.threads
-        return {**config, "runtime": runtime, "results_dir": str(Path(config["results_dir"]).absolute())}
+        runtime = replace(config.runtime, threads=config.runtime.threads or self.threads)
+        return replace(config, runtime=runtime, results_dir=str(Path(config.results_dir).absolute()))
 
     @abstractmethod
-    def submit(self, ticket: int, config: Mapping[str, Any]) -> None:
-        """Begin the run of a resolved config; `ticket` is its number in what `finished` says."""
+    def submit(self, ticket: int, config: RunConfig) -> None:
+        """Begin a run; `ticket` is its number in what `finished` says."""
 
     @abstractmethod
     def finished(self, seconds: float) -> list[tuple[int, Outcome]]:
@@ -68,8 +69,8 @@ class Engine(ABC):
         self.close()
 
 
-def make(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], grid: int) -> Engine:
-    """The engine that `engine` of a config asks for, for these resolved configs, of a grid of so many runs.
+def make(config: Mapping[str, Any], configs: Sequence[RunConfig], grid: int) -> Engine:
+    """The engine that `engine` of a config asks for, for these runs, of a grid of so many runs.
 
     Raises InputError if there is no such engine, it is not installed, or its settings cannot work.
     """

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from experiments.config import RunConfig
 from experiments.engines import Engine, Outcome
 from experiments.worker import work
 
@@ -18,7 +16,7 @@ class Inline(Engine):
         self.threads = threads
         self.ended: list[tuple[int, Outcome]] = []
 
-    def submit(self, ticket: int, config: Mapping[str, Any]) -> None:  # noqa: D102
+    def submit(self, ticket: int, config: RunConfig) -> None:  # noqa: D102
         self.ended.append((ticket, work(config)))
 
     def finished(self, seconds: float) -> list[tuple[int, Outcome]]:  # noqa: D102

@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from experiments.config import RunConfig
 from experiments.engines import Engine, Outcome, Status, sizing
 from experiments.engines.inline import Inline
 
@@ -30,7 +31,7 @@ class Local(Engine):
         self.slots, self.threads, self.each, self.gpus = workers, threads, threads, gpus
         self.workers: list[_Worker | None] = [None] * workers
 
-    def submit(self, ticket: int, config: Mapping[str, Any]) -> None:  # noqa: D102
+    def submit(self, ticket: int, config: RunConfig) -> None:  # noqa: D102
         place = next(place for place, worker in enumerate(self.workers) if worker is None or worker.ticket is None)
         worker = self.workers[place]
         if worker is None:
@@ -64,7 +65,7 @@ class Local(Engine):
                 worker.process.join()
 
 
-def make(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], grid: int) -> Engine:
+def make(config: Mapping[str, Any], configs: Sequence[RunConfig], grid: int) -> Engine:
     """As many workers as `engine.jobs` says or, if it is `auto`, as cores, memory and GPUs allow; one run at once is
     computed in this process. Raises InputError as `sizing.size`."""
     size = sizing.size(config["engine"]["jobs"], configs, grid)
@@ -88,10 +89,10 @@ class _Worker:
     def busy(self) -> bool:
         return self.ticket is not None
 
-    def begin(self, ticket: int, config: Mapping[str, Any]) -> None:
+    def begin(self, ticket: int, config: RunConfig) -> None:
         self.ticket = ticket
         with contextlib.suppress(BrokenPipeError):  # it died between two runs: `end` says so
-            self.connection.send(dict(config))
+            self.connection.send(config)
 
     def end(self) -> tuple[int, Outcome]:
         assert self.ticket is not None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from experiments.checks import check_number, check_whole
+from experiments.config import Group, RunConfig, setting
 from experiments.engines import Engine, Outcome, Status, sizing
+from experiments.rules import Rule, positive, text, whole
 from experiments.worker import work
 from lora.config import InputError
 
@@ -16,9 +18,23 @@ QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 CONNECT = 20  # seconds for the head of a cluster to take a connection
 
 
-def make(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], grid: int) -> Ray:
+@dataclass(frozen=True, kw_only=True)
+class RaySettings(Group):
+    """Settings of conf/engine/ray.yaml. cpus and gpus are of a run."""
+
+    group = "engine"
+    name: str = setting(text())
+    jobs: int | str = setting(whole().or_word("auto"))
+    address: str | None = setting(text().or_null())
+    cpus: int = setting(whole())
+    gpus: float | str = setting(
+        Rule("it must be a positive number, auto or 0", lambda value: value in ("auto", 0) or positive().fits(value))
+    )
+
+
+def make(config: Mapping[str, Any], configs: Sequence[RunConfig], grid: int) -> Ray:
     """The engine of a sweep's config. Raises InputError as `Ray`."""
-    return Ray(configs[0]["engine"])
+    return Ray(configs[0].given["engine"])
 
 
 class Ray(Engine):
@@ -28,34 +44,31 @@ class Ray(Engine):
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        check_whole("engine.cpus", settings["cpus"], 1)
-        if settings["gpus"] not in ("auto", 0):
-            check_number("engine.gpus", settings["gpus"], or_else=", auto or 0")
-        if settings["jobs"] != "auto":
-            check_whole("engine.jobs", settings["jobs"], 1, or_else=", or auto")
+        asked_for = RaySettings.of(settings)
         try:
             import ray
         except ModuleNotFoundError as error:
             raise InputError("engine=ray needs Ray: pip install 'lora-lab[ray]'") from error
-        self.ray, self.threads = ray, settings["cpus"]
+        self.ray, self.threads = ray, asked_for.cpus
         here = {"CPU": sizing.cores(), "GPU": len(sizing.gpus("auto"))}
-        nodes = self._connect(settings["address"]) if settings["address"] else [here]
-        gpus = int(any(node.get("GPU") for node in nodes)) if settings["gpus"] == "auto" else settings["gpus"]
-        asked = {"CPU": settings["cpus"], "GPU": gpus}
+        nodes = self._connect(asked_for.address) if asked_for.address else [here]
+        has_gpus = any(node.get("GPU") for node in nodes)
+        gpus = int(has_gpus) if isinstance(asked_for.gpus, str) else asked_for.gpus
+        asked = {"CPU": asked_for.cpus, "GPU": gpus}
         try:
             room = _room(nodes, asked)
         except InputError:
             ray.shutdown()
             raise
-        if not settings["address"]:  # "local": not the one of RAY_ADDRESS
+        if not asked_for.address:  # "local": not the one of RAY_ADDRESS
             place: dict[str, Any] = {"num_cpus": here["CPU"], "num_gpus": here["GPU"], "_node_ip_address": "127.0.0.1"}
             ray.init("local", include_dashboard=False, **place, **QUIET)
-        self.slots = room if settings["jobs"] == "auto" else int(settings["jobs"])
+        self.slots = room if asked_for.jobs == "auto" else int(asked_for.jobs)
         self.work = ray.remote(num_cpus=asked["CPU"], num_gpus=asked["GPU"], max_retries=0)(work)
         self.tickets: dict[Any, int] = {}  # by Ray's reference to the outcome
 
-    def submit(self, ticket: int, config: Mapping[str, Any]) -> None:  # noqa: D102
-        self.tickets[self.work.remote(dict(config))] = ticket
+    def submit(self, ticket: int, config: RunConfig) -> None:  # noqa: D102
+        self.tickets[self.work.remote(config)] = ticket
 
     def finished(self, seconds: float) -> list[tuple[int, Outcome]]:  # noqa: D102
         waiting = list(self.tickets)

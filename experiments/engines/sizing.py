@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from experiments import assets
+from experiments.config import RunConfig
 from experiments.paths import user_path
 from lora.config import InputError
 
@@ -66,8 +68,8 @@ def _has_nvidia() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def size(jobs: object, configs: Sequence[Mapping[str, Any]], grid: int) -> Size:
-    """The size of the local engine for these resolved configs, of a grid of so many runs.
+def size(jobs: object, configs: Sequence[RunConfig], grid: int) -> Size:
+    """The size of the local engine for these runs, of a grid of so many runs.
 
     jobs: `auto`, or a number. Raises InputError if it is neither, and if so many runs need more memory than there is.
     """
@@ -76,7 +78,7 @@ def size(jobs: object, configs: Sequence[Mapping[str, Any]], grid: int) -> Size:
         if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
             raise InputError(f"engine.jobs = {jobs!r} (JOBS=): it must be auto, or a whole number of at least 1")
         asked = jobs
-    devices = gpus(str(configs[0]["runtime"]["device"]))
+    devices = gpus(configs[0].runtime.device)
     if devices:
         threads = max(1, cores() // max(1, min(len(devices), grid)))
         return Size(min(asked or len(devices), grid), threads, devices)
@@ -91,18 +93,18 @@ def size(jobs: object, configs: Sequence[Mapping[str, Any]], grid: int) -> Size:
                 f"engine.jobs = {asked} (JOBS={asked}): so many runs need about {asked * need / GIB:.0f} GB, this "
                 f"machine has {there / GIB:.0f}: {fit} at once fit"
             )
-    given = [config["runtime"]["threads"] for config in configs if config["runtime"]["threads"] is not None]
+    given = [config.runtime.threads for config in configs if config.runtime.threads is not None]
     threads = max(given, default=max(1, here // fit))
     return Size(min(asked or max(1, min(fit, here // threads)), grid), threads, [])
 
 
-def _need(configs: Sequence[Mapping[str, Any]], enough: float) -> float:
+def _need(configs: Sequence[RunConfig], enough: float) -> float:
     """Bytes that a run takes, of the largest of these: a rough bound if that is not above `enough`, else planned."""
-    models = {(config["model"]["path"], config["model"].get("quantization")): config for config in configs}
+    models = {(config.model.path, config.model.quantization): config for config in configs}
     for config in configs:  # of each model the run that trains most
-        if config["method"]["name"] in ("full", "ft_top2", "freeze"):
-            models[config["model"]["path"], config["model"].get("quantization")] = config
-    bound = max(_rough(config["model"]["path"]) for config in models.values())
+        if config.method["name"] in ("full", "ft_top2", "freeze"):
+            models[config.model.path, config.model.quantization] = config
+    bound = max(_rough(config.model.path) for config in models.values())
     if bound <= enough:
         return bound
     with CONTEXT.Pool(1) as pool:  # another process: the parent does not load torch
@@ -117,23 +119,22 @@ def _rough(path: str) -> float:
     return PROCESS + ROUGH * sum(weights) if weights else float("inf")
 
 
-def planned(config: Mapping[str, Any]) -> float:
-    """Bytes of memory that the run of a resolved config is planned to take, process included."""
-    from experiments.memory.plan import plan
-    from experiments.memory.setup import Setup
+def planned(config: RunConfig) -> float:
+    """Bytes of memory that a run is planned to take, process included."""
+    from experiments.measure.memory.planner import plan
+    from experiments.measure.memory.setup import Setup
     from experiments.models import choose_runtime
 
-    runtime = choose_runtime("cpu", config["runtime"]["precision"])
-    text, training = "generation" in config["task"], config["training"]
-    length = int(config["task"]["max_length"])
+    runtime, training = choose_runtime("cpu", config.runtime.precision), config.training
+    length = int(config.task["max_length"])
     setup = Setup(
-        config["model"],
-        config["method"],
-        max(1, training["batch_size"] // (training["accumulate"] or 1)),
+        asdict(config.model),
+        config.method,
+        max(1, training.batch_size // (training.accumulate or 1)),
         length,
-        targets=length if text else None,
+        targets=length if "generation" in config.task else None,
         precision="bf16" if "bfloat16" in str(runtime.dtype) else "fp32",
-        checkpointing=config["runtime"]["checkpointing"],
-        state_precision=training["state_precision"],
+        checkpointing=config.runtime.checkpointing,
+        state_precision=training.state_precision,
     )
     return PROCESS + SPREAD * plan(setup).peak

@@ -1,15 +1,14 @@
 """Ways of adapting a model, one file each: after `apply(model, method, …)` just what is trained needs gradients.
 
-A file `<name>.py` has FIELDS, the names of its settings, and `apply(model, method, backward)`, which gets a frozen
-model and makes trainable, or adds, what the method trains. Methods combine by name: `lora+prefix_embed` is both, with
-the fields of both.
+A file `<name>.py` has `apply(model, method, backward)`, which gets a frozen model and the settings, of a class in
+`experiments.method_settings`, and makes trainable, or adds, what the method trains. Methods combine by name:
+`lora+prefix_embed` is both, with the fields of both.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,36 +17,24 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from experiments import quantization
-from experiments.methods._layers import positions
-from experiments.names import did_you_mean
-from lora import io, plus
+from experiments import method_settings, quantization
+from experiments.layers import positions
+from experiments.method_settings import Method, Prompt
+from lora import io
 from lora.config import InputError
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
+from lora.variants import plus
 
 Backward = Callable[[], None] | None  # runs forward and backward of the training loss on a few batches
 
-JOINED = ("lora", "bitfit")  # what can be part of a combination, beside one method with a prefix
 # Under autocast these compute in bf16 from parameters of any precision; other modules want all of theirs in one.
 MIXED = (nn.Linear, Conv1D, nn.Embedding)
 
 
-def _parts(method: Mapping[str, Any]) -> dict[str, ModuleType]:
-    known = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
-    names = str(method["name"]).split("+")
-    for name in names:
-        if name not in known:
-            raise InputError(f"unknown method {name!r}{did_you_mean(name, known)} (several are joined by +)")
-    rest = [name for name in names if name not in JOINED]
-    joined = not rest or (len(rest) == 1 and rest[0].startswith("prefix_"))
-    if len(names) > 1 and (not joined or len(set(names)) < len(names)):
-        raise InputError(f"{method['name']}: only lora, bitfit and one of the prefix methods can be joined")
-    parts = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
-    fields = {"name", *(field for part in parts.values() for field in part.FIELDS)}
-    for field in method:
-        if field not in fields:
-            raise InputError(f"method {method['name']} has no field {field!r}: it has {', '.join(sorted(fields))}")
-    return parts
+def _parts(method: Mapping[str, Any]) -> list[tuple[str, ModuleType, Method]]:
+    """Name, module and settings of each part."""
+    found = method_settings.read(method)
+    return [(name, importlib.import_module(f"{__name__}.{name}"), settings) for name, settings in found.items()]
 
 
 def apply(model: nn.Module, method: Mapping[str, Any], heads: Sequence[str], backward: Backward = None) -> None:
@@ -58,8 +45,8 @@ def apply(model: nn.Module, method: Mapping[str, Any], heads: Sequence[str], bac
     """
     parts = _parts(method)
     model.requires_grad_(False)
-    for part in parts.values():
-        part.apply(model, method, backward)
+    for _, part, settings in parts:
+        part.apply(model, settings, backward)
     _finish(model, heads)
     if (method["name"] == "frozen") == bool(trainable_parameters(model)):
         raise InputError(
@@ -75,9 +62,9 @@ def load(model: nn.Module, method: Mapping[str, Any], heads: Sequence[str], fold
     Raises InputError as `apply` and `lora.io.load`.
     """
     model.requires_grad_(False)
-    for name, part in _parts(method).items():
+    for name, part, settings in _parts(method):
         if name != "lora":  # the stored adapter says itself where its A and B are
-            part.apply(model, method, None)
+            part.apply(model, settings, None)
     _finish(model, heads)
     io.load(model, folder, functools.partial(quantization.pretrained, model))
 
@@ -95,15 +82,17 @@ def _finish(model: nn.Module, heads: Sequence[str]) -> None:
 
 def room(model: nn.Module, method: Mapping[str, Any]) -> int:
     """The most tokens of a text that `model` can read; a prefix method takes positions for its own."""
-    return positions(model) - sum(size(method, field, 0) for field in ("l_p", "l_i") if field in method)
+    prompts = (one for one in method_settings.read(method).values() if isinstance(one, Prompt))
+    return positions(model) - sum(one.l_p + one.l_i for one in prompts)
 
 
 def parameter_groups(
     model: nn.Module, method: Mapping[str, Any], heads: Sequence[str], lr: float, head_lr: float | None = None
 ) -> list[dict[str, Any]]:
     """Groups for the optimizer: all at `lr`, but the heads at `head_lr` if there is one, and LoRA+'s B faster."""
-    if method.get("lr_ratio") is not None:
-        groups = plus.parameter_groups(model, lr, method["lr_ratio"])
+    lora = method_settings.lora(method)
+    if lora is not None and lora.lr_ratio is not None:
+        groups = plus.parameter_groups(model, lr, lora.lr_ratio)
     else:
         trained = list(trainable_parameters(model).values())
         groups = [{"params": trained, "lr": lr}] if trained else []
@@ -114,11 +103,3 @@ def parameter_groups(
     for group in groups:
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in taken]
     return [*(group for group in groups if group["params"]), {"params": own, "lr": head_lr}]
-
-
-def size(method: Mapping[str, Any], field: str, smallest: int = 1) -> int:
-    """A setting that is a whole number. Raises InputError if it is missing, or is none of at least `smallest`."""
-    value = method.get(field)
-    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-        raise InputError(f"method.{field} = {value!r}: it must be a whole number of at least {smallest}")
-    return value

@@ -5,14 +5,14 @@ A hooked module gets the bottleneck as its child `adapter`, so that the model's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from experiments.methods import size
-from experiments.methods._layers import body
+from experiments.layers import body
+from experiments.method_settings import Adapter
 from lora.config import InputError
 
 
@@ -54,16 +54,16 @@ def within_norm(norm: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tenso
 def attach(
     model: nn.Module,
     modules: Iterable[nn.Module],
-    method: Mapping[str, Any],
+    method: Adapter,
     activation: Callable[[Tensor], Tensor],
     hook: Callable[..., Any] = after,
     norm: bool = False,
 ) -> None:
-    """Put a bottleneck of `method["bottleneck"]` dimensions behind each of `modules`.
+    """Put a bottleneck of `method.bottleneck` dimensions behind each of `modules`.
 
-    Raises InputError for a size that is no whole number between 1 and the model's width.
+    Raises InputError for a size above the model's width.
     """
-    d, m = body(model).config.hidden_size, size(method, "bottleneck")
+    d, m = body(model).config.hidden_size, method.bottleneck
     if m > d:
         raise InputError(f"method.bottleneck = {m} is no bottleneck: the model is {d} wide")
     for module in modules:

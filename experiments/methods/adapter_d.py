@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
-from experiments.methods import Backward, adapter_p, size
-from experiments.methods._layers import layers
+from experiments.layers import layers
+from experiments.method_settings import AdapterDrop
+from experiments.methods import Backward, adapter_p
 from lora.config import InputError
 
-FIELDS = ("bottleneck", "drop")
 
-
-def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
+def apply(model: nn.Module, method: AdapterDrop, backward: Backward) -> None:
     """Attach adapters to all but the first `drop` layers. Raises InputError if none is left."""
-    blocks, drop = layers(model), size(method, "drop", smallest=0)
+    blocks, drop = layers(model), method.drop
     if drop >= len(blocks):
         raise InputError(f"method.drop = {drop} leaves no adapter: the model has {len(blocks)} layers")
     adapter_p.attach_to(model, blocks[drop:], method)

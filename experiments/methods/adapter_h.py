@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 from torch.nn import functional
 
+from experiments.method_settings import Adapter
 from experiments.methods import Backward
 from experiments.methods._adapters import attach
 from lora.config import LoRAConfig
 from lora.targets import find_places
 
-FIELDS = ("bottleneck",)
 
-
-def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
+def apply(model: nn.Module, method: Adapter, backward: Backward) -> None:
     """Attach 2 L adapters, with GELU as in the authors' code, to the output projections o and down.
 
     Layer norms stay frozen, as in the paper's count for Adapter_H; Houlsby et al. train them too. The model's own

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 from torch.nn import functional
 
+from experiments.layers import layers
+from experiments.method_settings import Adapter
 from experiments.methods import Backward
 from experiments.methods._adapters import attach
-from experiments.methods._layers import layers
-
-FIELDS = ("bottleneck",)
 
 
-def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
+def apply(model: nn.Module, method: Adapter, backward: Backward) -> None:
     """Attach L adapters h + up(relu(down(LN(h)))), with h what a layer gives to the next."""
     attach(model, layers(model), method, functional.relu, norm=True)

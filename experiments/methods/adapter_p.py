@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch import nn
 from torch.nn import functional
 
+from experiments.layers import layers
+from experiments.method_settings import Adapter
 from experiments.methods import Backward
 from experiments.methods._adapters import after, attach, within_norm
-from experiments.methods._layers import layers
-
-FIELDS = ("bottleneck",)
 
 
-def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
+def apply(model: nn.Module, method: Adapter, backward: Backward) -> None:
     """Attach L adapters."""
     attach_to(model, layers(model), method)
 
 
-def attach_to(model: nn.Module, blocks: Sequence[nn.Module], method: Mapping[str, Any]) -> None:
+def attach_to(model: nn.Module, blocks: Sequence[nn.Module], method: Adapter) -> None:
     """Attach an adapter with ReLU to each of `blocks`, where the `adapters` library puts it.
 
     With s the sum of the MLP's output and its residual: LN(s + adapter(LN(s))) where a layer norm follows, as in BERT,

@@ -4,6 +4,6 @@ It is `ft_top2` with another number of layers, as many as there is room for: of 
 backward pass needs nothing. As in LLaMA-Factory embeddings, the final norm and a language model's output layer stay.
 """
 
-from experiments.methods.ft_top2 import FIELDS, apply
+from experiments.methods.ft_top2 import apply
 
-__all__ = ["FIELDS", "apply"]
+__all__ = ["apply"]

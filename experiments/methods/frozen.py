@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
+from experiments.method_settings import Plain
 from experiments.methods import Backward
 
-FIELDS = ()
 
-
-def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
+def apply(model: nn.Module, method: Plain, backward: Backward) -> None:
     """Nothing."""

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
-from experiments.methods import Backward, size
-from experiments.methods._layers import layers
+from experiments.layers import layers
+from experiments.method_settings import LastLayers
+from experiments.methods import Backward
 from lora.config import InputError
 
-FIELDS = ("layers",)
 
-
-def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
+def apply(model: nn.Module, method: LastLayers, backward: Backward) -> None:
     """Train the last `layers` layers. Raises InputError if there are fewer."""
-    blocks, count = layers(model), size(method, "layers")
+    blocks, count = layers(model), method.layers
     if count > len(blocks):
         raise InputError(f"method.layers = {count}: the model has {len(blocks)} layers")
     for block in blocks[-count:]:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
-from experiments import optimizers
+from experiments.layers import layers
+from experiments.method_settings import BAdam, Full
 from experiments.methods import Backward
-from experiments.methods._layers import layers
-
-FIELDS = ("optimizer", *(field for fields in optimizers.FIELDS.values() for field in fields))
 
 
-def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
-    """Train all of `model`; with BAdam its layers alone. Raises InputError as `experiments.optimizers.check`."""
-    optimizers.check(method)
-    if method.get("optimizer") != "badam":
+def apply(model: nn.Module, method: Full, backward: Backward) -> None:
+    """Train all of `model`; with BAdam its layers alone."""
+    if not isinstance(method.optimizer, BAdam):
         model.requires_grad_(True)
         return
     for layer in layers(model):

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
 from experiments import quantization
+from experiments.method_settings import LoRA
 from experiments.methods import Backward
+from lora import variants
 from lora.config import InputError, LoRAConfig
-from lora.inject import inject
+from lora.model import inject
 
-# lr_ratio is LoRA+'s: a matter of the optimizer, see `parameter_groups`.
-FIELDS = (*(field.name for field in dataclasses.fields(LoRAConfig)), "lr_ratio")
-
-
-def config(method: Mapping[str, Any]) -> LoRAConfig:
-    """LoRAConfig of a method config, where the weight types are one word: `q+v`. Raises InputError for bad fields."""
-    own = {field.name for field in dataclasses.fields(LoRAConfig)} - {"weight_types"}
-    types = method.get("weight_types", "q+v")
-    if not isinstance(types, str):
-        raise InputError(f"method.weight_types = {types!r}: join them by +, as q+v")
-    return LoRAConfig(
-        weight_types=tuple(types.split("+")) if types else (),
-        **{key: value for key, value in method.items() if key in own},
-    )
+# A variant that changes what an adapter adds is on or off: `dora: true`.
+SWITCHES = tuple(name for name in variants.known(variants.Update) if name != variants.PLAIN)
+OWN = tuple(field.name for field in dataclasses.fields(LoRAConfig) if field.name not in ("variant", "weight_types"))
 
 
-def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
+def config(method: LoRA) -> LoRAConfig:
+    """What the adapters are; lr_ratio is a matter of the optimizer. Raises InputError for what no model could take."""
+    chosen = [name for name in SWITCHES if getattr(method, name, False)]
+    if len(chosen) > 1:
+        raise InputError(f"method.{chosen[0]} and method.{chosen[1]} are both on: choose one")
+    types = tuple(method.weight_types.split("+")) if method.weight_types else ()
+    own = {name: getattr(method, name) for name in OWN}
+    return LoRAConfig(**own, weight_types=types, variant=chosen[0] if chosen else variants.PLAIN)
+
+
+def apply(model: nn.Module, method: LoRA, backward: Backward) -> None:
     """Inject the adapters; a start from gradients takes them from `backward`, loftq the weights from the pretrained."""
     inject(model, config(method), backward, functools.partial(quantization.pretrained, model))

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
+from experiments.layers import body
+from experiments.method_settings import Plain
 from experiments.methods import Backward
-from experiments.methods._layers import body
 from lora.config import InputError
 
-FIELDS = ()
 
-
-def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
+def apply(model: nn.Module, method: Plain, backward: Backward) -> None:
     """Train weights and biases of every LayerNorm and RMSNorm of the body. Raises InputError if it has none."""
     inner = body(model)
     norms = [module for module in inner.modules() if type(module).__name__.endswith(("LayerNorm", "RMSNorm"))]

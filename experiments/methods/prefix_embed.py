@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from experiments.layers import body
+from experiments.method_settings import Prompt
 from experiments.methods import Backward
-from experiments.methods._layers import body
-from experiments.methods._prompt import attach, lengths
-
-FIELDS = ("l_p", "l_i")
+from experiments.prompts import attach, lengths
 
 
-def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
+def apply(model: nn.Module, method: Prompt, backward: Backward) -> None:
     """Add l_p prefix and l_i infix tokens: d (l_p + l_i) parameters, which start as embeddings of random tokens."""
     count = lengths(model, method)
     embeddings: Tensor = body(model).get_input_embeddings().weight

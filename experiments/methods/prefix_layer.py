@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from experiments.layers import body, layers
+from experiments.method_settings import Prompt as PromptSettings
 from experiments.methods import Backward
-from experiments.methods._layers import body, layers
-from experiments.methods._prompt import Prompt, attach, lengths, spread
-
-FIELDS = ("l_p", "l_i")
+from experiments.prompts import Prompt, attach, lengths, spread
 
 
-def apply(model: nn.Module, method: Mapping[str, Any], backward: Backward) -> None:
+def apply(model: nn.Module, method: PromptSettings, backward: Backward) -> None:
     """Replace what enters each of the L layers at l_p prefix and l_i infix positions: L d (l_p + l_i) parameters.
 
     The first layer's are the tokens' embeddings, each further layer's replace what the layer before has computed; what

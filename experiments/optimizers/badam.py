@@ -10,37 +10,23 @@ layer) is never trained, as in their package: the embeddings alone can be larger
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from experiments.methods import size
-from experiments.methods._layers import layers
+from experiments.layers import layers
+from experiments.method_settings import BAdam
 from lora.config import InputError
 
-FIELDS = ("switch", "order", "block")
-ORDERS = ("ascending", "descending", "random")
 
-
-def check(method: Mapping[str, Any]) -> None:
-    """Raises InputError for settings that are none."""
-    for field in ("switch", "block"):
-        size(method, field)
-    if method.get("order") not in ORDERS:
-        raise InputError(f"method.order = {method.get('order')!r}: choose from {', '.join(ORDERS)}")
-
-
-def attach(
-    optimizer: torch.optim.Optimizer, model: nn.Module, method: Mapping[str, Any], steps: int, seed: int
-) -> None:
+def attach(optimizer: torch.optim.Optimizer, model: nn.Module, method: BAdam, steps: int, seed: int) -> None:
     """Make `optimizer` switch blocks of `model` in a run of so many steps; `seed` is of the random order.
 
-    Raises InputError for settings that are none, and if some block would never have its turn.
+    Raises InputError if some block would never have its turn.
     """
-    check(method)
-    switch, order, blocks = method["switch"], method["order"], _blocks(model, method["block"])
+    switch, order, blocks = method.switch, method.order, _blocks(model, method.block)
     if len(blocks) * switch > steps:
         raise InputError(
             f"method.switch = {switch}: {len(blocks)} blocks take {len(blocks) * switch} steps, but the run has "

@@ -12,24 +12,22 @@ columns has all of its directions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from experiments.methods import size
-from experiments.methods._layers import layers
+from experiments.layers import layers
+from experiments.method_settings import GaLore as Settings
 from experiments.optimizers.adamw import AdamW
 from lora.config import InputError
 
-FIELDS = ("r", "refresh", "scale")
-
 
 class GaLore(AdamW):
-    """AdamW that projects the gradients of the groups that have FIELDS."""
+    """AdamW that projects the gradients of the groups that have the settings of `method_settings.GaLore`."""
 
     def update(  # noqa: D102
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], settings: Mapping[str, Any]
@@ -62,14 +60,11 @@ def directions(G: Tensor, r: int, before: Tensor | None = None) -> Tensor:
     return found if before is None else found * torch.where((found * before).sum(0) < 0, -1.0, 1.0)
 
 
-def split(model: nn.Module, groups: list[dict[str, Any]], method: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The groups, each divided in what is projected, with FIELDS, and what is not.
+def split(model: nn.Module, groups: list[dict[str, Any]], method: Settings) -> list[dict[str, Any]]:
+    """The groups, each divided in what is projected, with these settings, and what is not.
 
-    Raises InputError for settings that are no numbers, and for an r that is larger than every matrix.
+    Raises InputError for an r that is larger than every matrix.
     """
-    r, refresh, scale = size(method, "r"), size(method, "refresh"), method.get("scale")
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
-        raise InputError(f"method.scale = {scale!r}: it must be a positive number")
     matrices = [
         cast(nn.Parameter, module.weight)
         for layer in layers(model)
@@ -77,12 +72,12 @@ def split(model: nn.Module, groups: list[dict[str, Any]], method: Mapping[str, A
         if isinstance(module, nn.Linear | Conv1D)
     ]
     most = max((min(matrix.shape) for matrix in matrices), default=0)
-    if r > most:
-        raise InputError(f"method.r = {r}: the largest matrix that GaLore projects has {most} directions")
+    if method.r > most:
+        raise InputError(f"method.r = {method.r}: the largest matrix that GaLore projects has {most} directions")
     projected = {id(matrix) for matrix in matrices}
     found = []
     for group in groups:
         inside, outside = ([p for p in group["params"] if (id(p) in projected) is side] for side in (True, False))
         found += [group | {"params": outside}] if outside else []
-        found += [group | {"params": inside, "r": r, "refresh": refresh, "scale": scale}] if inside else []
+        found += [group | {"params": inside, **asdict(method)}] if inside else []
     return found

@@ -35,6 +35,9 @@ def _parser() -> Parser:
         if name != "verify":
             where = "the results folder (default: STUDY_DIR/../..)"
             command.add_argument("--results", type=Path, metavar="FOLDER", help=where)
+        if name == "pack":
+            text = "of the runs that the last sweep lists alone: what else is recorded is left out"
+            command.add_argument("--anew", action="store_true", help=text)
     text = "remove the adapters of all runs that studies list, whose records are packed first"
     command = commands.add_parser("prune", help=text, description=text)
     command.add_argument("runs", nargs="+", type=Path, help="results/runs")
@@ -53,7 +56,7 @@ def _studies(options: Namespace, *names: str) -> Iterator[Path]:
 def pack(options: Namespace) -> None:
     """Pack each study, and say where."""
     for study_dir in _studies(options, SWEEP):
-        path = transfer.pack(study_dir, (options.results or study_dir.parent.parent) / "runs")
+        path = transfer.pack(study_dir, (options.results or study_dir.parent.parent) / "runs", options.anew)
         print(f"{path}: {len(archive.read(path))} runs, {path.stat().st_size / 1000:.0f} kB")
 
 

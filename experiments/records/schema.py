@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from experiments import items as item_files
 from experiments.store import run_id as identify
 
 HASHED = re.compile(r"[0-9a-f]{12}")  # a run that could not begin is listed by its overrides instead
@@ -56,10 +57,11 @@ class Predictions:
 class Record:
     """A run as a study lists it. What is None is not there.
 
-    roles    study (its own), tuning (of a learning-rate grid), or both
+    roles    of study (its own), tuning (of a learning-rate grid) and floor (a head alone, beside which rates are tried)
     config   config.yaml, keys in its order; metrics: metrics.json. A failed run has an error, no metrics, and a config
              if it got so far as to have one; diverged: it would do so again
     history  the columns of history.csv, as text, in a study of DRAWN
+    items    items.json, what became of each test item; runs of before there was such a file have none
     rebuilt  for a record that was not packed from a run: `from`, what it was rebuilt from; `without`, what could not be
     """
 
@@ -71,6 +73,7 @@ class Record:
     diverged: bool = False
     history: dict[str, list[str]] | None = None
     predictions: Predictions | None = None
+    items: dict[str, Any] | None = None
     rebuilt: dict[str, Any] | None = None
 
     def line(self) -> str:
@@ -106,4 +109,4 @@ class Record:
             return "a line of its metrics is no split, metric and number"
         if ("test", self.metrics["main_metric"]) not in {(row["split"], row["metric"]) for row in rows}:
             return f"its metrics lack the {self.metrics['main_metric']} on test data"
-        return None
+        return item_files.fault(self.items) if self.items is not None else None

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from experiments import items as item_files
+from experiments.items import Items
 from experiments.records import archive
 from experiments.records.schema import Predictions, Record
 from experiments.records.sweep import Sweep, make_command, read_sweep
@@ -69,6 +71,25 @@ class Run:
                 return Predictions.of([json.loads(line) for line in file])
         except _BAD as error:
             raise self.damaged(error, path) from error
+
+    @cached_property
+    def packed_items(self) -> dict[str, Any] | None:
+        """items.json; None of a run of before there was such a file. Raises InputError if it is damaged."""
+        if self.record:
+            return self.record.items
+        path = self.place / item_files.FILE
+        try:
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
+            item_files.unpack(found)
+        except FileNotFoundError:
+            return None
+        except _BAD as error:
+            raise self.damaged(error, path) from error
+        return found
+
+    def items(self) -> Items:
+        """What became of each test item. Raises InputError as `packed_items`, and if it was not kept."""
+        return item_files.unpack(self._recorded(self.packed_items, "test items"))
 
     def shown(self) -> list[dict[str, Any]]:
         """The first entries of predictions.jsonl. Raises InputError as `predictions`, and if they were not kept."""

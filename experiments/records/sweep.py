@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import NamedTuple
+
+import yaml
 
 from experiments import listing, places
 from experiments.listing import SWEEP
 from experiments.records import archive
 from lora.config import InputError
 
-MAKE_TARGETS = {
-    "rank_ablation": "ablate-rank", "subspace": "subspace-plots", "compare_methods": "compare-methods",
-    "scaling": "scaling", "latency": "latency", "alpha": "alpha-study", "init": "init-study",
-    "gradients": "gradient-check", "table3": "table3", "table4": "table4", "table8": "few-shot", "table13": "table13",
-    "table14": "table14", "table15": "table15", "table16": "low-data", "rank_generation": "rank-generation",
-    "rank_data": "rank-data",
-    "weight_types": "weight-types",
-    "forgetting": "forgetting", "amplification": "amplification", "w_vs_delta": "w-vs-delta", "spectrum": "spectrum",
-    "truncation": "truncation",
-    "memory": "memory", "qlora": "qlora", "memory_methods": "memory-methods",
-}  # fmt: skip
+STUDIES = Path(__file__).parents[2] / "analysis" / "studies"  # beside each a YAML, which says what target makes it
 
 
 class Sweep(NamedTuple):
@@ -35,7 +28,14 @@ def make_command(study_dir: Path) -> str:
     """The command that trains the runs of a study folder results/<preset>/<study>."""
     study = places.study_of(study_dir)
     own = f" with the MODEL and TASK of {study_dir.name}" if study != study_dir.name else ""
-    return f"make {MAKE_TARGETS.get(study, study)} PRESET={study_dir.parent.name}{own}"
+    return f"make {_target(study)} PRESET={study_dir.parent.name}{own}"
+
+
+@functools.cache
+def _target(study: str) -> str:
+    """The make target of a study; of what is none, its name."""
+    path = STUDIES / f"{study}.yaml"
+    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["make"]) if path.is_file() else study
 
 
 def read_sweep(study_dir: Path) -> Sweep:

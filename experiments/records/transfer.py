@@ -20,12 +20,12 @@ from experiments.store import DIVERGED, RECORD, Store
 from lora.config import InputError
 
 
-def pack(study_dir: Path, runs_dir: Path) -> Path:
+def pack(study_dir: Path, runs_dir: Path, anew: bool = False) -> Path:
     """Writes the records of a study, and returns where they are.
 
     Of the runs that its list names, from their folders where these are; and of those that are recorded already, which
-    stay as they are: nothing is lost if the last sweep was of other runs. Raises InputError if a run that is listed is
-    neither stored nor recorded, or is damaged or wrong.
+    stay as they are, unless `anew`: nothing is lost if the last sweep was of other runs. Raises InputError if a run
+    that is listed is neither stored nor recorded, or is damaged or wrong.
     """
     runs = Runs(study_dir, runs_dir)
     found = [_of_run(run, tuple(sorted(runs.sweep.roles[run.run_id])), study_of(study_dir)) for run in runs]
@@ -35,7 +35,7 @@ def pack(study_dir: Path, runs_dir: Path) -> Path:
         if fault:
             raise InputError(f"run {record.run_id} of {study_dir} cannot be packed: {fault}")
     path = study_dir / archive.ARCHIVE
-    archive.write(path, merge(found, archive.read(path), roles=False))
+    archive.write(path, found if anew else merge(found, archive.read(path), roles=False))
     return path
 
 
@@ -44,7 +44,9 @@ def _of_run(run: Run, roles: tuple[str, ...], study: str) -> Record:
         return replace(run.record, roles=roles)
     history = run.history() if study in DRAWN and (run.place / "history.csv").is_file() else None
     predictions = run.predictions if (run.place / "predictions.jsonl").is_file() else None
-    return Record(run.run_id, roles, run.config, run.metrics, history=history, predictions=predictions)
+    return Record(
+        run.run_id, roles, run.config, run.metrics, history=history, predictions=predictions, items=run.packed_items
+    )
 
 
 def _of_failed(runs: Runs, run_id: str, error: str) -> Record:

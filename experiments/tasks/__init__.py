@@ -6,8 +6,9 @@ The data depend on the task's own fields only, `split_seed` included, never on t
 
 import hashlib
 import importlib
+import itertools
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 # The fields of a task that name the user's own files and folders: where the data are, not what they are.
 PATH_FIELDS = ("path", "validation_path", "test_path", "data_dir")
+# Those that say nothing where they are null, so that a run is what it was before there were such fields.
+OPTIONAL = ("encoding", "film_shares", "start_from")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class TaskData:
     validation: "Dataset"
     test: "Dataset"
     label_names: tuple[str, ...]  # empty for regression
-    metric: str  # the main metric, a name in experiments.metrics
+    metric: str  # the main metric, a name in experiments.metrics.label_metrics
     more_metrics: tuple[str, ...] = ()  # reported beside it
     second_test: "Dataset | None" = None  # MNLI's mismatched set, whose texts are of other kinds than those trained on
 
@@ -49,7 +52,7 @@ class TextData:
     train: "Dataset"
     validation: "Dataset"
     test: "Dataset"
-    metric: str  # the main metric, a name in experiments.text_metrics
+    metric: str  # the main metric, a name in experiments.metrics.text_metrics
     more_metrics: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()  # classification as text: the completions there are; empty: text is generated
 
@@ -75,6 +78,12 @@ def load(task: Mapping[str, Any]) -> TaskData | TextData:
     return replace(data, more_metrics=tuple(task.get("more_metrics") or ()), **cut)
 
 
+def test_rows(data: TaskData | TextData) -> Iterator[Mapping[str, Any]]:
+    """The items of the test split in their order; after them those of a second test set."""
+    second = data.second_test if isinstance(data, TaskData) else None
+    return itertools.chain(data.test, second or ())
+
+
 def _first(dataset: "Dataset", size: int | None, seed: int) -> "Dataset":
     shuffled = dataset.shuffle(seed=seed)
     return shuffled if size is None else shuffled.select(range(min(size, len(shuffled))))
@@ -87,14 +96,20 @@ def _no_file(file: Path) -> str:
     )
 
 
+def _said(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in fields.items() if field not in OPTIONAL or value is not None}
+
+
 def resolve(task: Mapping[str, Any]) -> dict[str, Any]:
     """The task config with what PATH_FIELDS leave open: a name, and the SHA-256 of the user's data as `data_sha256`.
 
-    Without PATH_FIELDS the result says what the data are, wherever they lie; an `encoding` that is null says nothing.
+    Without PATH_FIELDS the result says what the data are, wherever they lie; one of OPTIONAL that is null says nothing.
     Tasks without files of the user's come back as they are. Raises InputError for a file or folder that is not there,
     and a file of the user's own that cannot be read.
     """
-    own = {field: value for field, value in task.items() if field != "encoding" or value is not None}
+    own = _said(task)
+    if isinstance(own.get("of"), Mapping):
+        own["of"] = _said(own["of"])
     paths = [user_path(own[field]) for field in PATH_FIELDS if own.get(field) is not None]
     if not paths:
         return own

@@ -1,6 +1,6 @@
 """Rotten Tomatoes: one-sentence film reviews, fresh or rotten; 12.8k reviews of 508 films, split by film."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,10 +9,12 @@ from sklearn.model_selection import GroupShuffleSplit
 from experiments.assets import fetch
 from experiments.tasks import TaskData
 from experiments.tasks._frames import task_data
+from lora.config import InputError
 
 LABELS = ("rotten", "fresh")
 # The corpus has one film under two names.
 SAME_FILM = {"el_crimen_del_padre_amaro": "the_crime_of_padre_amaro"}
+SHARES = (0.8, 0.1, 0.1)  # of the films, where task.film_shares is null
 
 
 def reviews() -> pd.DataFrame:
@@ -24,10 +26,18 @@ def reviews() -> pd.DataFrame:
     )
 
 
-def split_by_film(frame: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Train, validation and test with 80, 10 and 10% of the films: no film is in two of them."""
-    train, held_out = _split(frame, 0.2, seed)
-    return train, *_split(held_out, 0.5, seed)
+def split_by_film(
+    frame: pd.DataFrame, seed: int, shares: Sequence[float] = SHARES
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Train, validation and test with these shares of the films, of which no film is in two of them.
+
+    Raises InputError for shares that are not three positive numbers whose sum is 1.
+    """
+    if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
+        raise InputError(f"task.film_shares = {list(shares)}: give those of train, validation and test, whose sum is 1")
+    # Rounded: 1 - 0.8 and 0.1 / 0.2 are to be 0.2 and 0.5.
+    train, held_out = _split(frame, round(1 - shares[0], 9), seed)
+    return train, *_split(held_out, round(shares[2] / (1 - shares[0]), 9), seed)
 
 
 def _split(frame: pd.DataFrame, fraction: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -37,5 +47,6 @@ def _split(frame: pd.DataFrame, fraction: float, seed: int) -> tuple[pd.DataFram
 
 
 def load(task: Mapping[str, Any]) -> TaskData:
-    """Task fields: split_seed, metric."""
-    return task_data(*split_by_film(reviews(), task["split_seed"]), LABELS, task["metric"])
+    """Task fields: split_seed, metric, film_shares (of train, validation and test; null: SHARES)."""
+    parts = split_by_film(reviews(), task["split_seed"], task.get("film_shares") or SHARES)
+    return task_data(*parts, LABELS, task["metric"])

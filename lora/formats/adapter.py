@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from lora.config import InputError
+from lora.errors import InputError
 from lora.stored import Target
 from lora.tensor_files import TensorFile
 
@@ -21,7 +21,7 @@ class Piece(NamedTuple):
 class Foreign(NamedTuple):
     """An adapter and where its tensors are; they are read when asked for. Each tensor of the file is in one of these.
 
-    pieces   target -> A (r, k), B (d, r) and, with DoRA, m (d,)
+    pieces   target -> A (r, k), B (d, r) and what its variant trains beside, as m (d,) of DoRA
     others   trained beside the adapters: name in the model -> name in the file
     apart    those of `others` that are of a module's own copy: a weight tied to them stays as it was pretrained
     unused   tensors that have no effect on outputs: name in the file -> why
@@ -39,7 +39,7 @@ class Foreign(NamedTuple):
     notes: tuple[str, ...] = ()
 
     def tensors(self, target: Target) -> tuple[Tensor, ...]:
-        """A, B and, with DoRA, m, fp32. Raises InputError if the file is damaged or a number is not finite."""
+        """A, B and what is trained beside, fp32. Raises InputError if the file is damaged or a number is not finite."""
         return self.all_tensors([target])[target]
 
     def all_tensors(self, targets: list[Target] | None = None) -> dict[Target, tuple[Tensor, ...]]:
@@ -51,7 +51,7 @@ class Foreign(NamedTuple):
         found: dict[Target, tuple[Tensor, ...]] = {}
         for target in targets:
             found[target] = tuple(stored[name][rows].float() for name, rows in self.pieces[target])
-            target.check(found[target], self.source)
+            target.check([tensor.shape for tensor in found[target]], self.source)
         return found
 
     def _check_shapes(self, target: Target) -> None:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from lora.config import InputError
+from lora.errors import InputError
 from lora.formats.adapter import Foreign, Piece
 from lora.formats.keys import plain
 from lora.formats.others import refuse_other
@@ -47,6 +47,11 @@ def modules_of(file: TensorFile) -> dict[str, str]:
             raise InputError(f"{file.path}: {found[module]} and {name} are both {module}: which one is it?")
         found[module] = name
     return found
+
+
+def others_of(file: TensorFile) -> dict[str, str]:
+    """What is stored beside the adapters: name in the model -> name in the file."""
+    return {own: name for name, own in plain(file.shapes).items() if ".lora_" not in name}
 
 
 def loralib_pieces(
@@ -104,8 +109,7 @@ def read_loralib(
                 _refuse_convolution(file, module, stored)
         r = file.shapes.get(f"{stored}.lora_B", (0, 0))[-1]
         pieces |= loralib_pieces(file, module, stored, names, [alpha / max(r, 1)] * len(names))
-    others = {own: name for name, own in plain(file.shapes).items() if ".lora_" not in name}
-    return Foreign(str(file.path), file, pieces, others)
+    return Foreign(str(file.path), file, pieces, others_of(file))
 
 
 def _refuse_convolution(file: TensorFile, module: str, stored: str) -> None:

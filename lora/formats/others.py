@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lora.config import InputError
+from lora.errors import InputError
 from lora.tensor_files import TensorFile
 
 # A name that a library alone gives, in the order in which they are tried

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from lora.config import InputError
+from lora.errors import InputError
 
 SECONDS = 20
 LONGEST = 10_000  # characters of one expression

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from lora.config import InputError
+from lora.errors import InputError
 from lora.formats.adapter import Foreign, Piece
 from lora.formats.keys import Key, parse
 from lora.formats.others import refuse_other
@@ -15,9 +15,9 @@ from lora.formats.peft_config import PEFT_CONFIG, PeftConfig, read_peft_config, 
 from lora.stored import Target
 from lora.targets import WHOLE, layer_of, types_by_name
 from lora.tensor_files import TensorFile, open_tensors
+from lora.variants import PLAIN, Update, chosen, known
 
 PEFT_WEIGHTS, PEFT_PICKLED = "adapter_model.safetensors", "adapter_model.bin"  # the second is of old versions
-PEFT_MAGNITUDE = "lora_magnitude_vector"  # DoRA's m
 # Tensors of variants that are plain LoRA when they are not trained
 TRAINING = {
     "lora_monteclora_sampler": "MonteCLoRA samples with it in training alone",
@@ -129,16 +129,28 @@ def _sorted(
 
 
 def _is_known(key: Key) -> bool:
-    """Whether this is A, B or m of an adapter under a name of peft's."""
+    """Whether this is A, B or what an update has beside them, under a name of peft's."""
     if key.role in ("lora_A", "lora_B"):
         return key.leaf == "weight"
-    return key.role in (PEFT_MAGNITUDE, "lora_embedding_A", "lora_embedding_B") and key.leaf in ("", "weight")
+    return key.role in ("lora_embedding_A", "lora_embedding_B", *_sides()) and key.leaf in ("", "weight")
+
+
+def _sides() -> dict[str, str]:
+    """Name of a tensor that an update other than plain LoRA has beside A and B -> the option that asks for it."""
+    stored = [update.peft for update in known(Update).values() if update.peft]
+    return {name: peft.option for peft in stored for name in peft.sides.values()}
+
+
+def _update(config: PeftConfig) -> Update:
+    """What the adapter adds: plain LoRA, or the update whose option is on."""
+    found = (own for own in known(Update).values() if own.peft and config.is_on(own.peft.option))
+    return next(found, chosen(Update, PLAIN))
 
 
 def _pieces(
     file: TensorFile, config: PeftConfig, adapted: dict[str, _Module], weight_type: Callable[[str], str]
 ) -> dict[Target, tuple[Piece, ...]]:
-    folder, dora = config.folder, config.is_on("use_dora")
+    folder, update = config.folder, _update(config)
     seen = [module.seen for module in adapted.values()]
     options = _scalings(config, seen)
     targeted = config.targeted(seen)
@@ -151,9 +163,9 @@ def _pieces(
                 )
         targeted = [one or other for one, other in zip(targeted, config.targeted(list(adapted)), strict=True)]
     pieces: dict[Target, tuple[Piece, ...]] = {}
-    for (module, (_, roles)), (r, alpha), chosen in zip(adapted.items(), options, targeted, strict=True):
-        names = _factors(folder, module, roles, dora)
-        if not chosen:
+    for (module, (_, roles)), (r, alpha), loaded in zip(adapted.items(), options, targeted, strict=True):
+        names = _factors(folder, module, roles, update)
+        if not loaded:
             raise InputError(
                 f"{folder} holds an adapter of {module}, which target_modules and its like in {PEFT_CONFIG} leave out: "
                 "peft does not load it"
@@ -163,12 +175,8 @@ def _pieces(
         if factor is None:
             told = f"r = {repr(r)[:40]} and lora_alpha = {repr(alpha)[:40]} in {PEFT_CONFIG}"
             raise InputError(f"{folder}: {module} has rank {rank} in {file.path.name}, but {told}")
-        target = Target(module, weight_type(module), layer_of(module), rank, factor, (d, k), 0.0, dora)
-        needed = list(target.shapes.values())
-        found = [(rank, k), (d, columns), *(file.shapes[name] for name in names[2:])]
-        if found != needed:
-            has, needs = (" and ".join(map("{} {}".format, target.shapes, shapes)) for shapes in (found, needed))
-            raise InputError(f"{folder} is damaged: {target.key} has {has}, but needs {needs}")
+        target = Target(module, weight_type(module), layer_of(module), rank, factor, (d, k), 0.0, update.name)
+        target.check([(rank, k), (d, columns), *(file.shapes[name] for name in names[2:])], str(folder))
         pieces[target] = tuple(Piece(name) for name in names)
     return pieces
 
@@ -179,21 +187,21 @@ def _scalings(config: PeftConfig, modules: list[str]) -> list[tuple[object, obje
     return list(zip(ranks, config.values("lora_alpha", "alpha_pattern", modules), strict=True))
 
 
-def _factors(folder: Path, module: str, roles: dict[str, str], dora: bool) -> list[str]:
-    """The stored names of A, B and, with DoRA, m. Raises InputError if one is missing or too many."""
+def _factors(folder: Path, module: str, roles: dict[str, str], update: Update) -> list[str]:
+    """The stored names of A, B and what the update has beside. Raises InputError if one is missing or too many."""
     roles = dict(roles)
     kind = "lora_embedding_" if "lora_embedding_A" in roles or "lora_embedding_B" in roles else "lora_"
     names = [roles.pop(f"{kind}{side}", None) for side in "AB"]
     if names[0] is None or names[1] is None:
         has, lacks = "AB" if names[1] is None else "BA"
         raise InputError(f"{folder}: {module} has an {has} but no {lacks}: the adapter is damaged")
-    if dora:
-        names.append(roles.pop(PEFT_MAGNITUDE, None))
-        if names[2] is None:
-            raise InputError(f"{folder}: {module} has no {PEFT_MAGNITUDE}, which DoRA needs: the adapter is damaged")
+    for own in update.peft.sides.values() if update.peft else ():
+        names.append(roles.pop(own, None))
+        if names[-1] is None:
+            raise InputError(f"{folder}: {module} has no {own}, which {update.title} needs: the adapter is damaged")
     if roles:
         more, name = next(iter(roles.items()))
-        why = " (use_dora is not set)" if more == PEFT_MAGNITUDE else ""
+        why = f" ({_sides()[more]} is not set)" if more in _sides() else ""
         raise InputError(f"{folder}: {name} is stored beside A and B of {module}, but is no part of it{why}")
     return [str(name) for name in names]
 

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora import dora
-from lora.config import InputError
-from lora.fill import slots
+from lora.errors import InputError
+from lora.fill import remade_by, slots
 from lora.formats.keys import PREFIX
-from lora.formats.peft import PEFT_MAGNITUDE, PEFT_WEIGHTS
+from lora.formats.peft import PEFT_WEIGHTS
 from lora.formats.peft_config import PEFT_CONFIG
-from lora.inject import base_parameters, lora_layers
-from lora.layer import Part, shape
+from lora.layer import shape
+from lora.model import base_parameters, lora_layers
+from lora.variants import Update, chosen
+
+
+class Whole(NamedTuple):
+    """The adapter of a whole module: A (r, k), B (d, r) and the scaling of B A. `embedding`: of an embedding, of which
+    peft has names of their own. `beside`: what a variant trains beside, by peft's names."""
+
+    A: Tensor
+    B: Tensor
+    scaling: float
+    embedding: bool = False
+    beside: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @torch.no_grad()
@@ -26,56 +39,86 @@ def save_peft(model: nn.Module, folder: Path | str, base_model: str = "") -> Non
     """Write the adapters and trained heads of `model` as a peft folder, which `peft.PeftModel.from_pretrained` opens.
 
     Slices of a fused projection become one adapter of all of it: the A's one below the other, each B in its own rows.
-    Adapters that started from pissa or lora_ga become ordinary LoRA on the pretrained W0, as in `lora.io`.
+    Adapters with a residual start (pissa, lora_ga) become ordinary LoRA on the pretrained W0, as in `lora.io`.
 
-    Raises InputError if there are no adapters, if some are DoRA and others not, if they started from loftq, or if what
-    is trained beside them is no module that peft can store.
+    Raises InputError if there are no adapters, if they are of several variants or one that peft has not, if their start
+    has made base weights anew (loftq), or if what is trained beside them is no module that peft can store.
     """
     folder, layers = Path(folder), dict(lora_layers(model))
     if not layers:
         raise InputError("the model has no LoRA adapters to save")
-    if any(layer.loftq for layer in layers.values()):
+    if init := remade_by(model):
         raise InputError(
-            "adapters that started from loftq belong to weights that it has quantised anew, which a peft folder does "
+            f"adapters that started from {init} belong to weights that it has quantised anew, which a peft folder does "
             "not hold: save them with lora.io.save, or merge them and save the model"
         )
-    kinds = {part.dora for layer in layers.values() for part in layer.parts}
-    if len(kinds) > 1:
-        raise InputError("peft cannot store a model of which some adapters are DoRA and others are not")
-    tensors: dict[str, Tensor] = {}
-    alphas: dict[str, float] = {}
-    ranks: dict[str, int] = {}
+    updates = {part.variant: chosen(Update, part.variant) for layer in layers.values() for part in layer.parts}
+    if len(updates) > 1:
+        titles = " and others ".join(update.title for update in updates.values())
+        raise InputError(f"peft cannot store a model of which some adapters are {titles}")
+    (update,) = updates.values()
+    if update.peft is None:
+        raise InputError(f"peft has no {update.title}: save the adapters with lora.io.save, or merge them")
+    modules: dict[str, Whole] = {}
     for name, layer in layers.items():
-        first = next((part.scaling for part in layer.parts if part.scaling), 1.0)
-        matrices = [layer.matrices(part.name) for part in layer.parts]
-        A = torch.cat([A for A, _ in matrices])
-        B = A.new_zeros(shape(layer.base)[0], len(A))
-        columns = torch.split(B, [len(A) for A, _ in matrices], dim=1)  # views: what is written here is written in B
-        for part, (_, own), column in zip(layer.parts, matrices, columns, strict=True):
-            column[part.rows] = own * (part.scaling / first)
-        kind, ending = ("lora_embedding", "") if isinstance(layer.base, nn.Embedding) else ("lora", ".weight")
-        tensors |= {f"{PREFIX}{name}.{kind}_{side}{ending}": value for side, value in (("A", A), ("B", B))}
-        alphas[name], ranks[name] = first * len(A), len(A)
-        if True in kinds:
-            m = dora.start(layer.w0(Part("", 1, 1.0)))  # of all rows: those without an adapter keep their norm
+        parts = [(*layer.matrices(part.name), part.scaling, part.rows) for part in layer.parts]
+        whole = join(parts, shape(layer.base)[0])._replace(embedding=isinstance(layer.base, nn.Embedding))
+        beside = update.start(layer.pretrained())  # of all rows: those without an adapter keep their start
+        for side in update.peft.sides:
             for part in layer.parts:
-                m[part.rows] = layer.lora_m[part.name]
-            tensors[f"{PREFIX}{name}.{PEFT_MAGNITUDE}"] = m
+                beside[side][part.rows] = layer.trained(part.name)[side]
+        stored_names = update.peft.sides
+        modules[name] = whole._replace(beside={stored_names[side]: beside[side] for side in stored_names})
     heads, tied = _heads(model, layers)
+    parameters: dict[str, Tensor] = {}
     for head in [*heads, *tied]:
         stored = model.get_submodule(head).state_dict()
-        tensors |= {f"{PREFIX}{head}.{key}": value.clone() for key, value in stored.items()}
+        parameters |= {f"{head}.{key}": value.clone() for key, value in stored.items()}
     config = {
         "peft_type": "LORA",
         "base_model_name_or_path": base_model,
         "target_modules": sorted(layers),
-        "rank_pattern": {f"^{re.escape(name)}": rank for name, rank in ranks.items()},
-        "alpha_pattern": {f"^{re.escape(name)}": alpha for name, alpha in alphas.items()},
-        "use_dora": True in kinds,
+        "rank_pattern": {pattern(name): len(whole.A) for name, whole in modules.items()},
+        "alpha_pattern": {pattern(name): whole.scaling * len(whole.A) for name, whole in modules.items()},
+        "use_dora": False,
+        **({update.peft.option: True} if update.peft.option else {}),
         "modules_to_save": heads or None,
         "ensure_weight_tying": bool(tied),
         "inference_mode": True,
     }
+    write(folder, modules, parameters, config)
+
+
+def pattern(module: str) -> str:
+    """The key of rank_pattern and alpha_pattern that is this module alone."""
+    return f"^{re.escape(module)}"
+
+
+def join(parts: Sequence[tuple[Tensor, Tensor, float, slice | Tensor]], d: int) -> Whole:
+    """One adapter of all d rows of a module from those of its parts, each A (r, k), B (rows, r), the scaling and which
+    rows: the A's one below the other, each B in its own rows, with the scaling of the first that has one."""
+    first = next((scaling for _, _, scaling, _ in parts if scaling), 1.0)
+    A = torch.cat([A for A, *_ in parts])
+    B = A.new_zeros(d, len(A))
+    columns = torch.split(B, [len(A) for A, *_ in parts], dim=1)  # views: what is written here is written in B
+    for (_, own, scaling, rows), column in zip(parts, columns, strict=True):
+        column[rows] = own * (scaling / first)
+    return Whole(A, B, first)
+
+
+def write(
+    folder: Path, modules: Mapping[str, Whole], parameters: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> None:
+    """Write a peft folder, which is made, without a model: the adapters by module, what else was trained by its name in
+    the model, and adapter_config.json, which must agree with them."""
+    tensors: dict[str, Tensor] = {}
+    for name, whole in modules.items():
+        kind, ending = ("lora_embedding", "") if whole.embedding else ("lora", ".weight")
+        tensors |= {f"{PREFIX}{name}.{kind}_{side}{ending}": value for side, value in (("A", whole.A), ("B", whole.B))}
+        tensors |= {f"{PREFIX}{name}.{stored}": value for stored, value in whole.beside.items()}
+    for name, value in parameters.items():
+        module, _, leaf = name.rpartition(".")
+        tensors[f"{PREFIX}{module}.base_layer.{leaf}" if module in modules else f"{PREFIX}{name}"] = value
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PEFT_CONFIG).write_text(json.dumps(config, indent=1))
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, folder / PEFT_WEIGHTS)

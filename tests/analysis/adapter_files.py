@@ -18,9 +18,9 @@ from torch import nn
 from experiments import methods
 from experiments.models import head_modules
 from experiments.store import fingerprint
-from lora import inject, io
+from lora import freeze, inject, io
 from lora.config import LoRAConfig
-from lora.inject import lora_layers
+from lora.model import lora_layers
 
 Dense = dict[tuple[str, str], np.ndarray]  # (module, weight type) -> delta_w
 
@@ -34,8 +34,8 @@ def base_folder(kind: str, folder: Path) -> str:
 def own(kind: str, folder: Path, seed: int = 1, **fields: Any) -> Dense:
     """An adapter of this suite."""
     model = tiny_model(kind)
-    inject.inject(model, LoRAConfig(**{"r": 4, "alpha": 8} | fields))
-    inject.freeze(model)
+    inject(model, LoRAConfig(**{"r": 4, "alpha": 8} | fields))
+    freeze(model)
     randomise(model, seed)
     io.save(model, folder)
     return {

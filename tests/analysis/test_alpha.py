@@ -5,8 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import alpha_rates, tables
-from analysis.studies import alpha
+from analysis.kit import tables
+from analysis.studies.alpha import rates as alpha_rates
+from analysis.studies.alpha import study as alpha
 from lora.config import InputError
 
 STUDY = "alpha"

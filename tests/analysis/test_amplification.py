@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import aslinearoperator
 from scipy.stats import ortho_group
 
-from analysis import amplification as amplification_module
-from analysis.amplification import (
+from analysis.maths import amplification as amplification_module
+from analysis.maths.amplification import (
     amplification,
     expected_projection,
     projection_norm,
     random_projection,
     top_singular,
 )
-from analysis.subspace import gaussian_baseline, phi, random_baseline
-from analysis.svd import Array, random_directions
+from analysis.maths.subspace import gaussian_baseline, phi, random_baseline
+from analysis.maths.svd import Array, random_directions
 
 SIZES = st.tuples(st.integers(2, 20), st.integers(2, 20), st.integers(1, 4), st.integers(0, 2**32 - 1))
 

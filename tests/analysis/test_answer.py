@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import answer, statistics, table_md, weight_sets
+from analysis.kit import answer, table_md
+from analysis.maths import statistics
+from analysis.studies.weight_types import sets as weight_sets
 
 NOISE = np.array([0.004, -0.004, 0.001, -0.001, 0.0])  # of a seed, other for every option: the mean is 0
 
@@ -25,7 +27,7 @@ def runs_of(scores: Mapping[Any, Sequence[float]], **fields: Any) -> pd.DataFram
                 "run_id": f"{option} {seed} {fields}", "role": "study", "model": "minilm", "task": "reviews",
                 "method": label, "label": label, "settings": settings, "weight_types": "q+v",
                 "r": option if isinstance(option, int) else None, "seed": seed, "trainable_params": size,
-                "budget": 1000, "test_rows": 1000, "lr": 1e-3,
+                "budget": 1000, "test_rows": 1000, "lr": 1e-3, "protocol": None, "collapsed": None,
             } | fields  # fmt: skip
             seen = {"validation": validation.get(option, value), "test": value}
             for split, score in seen.items():

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from scipy.linalg import subspace_angles
 from tiny_models import HIDDEN, LAYERS, tiny_model
 
-from analysis import compare
-from analysis.compare_measures import cosine_chance, match
-from analysis.compare_tables import abbreviate
-from analysis.updates import read
-from analysis.weights import Weights
+from analysis.compare import __main__ as compare
+from analysis.compare.measures import cosine_chance, match
+from analysis.compare.tables import abbreviate
+from analysis.weights.pretrained import Weights
+from analysis.weights.updates import read
 from lora import io
 
 ROOT = Path(__file__).parents[2]

@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 from tiny_models import randomise, tiny_model
 from torch import Tensor, nn
 
-from analysis import compare
-from analysis.compare_measures import match
-from analysis.updates import Updates, read
-from analysis.weights import Weights
+from analysis.compare import __main__ as compare
+from analysis.compare.measures import match
+from analysis.weights.pretrained import Weights
+from analysis.weights.updates import Updates, read
 from lora import io
 from lora.config import InputError, LoRAConfig
-from lora.inject import freeze, inject
+from lora.model import freeze, inject
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -292,7 +292,7 @@ def test_a_model_with_adapters_in_it_is_refused(library: str, merged: bool, tmp_
     else:
         inject(model, LoRAConfig(r=2))
         if merged:
-            from lora.inject import merge
+            from lora.model import merge
 
             merge(model)
     torch.save(model.state_dict(), tmp_path / "state.pt")

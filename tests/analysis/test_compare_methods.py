@@ -38,7 +38,7 @@ def study(make_run: Callable[..., str]) -> None:
 
 
 def test_table_has_quality_parameters_tuning_and_paired_tests(study: None, study_dir: Path, runs_dir: Path) -> None:
-    outputs = compare_methods.build(study_dir, runs_dir)
+    outputs = compare_methods.STUDY.build(study_dir, runs_dir)
     names = {"runs.csv", "table.csv", "table.md", "learning_rates.csv", "compare_methods.png", "learning_rates.png"}
     assert {path.name for path in outputs} == names
     assert all(path.stat().st_size for path in outputs)
@@ -76,7 +76,7 @@ def test_table_has_quality_parameters_tuning_and_paired_tests(study: None, study
 
 
 def test_report_says_what_was_tuned_and_what_was_found(study: None, study_dir: Path, runs_dir: Path) -> None:
-    compare_methods.build(study_dir, runs_dir)
+    compare_methods.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "- Seeds a method: 3 to 4." in text
     assert "Rates tried a method: 4 to 5; 21 tuning runs in all, 1 of which did not train." in text
@@ -99,7 +99,7 @@ def test_a_glue_task_is_beside_the_papers_number_for_it(
     make_run(task="glue/sst2", method={"name": "full"})
     make_run(task="cola", method={"name": "bitfit"})
     make_run(task="rotten_tomatoes", method={"name": "bitfit"})
-    compare_methods.build(study_dir, runs_dir)
+    compare_methods.STUDY.build(study_dir, runs_dir)
     table = pd.read_csv(study_dir / "table.csv").set_index("task")
     assert table["paper_task"].to_dict() == {"glue/sst2": "sst2", "cola": "cola", "rotten_tomatoes": "avg"}
     assert table["paper"].to_dict() == {
@@ -113,7 +113,7 @@ def test_a_glue_task_is_beside_the_papers_number_for_it(
 def test_one_seed_without_tuning_full_or_lora(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
     make_run(method={"name": "bitfit"}, test=0.8)
     make_run(method={"name": "prefix_embed", "l_p": 8, "l_i": 0}, test=0.7)
-    outputs = {path.name for path in compare_methods.build(study_dir, runs_dir)}
+    outputs = {path.name for path in compare_methods.STUDY.build(study_dir, runs_dir)}
     assert outputs == {"runs.csv", "table.csv", "table.md", "compare_methods.png"}
     table = pd.read_csv(study_dir / "table.csv")
     assert table["interval"].isna().all()
@@ -131,7 +131,7 @@ def test_one_seed_with_references_has_differences_but_no_test(
     make_run(method={"name": "full"}, test=0.8)
     make_run(method=LORA, test=0.83)
     make_run(method=LORA, test=0.5, task="reuters_r8")
-    compare_methods.build(study_dir, runs_dir)
+    compare_methods.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "| +3.0 " in text
     assert "Against full: no test, which takes two seeds that both have." in text
@@ -145,7 +145,7 @@ def test_fewer_pairs_than_seeds_are_told(make_run: Callable[..., str], study_dir
     for seed, test in ((1, 0.80), (2, 0.81), (7, 0.90)):
         make_run(method={"name": "full"}, seed=seed, test=test)
     make_run(method={"name": "bitfit"}, seed=7, test=0.7)
-    compare_methods.build(study_dir, runs_dir)
+    compare_methods.STUDY.build(study_dir, runs_dir)
     rows = (study_dir / "table.md").read_text().splitlines()
     assert "(2 pairs)" in next(row for row in rows if row.startswith("| full"))
     bitfit = next(row for row in rows if row.startswith("| bitfit"))
@@ -159,7 +159,7 @@ def test_of_several_lora_settings_the_one_with_most_seeds_is_the_reference(
     for r, seeds in ((4, 2), (8, 3), (16, 3)):
         for seed in range(seeds):
             make_run(r=r, seed=seed, test=0.8 + r / 1000 + seed * (r - 8) / 1000)
-    compare_methods.build(study_dir, runs_dir)
+    compare_methods.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "Against lora (r=8, q+v), 2 tests: above it none; below it none; not told apart lora (r=4" in text
 
@@ -167,7 +167,7 @@ def test_of_several_lora_settings_the_one_with_most_seeds_is_the_reference(
 def test_methods_that_were_only_tuned_are_named(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
     make_run(method={"name": "bitfit"}, role="tuning")
     make_run(method={"name": "full"}, lr=1e-4)
-    compare_methods.build(study_dir, runs_dir)
+    compare_methods.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "without a finished run that is compared: bitfit on rotten_tomatoes." in text
 
@@ -176,7 +176,7 @@ def test_every_rate_at_the_edge_is_told(make_run: Callable[..., str], study_dir:
     for lr, validation in ((1e-4, 0.7), (1e-3, 0.75), (1e-2, 0.8)):
         make_run(lr=lr, validation=validation, role="tuning")
     make_run(lr=1e-2, validation=0.8)
-    compare_methods.build(study_dir, runs_dir)
+    compare_methods.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "so that a better one may lie outside: lora." in text
     assert "best at the edge" in text
@@ -187,4 +187,4 @@ def test_two_runs_of_one_seed_are_refused(make_run: Callable[..., str], study_di
     make_run(lr=1e-3)
     make_run(lr=2e-3)
     with pytest.raises(InputError, match="same seed with different settings"):
-        compare_methods.build(study_dir, runs_dir)
+        compare_methods.STUDY.build(study_dir, runs_dir)

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis import study
-from analysis.studies import subspace
+from analysis.studies.subspace import study as subspace
 from experiments.records.archive import ARCHIVE, scan
 
 DESK = Path(__file__).parents[2] / "results" / "desk"

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import generation_report, tables, tuning
-from analysis.generation_metrics import BLEU, TER, chosen
+from analysis.kit import generation_report, tables, tuning
+from analysis.kit.generation_metrics import BLEU, TER, chosen
 from analysis.studies import rank_generation, table3, table13, table14
 from lora.config import InputError
 

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from measured_files import write
 
-from analysis.studies import gradients
+from analysis.studies.gradients import study as gradients
 from lora.config import InputError
 
 STUDY = "gradients"
@@ -12,7 +13,7 @@ T, N = 10, 600
 
 @pytest.fixture
 def measured(study_dir: Path) -> Path:
-    """The CSVs of `experiments.gradients`, made up."""
+    """The CSVs of `experiments.measure.gradients`, made up."""
     checks = [
         {"model": "tiny", "module": kind, "weight_type": types, "gradient": gradient, "precision": precision, "r": r,
          "modules": 2, "error": error * r}
@@ -35,8 +36,8 @@ def measured(study_dir: Path) -> Path:
             counted = {"pass": name, "counted": rule - 10 * r, "exact": rule - 10 * r, "rule": rule, "attention": 7}
             took = {"seconds": 0.1, "ratio": 1.0 if method == "full" else 0.6, "ratio_low": 0.5, "ratio_high": 1.1}
             flops.append(row | counted | took | {"trials": 3, "threads": 2, "device": "cpu"})
-    for name, rows in zip(gradients.INPUTS, (checks, steps, flops), strict=True):
-        pd.DataFrame(rows).to_csv(study_dir / name, index=False)
+    for schema, rows in zip(gradients.FILES, (checks, steps, flops), strict=True):
+        write(rows, study_dir, schema)
     return study_dir
 
 

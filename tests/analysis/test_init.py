@@ -10,7 +10,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from analysis.studies import init
+from analysis.studies.init import study as init
 from experiments.records.schema import Record
 from lora.config import InputError
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from analysis import lab, study
-from experiments import forgetting, run
+from experiments import run
 from experiments.commands import Done
+from experiments.measure import forgetting
 
 
 @pytest.mark.parametrize(

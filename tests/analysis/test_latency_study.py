@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import study, tables
-from analysis.studies import latency
+from analysis import study
+from analysis.kit import tables
+from analysis.studies.latency import study as latency
+from experiments.measure.schemas import TRIALS
 from lora.config import InputError
 
 STUDY = "latency"
@@ -29,7 +31,7 @@ def make_trials(noise: float = 0.0, model: str = "gpt2-medium", rounds: int = 6)
          batch * length * 1e-3 * 10 ** (index / rounds) * factor * (1 + noise * random.standard_normal()))
         for batch, length in CELLS for index in range(rounds) for (name, m), factor in FACTORS.items()
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=latency.COLUMNS)
+    return pd.DataFrame(rows, columns=TRIALS.names)
 
 
 @pytest.fixture

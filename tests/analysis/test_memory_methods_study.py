@@ -17,14 +17,17 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 from scipy.stats import entropy, ttest_rel
 from tiny_models import randomise, tiny_model
 from torch import nn
 
-from analysis import memory_methods_ranks, memory_methods_report, naming
-from analysis.studies import memory_methods
+from analysis.kit import naming
+from analysis.studies.memory_methods import ranks as memory_methods_ranks
+from analysis.studies.memory_methods import report as memory_methods_report
+from analysis.studies.memory_methods import study as memory_methods
 from analysis.study import run_study
-from lora import inject, io
+from lora import freeze, inject, io
 from lora.config import InputError, LoRAConfig
 from lora.tensor_files import open_tensors
 
@@ -58,8 +61,8 @@ def _trained(name: str, method: dict[str, Any], seed: int) -> nn.Module:
     model = tiny_model("bert")
     torch.manual_seed(100 + seed)
     if name == "lora":
-        inject.inject(model, LoRAConfig(r=2, alpha=16))
-        inject.freeze(model)
+        inject(model, LoRAConfig(r=2, alpha=16))
+        freeze(model)
         randomise(model, seed=seed)
         return model
     for key, parameter in model.named_parameters():
@@ -124,7 +127,7 @@ def check_files(
     start = open_tensors(base / "model.safetensors").tensors([key])[key]
     for name in ("full", "galore (r=2)", "badam", "freeze"):
         run_id = runs[name, 1]
-        trained = io.read_tensors(runs_dir / run_id / "adapter" / io.WEIGHTS, [key])[key]
+        trained = load_file(runs_dir / run_id / "adapter" / io.WEIGHTS)[key]
         S = np.linalg.svd((trained.double() - start.double()).numpy(), compute_uv=False)
         here = ranks[(ranks["run_id"] == run_id) & (ranks["layer"] == 1) & (ranks["weight_type"] == "down")]
         (row,) = here.to_dict("records")
@@ -152,7 +155,7 @@ def check_what_is_shared_with_lora(runs: dict[tuple[str, int], str], study_dir: 
         (target,) = (target for target in adapter.targets if target.module == key)
         A, B = adapter.matrices(target)
         left = np.linalg.svd((B @ A).double().numpy())[0][:, :2]
-        trained = io.read_tensors(runs_dir / own / "adapter" / io.WEIGHTS, [f"{key}.weight"])[f"{key}.weight"]
+        trained = load_file(runs_dir / own / "adapter" / io.WEIGHTS)[f"{key}.weight"]
         delta_w = trained.double() - dict(tiny_model("bert").named_parameters())[f"{key}.weight"].detach().double()
         top = np.linalg.svd(delta_w.numpy())[0][:, :2]
         here = ranks[(ranks["run_id"] == own) & (ranks["layer"] == 0) & (ranks["weight_type"] == "q")]
@@ -265,8 +268,14 @@ def test_badam_comes_to_each_block_twice_and_galore_has_several_subspaces(preset
             assert training["lr"] != "tuned"
 
 
-def test_known_rates_of_desk_and_equal_tuning_of_the_others() -> None:
+def test_every_rate_of_desk_is_tuned_among_three() -> None:
     for config in jobs("desk"):
+        assert config["training"]["lr"] == "tuned"
+        assert len(config["tuning"]["lr_grid"]) == 3
+
+
+def test_known_rates_of_the_old_desk_and_equal_tuning_of_the_others() -> None:
+    for config in jobs("desk1"):
         kind, lr = naming.label(config["method"]), config["training"]["lr"]
         if config["model"]["name"] == "smollm2" and kind in ("full", "lora", "ft_top2"):
             assert lr == {"full": 3e-4, "lora": 1e-2, "ft_top2": 1e-3}[kind]

@@ -7,9 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from measured_files import write
 
-from analysis import memory_options, memory_tables, study
-from analysis.studies import memory
+from analysis import study
+from analysis.studies.memory import options as memory_options
+from analysis.studies.memory import picture
+from analysis.studies.memory import study as memory
+from analysis.studies.memory import tables as memory_tables
+from experiments.measure.memory.schemas import OPTIONS, PLAN
 from lora.config import InputError
 
 STUDY = "memory"
@@ -109,8 +114,8 @@ MADE = (measured, options, plans, published, paper_figures, fits)
 
 @pytest.fixture
 def stored(study_dir: Path) -> Path:
-    for name, made in zip(memory.TABLES, MADE, strict=True):
-        made().to_csv(study_dir / name, index=False)
+    for schema, made in zip(memory.FILES, MADE, strict=True):
+        write(made(), study_dir, schema)
     (study_dir / "machine.json").write_text(json.dumps({"processor": "Quick 9000", "torch": "2.13"}))
     return study_dir
 
@@ -141,7 +146,7 @@ def test_the_study_runs_from_the_command_and_again_only_after_a_change(stored: P
     first = (stored / "table.md").stat().st_mtime_ns
     study.run_study(stored, runs_dir)
     assert (stored / "table.md").stat().st_mtime_ns == first
-    options(rounds=3).to_csv(stored / "options.csv", index=False)
+    write(options(rounds=3), stored, OPTIONS)
     study.run_study(stored, runs_dir)
     assert (stored / "table.md").stat().st_mtime_ns > first
     assert json.loads((stored / "provenance.json").read_text())["trainings"] == []
@@ -168,7 +173,7 @@ def test_slow_downs_are_taken_within_a_round() -> None:
 
 
 def test_a_single_round_has_no_interval(stored: Path, runs_dir: Path) -> None:
-    options(rounds=1).to_csv(stored / "options.csv", index=False)
+    write(options(rounds=1), stored, OPTIONS)
     memory.build(stored, runs_dir)
     text = (stored / "table.md").read_text()
     assert "| +30.0% (+30.0)" in text and "nan" not in text
@@ -203,10 +208,27 @@ def test_a_method_has_its_bytes_by_kind() -> None:
 
 @pytest.fixture
 def draw(tmp_path: Path) -> Callable[[pd.DataFrame], Path]:
-    from analysis.memory_figures import draw_bytes
+    from analysis.studies.memory.figures import draw_bytes
 
     return lambda frame: draw_bytes({"one": frame}, tmp_path / "plan.png")
 
 
 def test_one_plan_alone_is_drawn_with_its_methods_name(draw: Callable[[pd.DataFrame], Path]) -> None:
     assert draw(plans().drop(columns="title").head(1)).stat().st_size > 10_000
+
+
+def test_a_plan_is_drawn_where_it_was_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = plans()
+    write(own[own["model"] == "llama-7b"].drop(columns="title"), tmp_path, PLAN)
+    assert picture.main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'plan.png'}\n"
+    assert (tmp_path / "plan.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("content", [None, "", "setup,model\nx,y\n"])
+def test_what_is_no_plan_is_one_line(content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if content is not None:
+        (tmp_path / "plan.csv").write_text(content)
+    assert picture.main([str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and f"{tmp_path / 'plan.csv'} is no plan (" in err and err.count("\n") == 1

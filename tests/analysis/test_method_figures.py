@@ -9,8 +9,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import figures, method_figures
-from analysis.tuning import CELL
+from analysis.kit import figures, method_figures
+from analysis.kit.tuning import CELL
 
 LORA, FULL, PREFIX = ("lora", "r=4, q+v"), ("full", ""), ("prefix_layer", "l_p=8, l_i=5")
 

@@ -3,7 +3,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import naming
+from analysis.kit import naming
 
 LORA: dict[str, Any] = {
     "name": "lora", "r": 8, "alpha": 16, "dropout": 0.0, "weight_types": "q+v", "modules": [], "layers": None,

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from scipy.linalg import subspace_angles
 from scipy.stats import ortho_group
 
-from analysis.subspace import gaussian_baseline, phi
-from analysis.svd import Array
+from analysis.maths.subspace import gaussian_baseline, phi
+from analysis.maths.svd import Array
 
 
 def frame(dim: int, r: int, seed: int) -> Array:

@@ -10,11 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from measured_files import write
 from scipy import stats
 
-from analysis import qlora_report, qlora_runs, qlora_tables
-from analysis.studies import qlora
+from analysis.studies.qlora import report as qlora_report
+from analysis.studies.qlora import runs as qlora_runs
+from analysis.studies.qlora import study as qlora
+from analysis.studies.qlora import tables as qlora_tables
 from analysis.study import run_study
+from experiments.measure.schemas import QUANTIZED_BASE, QUANTIZED_WEIGHTS
 from lora.config import InputError
 
 STUDY = "qlora"
@@ -73,7 +77,7 @@ def make(list_run: Callable[..., None], runs_dir: Path) -> Make:
 
 
 def measure(study_dir: Path, text: str = "hidden_error") -> None:
-    """The files that experiments.quantized_base leaves: an encoder's, or with text loss those of a language model."""
+    """The files that measure.quantized_base leaves: an encoder's, or with text loss those of a language model."""
     rows, weights = [], []
     for kind, start in (("none", ""), ("int8", ""), ("nf4", ""), ("int2", ""), ("int2", START)):
         keys = {"model": "minilm", "quantization": kind, "start": start, "precision": "bf16"}
@@ -87,8 +91,8 @@ def measure(study_dir: Path, text: str = "hidden_error") -> None:
                 row = {"module": f"layer.{layer}.{weight_type}", "weight_type": weight_type, "layer": layer}
                 error = 0.1 * (16 - BITS[kind]) + 0.01 * layer + 0.1 * place
                 weights += [keys | row | {"d": 64, "k": 64, "error": error}] if kind != "none" else []
-    pd.DataFrame(rows).to_csv(study_dir / qlora_runs.BASE, index=False)
-    pd.DataFrame(weights).to_csv(study_dir / qlora_runs.WEIGHTS, index=False)
+    write(rows, study_dir, QUANTIZED_BASE)
+    write(weights, study_dir, QUANTIZED_WEIGHTS)
 
 
 @pytest.fixture
@@ -179,7 +183,7 @@ def test_a_language_model_has_perplexities(study: Path, runs_dir: Path) -> None:
 
 def test_errors_by_weight_type(study: Path, runs_dir: Path) -> None:
     runs = qlora_runs.load(study, runs_dir)
-    wide = qlora_tables.errors_by_type(qlora_runs.read(study, qlora_runs.WEIGHTS, runs))
+    wide = qlora_tables.errors_by_type(qlora_runs.read(study, QUANTIZED_WEIGHTS, runs))
     assert list(wide.columns) == [*qlora_runs.KEYS, "q", "down"]
     assert wide.loc[wide["quantization"] == "nf4", "q"].item() == pytest.approx(1.19)
     shown = qlora_report.typed(wide)
@@ -236,13 +240,14 @@ def test_without_a_run_that_is_not_quantised(make: Make, study_dir: Path, runs_d
 
 
 def test_what_is_missing_is_said(study: Path, runs_dir: Path) -> None:
-    measured = (study / qlora_runs.BASE).read_text()
-    (study / qlora_runs.BASE).unlink()
+    measured = (study / QUANTIZED_BASE.file).read_text()
+    (study / QUANTIZED_BASE.file).unlink()
     with pytest.raises(InputError, match=r"has no quantized_base\.csv; `make .* measures it"):
         qlora.build(study, runs_dir)
-    (study / qlora_runs.BASE).write_text("\n".join(line for line in measured.splitlines() if ",nf4," not in line))
+    others = [line for line in measured.splitlines(keepends=True) if ",nf4," not in line]
+    (study / QUANTIZED_BASE.file).write_text("".join(others))
     with pytest.raises(InputError, match=r"quantized_base\.csv lacks 1 of 5 bases"):
         qlora.build(study, runs_dir)
-    (study / qlora_runs.BASE).write_text("not,a\ntable,\n")
+    (study / QUANTIZED_BASE.file).write_text("not,a\ntable,\n")
     with pytest.raises(InputError, match=r"quantized_base\.csv is damaged"):
         qlora.build(study, runs_dir)

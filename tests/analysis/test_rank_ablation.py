@@ -20,7 +20,7 @@ def test_paper_layout_with_intervals_and_the_papers_numbers(
                 make_run(r=r, seed=seed, weight_types=weight_types, test=test)
     make_run(r=16, seed=0, weight_types="q", test=0.9)
     list_run(run_id="bad", role="study", error="NaN loss at step 3")
-    outputs = rank_ablation.build(study_dir, runs_dir)
+    outputs = rank_ablation.STUDY.build(study_dir, runs_dir)
     assert {path.name for path in outputs} == {"runs.csv", "table.csv", "table.md", "rank_ablation.png"}
     assert all(path.stat().st_size for path in outputs)
 
@@ -51,7 +51,7 @@ def test_learning_rates_say_what_was_chosen_and_where_the_grid_ends(
             make_run(lr=lr, weight_types=weight_types, validation=0.8 if lr == chosen else 0.7, role="tuning")
         for r in (1, 8):
             make_run(r=r, lr=chosen, weight_types=weight_types, validation=0.8)
-    rank_ablation.build(study_dir, runs_dir)
+    rank_ablation.STUDY.build(study_dir, runs_dir)
     rates = pd.read_csv(study_dir / "learning_rates.csv")
     assert len(rates) == 6
     chosen_rates = rates[rates["chosen"]].set_index("weight_types")
@@ -68,7 +68,7 @@ def test_a_rate_that_is_not_the_best_of_its_task_is_told(
     for lr, validation in ((5e-4, 0.9), (1e-3, 0.8), (2e-3, 0.7)):
         make_run(lr=lr, validation=validation, role="tuning")
     make_run(lr=1e-3, validation=0.8)
-    rank_ablation.build(study_dir, runs_dir)
+    rank_ablation.STUDY.build(study_dir, runs_dir)
     assert "0.0005 is better for this task alone" in (study_dir / "table.md").read_text()
 
 
@@ -76,20 +76,20 @@ def test_two_runs_of_one_seed_are_refused(make_run: Callable[..., str], study_di
     make_run(lr=1e-3)
     make_run(lr=2e-3)
     with pytest.raises(InputError, match="same seed with different settings"):
-        rank_ablation.build(study_dir, runs_dir)
+        rank_ablation.STUDY.build(study_dir, runs_dir)
 
 
 def test_tuning_runs_alone_are_no_ablation(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
     make_run(role="tuning")
-    with pytest.raises(InputError, match="no finished run of the ablation"):
-        rank_ablation.build(study_dir, runs_dir)
+    with pytest.raises(InputError, match="no finished run; `make ablate-rank PRESET=quick` trains them"):
+        rank_ablation.STUDY.build(study_dir, runs_dir)
 
 
 def test_of_equal_rates_it_says_which_was_taken(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
     for lr, validation in ((3e-4, 0.8), (1e-3, 0.8), (3e-3, 0.7)):
         make_run(lr=lr, validation=validation, role="tuning")
     make_run(lr=1e-3, validation=0.8)
-    rank_ablation.build(study_dir, runs_dir)
+    rank_ablation.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert (
         "**0.001** is used. 0.0003 scored the same: of equals the one nearest to the middle of the grid is taken."

@@ -10,8 +10,8 @@ import pytest
 from fuzzing import outcomes
 from markdown_it import MarkdownIt
 
-from analysis.safe import csv_text, make_safe, markdown_text
-from analysis.tables import markdown
+from analysis.kit.safe import csv_text, make_safe, markdown_text
+from analysis.kit.tables import markdown
 
 DESK = Path(__file__).parents[2] / "results" / "desk"
 BAD = [

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import naming, samples, tables
+from analysis.kit import naming, samples, tables
 from lora.config import InputError
 
 STUDY = "table3"

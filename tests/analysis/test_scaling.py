@@ -37,7 +37,7 @@ def lines(make_run: Callable[..., str]) -> None:
 
 def test_points_lines_and_falls(lines: None, make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
     make_run(method={"name": "head_only"}, trainable_params=HEAD, test=0.6)
-    outputs = scaling.build(study_dir, runs_dir)
+    outputs = scaling.STUDY.build(study_dir, runs_dir)
     assert {path.name for path in outputs} == {"runs.csv", "table.csv", "falls.csv", "table.md", "scaling.png"}
     assert all(path.stat().st_size for path in outputs)
 
@@ -72,7 +72,7 @@ def test_points_lines_and_falls(lines: None, make_run: Callable[..., str], study
 
 
 def test_without_head_only_the_head_is_counted_and_it_is_said(lines: None, study_dir: Path, runs_dir: Path) -> None:
-    scaling.build(study_dir, runs_dir)
+    scaling.STUDY.build(study_dir, runs_dir)
     table = pd.read_csv(study_dir / "table.csv")
     assert table[table["line"] == "adapter_h"]["size"].tolist()[:2] == [HEAD + 100, HEAD + 400]
     assert "Parameters include the head's on rotten_tomatoes" in (study_dir / "table.md").read_text()
@@ -80,10 +80,10 @@ def test_without_head_only_the_head_is_counted_and_it_is_said(lines: None, study
 
 def test_single_points_and_one_seed_are_no_test(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
     make_run(method={"name": "bitfit"}, trainable_params=900)
-    scaling.build(study_dir, runs_dir)
+    scaling.STUDY.build(study_dir, runs_dir)
     make_run(r=1, test=0.8, validation=0.82)
     make_run(r=8, test=0.79, validation=0.80)
-    scaling.build(study_dir, runs_dir)
+    scaling.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "-1.0 (1 pair)" in text
     assert "not tested" in text
@@ -93,7 +93,7 @@ def test_tuning_is_told(make_run: Callable[..., str], study_dir: Path, runs_dir:
     for lr, validation in ((1e-4, 0.7), (1e-3, 0.8)):
         make_run(lr=lr, validation=validation, role="tuning")
     make_run(lr=1e-3, validation=0.8)
-    assert "learning_rates.csv" in {path.name for path in scaling.build(study_dir, runs_dir)}
+    assert "learning_rates.csv" in {path.name for path in scaling.STUDY.build(study_dir, runs_dir)}
     text = (study_dir / "table.md").read_text()
     assert "2 tuning runs at 1 of these points" in text
     assert "Best rate at the edge of those tried: lora (r=8, q+v) on rotten_tomatoes." in text
@@ -103,7 +103,7 @@ def test_two_runs_of_one_seed_are_refused(make_run: Callable[..., str], study_di
     make_run(lr=1e-3)
     make_run(lr=2e-3)
     with pytest.raises(InputError, match="same seed with different settings"):
-        scaling.build(study_dir, runs_dir)
+        scaling.STUDY.build(study_dir, runs_dir)
 
 
 def test_every_method_of_the_study_has_a_line() -> None:

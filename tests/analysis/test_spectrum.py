@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy.linalg import subspace_angles
 from scipy.stats import entropy
 
-from analysis import spectrum
-from analysis.subspace import phi
-from analysis.svd import SVD, Array, random_directions
+from analysis.maths import spectrum
+from analysis.maths.subspace import phi
+from analysis.maths.svd import SVD, Array, random_directions
 
 VALUES = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=30)
 

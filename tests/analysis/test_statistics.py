@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import statistics
+from analysis.maths import statistics
 
 
 def by_seed(*values: float, seeds: tuple[int, ...] | None = None) -> pd.Series:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis import study
-from analysis.studies import latency
+from analysis.studies.latency import study as latency
 from lora.config import InputError
 
 STUDY = "rank_ablation"

@@ -9,12 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from analysis import phi_figures, phi_grids, phi_tables
-from analysis.comparison import SIDES, Comparison, Place, Site, sites_of
-from analysis.figures import Panel, index_ticks
-from analysis.studies import subspace
-from analysis.subspace import Baseline, phi
-from analysis.tables import load_runs
+from analysis.kit import phi_figures, phi_grids
+from analysis.kit.figures import Panel, index_ticks
+from analysis.kit.tables import load_runs
+from analysis.maths.subspace import Baseline, phi
+from analysis.studies.subspace import study as subspace
+from analysis.studies.subspace import tables as phi_tables
+from analysis.weights.comparison import SIDES, Comparison, Place, Site, sites_of
 from lora.config import InputError
 from lora.io import Target
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.svd import right_singular_vectors, svd_delta_w
+from analysis.maths.svd import right_singular_vectors, svd_delta_w
 
 
 @pytest.mark.parametrize(("d", "k", "r"), [(20, 12, 3), (12, 20, 3), (6, 9, 1), (5, 7, 5), (4, 9, 6)])

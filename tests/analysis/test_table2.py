@@ -25,7 +25,7 @@ def test_each_model_beside_the_papers_number(
             run = make_run(task=task, lr=lr, seed=seed, test=test)
             rename(runs_dir / run, "deberta-v2-xxlarge" if task == "mnli" else "roberta-base")
     list_run(run_id="bad", role="study", error="NaN loss at step 3")
-    assert [path.name for path in table2.build(study_dir, runs_dir)] == ["runs.csv", "table.csv", "table.md"]
+    assert [path.name for path in table2.STUDY.build(study_dir, runs_dir)] == ["runs.csv", "table.csv", "table.md"]
 
     table = pd.read_csv(study_dir / "table.csv").set_index(["model", "task"])
     rte = table.loc[("roberta-base", "rte")]
@@ -45,10 +45,10 @@ def test_two_runs_of_a_seed_are_an_error(make_run: Callable[..., str], study_dir
     make_run(lr=1e-3)
     make_run(lr=3e-3)
     with pytest.raises(InputError, match="same seed with different settings"):
-        table2.build(study_dir, runs_dir)
+        table2.STUDY.build(study_dir, runs_dir)
 
 
 def test_an_unfinished_study_is_an_error(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
     make_run(role="tuning")
     with pytest.raises(InputError, match="no finished run; `make table2 PRESET=quick` trains them"):
-        table2.build(study_dir, runs_dir)
+        table2.STUDY.build(study_dir, runs_dir)

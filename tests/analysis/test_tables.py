@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import tables
+from analysis.kit import tables
 from experiments.records.source import Runs
 from lora.config import InputError
 
@@ -19,7 +19,7 @@ def test_load_runs_is_tidy_and_joins_roles(make_run: Callable[..., str], study_d
     make_run(r=8, role="study", test=0.75)
     make_run(r=1, lr=5e-4)
     runs = tables.load_runs(study_dir, runs_dir)
-    assert list(runs.columns) == [*tables.RUNS_COLUMNS, "main", "test_rows", "precision"]
+    assert list(runs.columns) == [*tables.RUNS_COLUMNS, "main", "watched", "test_rows", *tables.ABOUT]
     assert len(runs) == 2 * 4  # two runs x (two splits x two metrics)
     row = runs[(runs["run_id"] == both) & runs["main"] & (runs["split"] == "test")].iloc[0]
     assert (row["role"], row["value"], row["weight_types"], row["lr"]) == ("study+tuning", 0.75, "q+v", 1e-3)

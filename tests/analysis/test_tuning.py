@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import tables, tuning
+from analysis.kit import tables, tuning
 from lora.config import InputError
 
 STUDY = "compare_methods"

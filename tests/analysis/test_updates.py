@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import LAYERS, tiny_model
 
-from analysis.comparison import Site
-from analysis.delta_w import LowRank, Update, inner
-from analysis.updates import Updates, read, read_run
-from analysis.weights import Weights
+from analysis.weights.comparison import Site
+from analysis.weights.delta_w import LowRank, Update, inner
+from analysis.weights.pretrained import Weights
+from analysis.weights.updates import Updates, read, read_run
 from lora import io
 from lora.config import InputError
-from lora.inject import freeze
 from lora.interop import save_peft
+from lora.model import freeze
 
 
 def assert_update(update: Update, dense: np.ndarray) -> None:
@@ -62,7 +62,7 @@ def test_adapters_of_this_suite(kind: str, fields: dict[str, Any], with_base: bo
 
 
 def test_dora_is_the_update_of_the_directions(tmp_path: Path) -> None:
-    own("bert", tmp_path, dora=True)
+    own("bert", tmp_path, variant="dora")
     updates = read(tmp_path)
     assert updates.kind == "DoRA" and "directions alone" in updates.notes[0]
     adapter = io.read(tmp_path)

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import weight_report, weight_sets
-from analysis.studies import weight_types
+from analysis.kit.sentences import told
+from analysis.studies.weight_types import report as weight_report
+from analysis.studies.weight_types import sets as weight_sets
+from analysis.studies.weight_types import study as weight_types
 from lora.config import InputError
 
 STUDY = "weight_types"
@@ -56,7 +58,7 @@ def grid(train: Train) -> None:
 
 
 def test_the_tables_of_a_grid(grid: None, study_dir: Path, runs_dir: Path) -> None:
-    outputs = weight_types.build(study_dir, runs_dir)
+    outputs = weight_types.STUDY.build(study_dir, runs_dir)
     names = {"runs.csv", "table.csv", "differences.csv", "table.md", "weight_types.png"}
     assert {path.name for path in outputs} == names
     assert all(path.stat().st_size for path in outputs)
@@ -86,7 +88,7 @@ def test_the_tables_of_a_grid(grid: None, study_dir: Path, runs_dir: Path) -> No
 
 
 def test_tests_are_paired_by_seed_and_corrected_within_a_budget(grid: None, study_dir: Path, runs_dir: Path) -> None:
-    weight_types.build(study_dir, runs_dir)
+    weight_types.STUDY.build(study_dir, runs_dir)
     found = pd.read_csv(study_dir / "differences.csv")
     against = found[found["reference"] == "q+v"].set_index(["budget", "weight_types"])
     assert len(against.loc[512]) == 6 and len(against.loc[2560]) == 10
@@ -114,7 +116,7 @@ def rows_of(text: str) -> list[list[str]]:
 
 
 def test_the_report_says_what_the_tests_establish(grid: None, study_dir: Path, runs_dir: Path) -> None:
-    weight_types.build(study_dir, runs_dir)
+    weight_types.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "q+v and q+k+v+o are highest on WikiSQL, q+k+v+o is highest on MNLI-m" in " ".join(text.split())
     assert "2,560 parameters: the highest mean of 11 sets is up+down 85.0" in text
@@ -143,16 +145,16 @@ def test_the_report_says_what_the_tests_establish(grid: None, study_dir: Path, r
 def test_every_verdict_comes_out(better: int, worse: int, verdict: str) -> None:
     sizes = [0.1] * better + [-0.1] * worse + [0.0] * (2 - better - worse)
     tests = pd.DataFrame({"difference": sizes, "p_holm": [0.01 if size else 0.9 for size in sizes]})
-    found = weight_report.claim(tests, weight_sets.established(tests, 1), weight_sets.established(tests, -1))
+    found = weight_report.claim(tests, *told(tests)[:2])
     assert verdict in found
 
 
 def test_one_seed_is_no_test_and_no_reference_no_comparison(train: Train, study_dir: Path, runs_dir: Path) -> None:
     train("q", 4, test=0.7)
-    weight_types.build(study_dir, runs_dir)
+    weight_types.STUDY.build(study_dir, runs_dir)
     assert "q+v has no run beside another set: nothing is compared" in (study_dir / "table.md").read_text()
     train("q+v", 2, test=0.8)
-    weight_types.build(study_dir, runs_dir)
+    weight_types.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "is not tested" in text and "+q" not in "".join(row[0] for row in rows_of(text))
     assert ["q", "-10.0"] in rows_of(text)
@@ -166,7 +168,7 @@ def test_learning_rates_are_told_by_set(train: Train, study_dir: Path, runs_dir:
     for weights, r in (("q+v", 2), ("q", 4)):
         for seed in (0, 1):
             train(weights, r, lr=3e-3, validation=0.8, seed=seed)
-    outputs = weight_types.build(study_dir, runs_dir)
+    outputs = weight_types.STUDY.build(study_dir, runs_dir)
     assert "learning_rates.csv" in {path.name for path in outputs}
     rates = pd.read_csv(study_dir / "learning_rates.csv")
     assert set(zip(rates["weight_types"], rates["lr"], strict=True)) == {
@@ -197,7 +199,7 @@ def test_budgets_are_the_numbers_that_most_sets_have(counts: dict[str, int], bud
 def test_parameters_are_counted_from_what_was_trained(train: Train, study_dir: Path, runs_dir: Path) -> None:
     train("q+v", 2, head=0)
     train("q+up", 3, head=10**6)  # a task's head does not count
-    weight_types.build(study_dir, runs_dir)
+    weight_types.STUDY.build(study_dir, runs_dir)
     runs = pd.read_csv(study_dir / "runs.csv").drop_duplicates("run_id").set_index("weight_types")
     assert runs["lora_params"].to_dict() == {"q+v": 512, "q+up": LAYERS * 3 * (2 * D + D + INNER)}
 
@@ -206,7 +208,7 @@ def test_two_runs_of_one_seed_are_refused(train: Train, study_dir: Path, runs_di
     train("q+v", 2)
     train("q+v", 2, lr=2e-3)
     with pytest.raises(InputError, match="same seed with different settings"):
-        weight_types.build(study_dir, runs_dir)
+        weight_types.STUDY.build(study_dir, runs_dir)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,7 @@ def test_runs_of_something_else_are_refused(
     train("q+v", 2)
     make_run(method=method)
     with pytest.raises(InputError, match="is not of LoRA on weight types with one rank") as raised:
-        weight_types.build(study_dir, runs_dir)
+        weight_types.STUDY.build(study_dir, runs_dir)
     assert "\n" not in str(raised.value)
 
 
@@ -233,13 +235,13 @@ def test_a_run_that_does_not_say_how_large_its_head_is(train: Train, study_dir: 
     path.write_text(path.read_text().replace("head_params", "heads"))
     message = rf"is damaged .*; delete .*{run_id}, `make weight-types PRESET=quick` trains it again"
     with pytest.raises(InputError, match=message):
-        weight_types.build(study_dir, runs_dir)
+        weight_types.STUDY.build(study_dir, runs_dir)
 
 
 def test_failed_runs_are_named(train: Train, make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
     train("q+v", 2)
     make_run(weight_types="q", r=4, error="the loss is nan")
-    weight_types.build(study_dir, runs_dir)
+    weight_types.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "## Failed runs" in text and "lora (r=4, q) on rotten_tomatoes" in text
 

@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from experiments import assets, run
-from experiments.text_metrics import sql
-from experiments.text_metrics._sandbox import Sandbox
+from experiments.metrics.text_metrics import sql
+from experiments.metrics.text_metrics._sandbox import Sandbox
 
 GOOD, BAD = "a warm and wonderful film", "a dull and dreadful film"
 

@@ -12,12 +12,13 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from torch import nn
 
-from experiments import budget, methods, problem, tasks
+from experiments import budget, methods, problems, tasks
+from experiments.config import RunConfig
 from experiments.models import choose_runtime
-from experiments.problem import Problem
+from experiments.problems.base import Problem
 from experiments.store import Store, definition, run_id
 from lora import io
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def store(results: Path, study: str, *overrides: str, change: Callable[[nn.Modul
 def load(config: dict[str, Any]) -> Problem:
     """The pretrained model and data of a config, on the CPU in fp32."""
     torch.manual_seed(0)
-    return problem.load(config, tasks.load(config["task"]), choose_runtime("cpu", "fp32", 1))
+    return problems.load(RunConfig.of(config), tasks.load(config["task"]), choose_runtime("cpu", "fp32", 1))
 
 
 def forget(study_dir: Path, run: str) -> None:

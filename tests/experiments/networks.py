@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from experiments import methods
 from experiments.models import head_modules
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
 
 D, LAYERS, VOCABULARY, POSITIONS, INNER = 16, 3, 40, 32, 24
 PAD = 1

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 GALORE = {"name": "full", "optimizer": "galore", "r": 2, "refresh": 3, "scale": 0.5}
 BADAM = {"name": "full", "optimizer": "badam", "switch": 2, "order": "descending", "block": 1}
-TRAINING = {"weight_decay": 0.0}
 
 
 def gradients(steps: int, *shape: int) -> list[Tensor]:

@@ -9,15 +9,16 @@ import pytest
 import torch
 from made_up_runs import composed, load
 from networks import BATCH, BLOCK, KINDS, LAYERS, adapted, network
-from steps import BADAM, TRAINING, kept
+from steps import BADAM, kept
 from torch import Tensor
 
 from experiments import methods, optimizers
+from experiments.config import TrainingSettings
 from experiments.models import head_modules
 from experiments.optimizers import badam
 from experiments.optimizers.adamw import AdamW
 from experiments.training import train
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
 
 
 def backward(model: Any) -> None:
@@ -28,9 +29,8 @@ def backward(model: Any) -> None:
 def test_badam_is_a_fresh_adamw_on_each_block_in_turn(precision: str | None) -> None:
     model, twin = (adapted("bert", BADAM) for _ in range(2))
     heads = head_modules(model)
-    training = {"weight_decay": 0.1, "state_precision": precision}
     groups = methods.parameter_groups(model, BADAM, heads, 1e-2, head_lr=1e-3)
-    optimizer = optimizers.make(model, groups, BADAM, training, seed=0, steps=100)
+    optimizer = optimizers.make(model, groups, BADAM, 0.1, precision, seed=0, steps=100)
     own = dict(twin.named_parameters())
     head = [own[name] for name in own if not name.startswith("bert.")]
     settings = {"weight_decay": 0.1} | ({"fused": True} if precision is None else {"state_dtype": torch.bfloat16})
@@ -98,7 +98,7 @@ def test_the_backward_pass_of_badam_ends_at_the_active_block() -> None:
     for order in ("ascending", "descending"):
         model = adapted("llama", BADAM)
         groups = methods.parameter_groups(model, BADAM, head_modules(model), 1e-3)
-        optimizers.make(model, groups, BADAM | {"order": order}, TRAINING, seed=0, steps=100)
+        optimizers.make(model, groups, BADAM | {"order": order}, 0.0, None, seed=0, steps=100)
         found[order] = kept(model)
     assert found["descending"] < 0.6 * found["ascending"]
     assert found["ascending"] < kept(adapted("llama", {"name": "full"}))
@@ -122,8 +122,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, 
 def trained_weights(config: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     problem = load(config)
     methods.apply(problem.model, config["method"], problem.heads)
-    training = config["training"]
-    groups = methods.parameter_groups(problem.model, config["method"], problem.heads, training["lr"], 1e-2)
+    training = TrainingSettings.of(config["training"])
+    groups = methods.parameter_groups(problem.model, config["method"], problem.heads, training.lr, 1e-2)
     history: list[dict[str, Any]] = []
     found = train(problem, groups, training, 0, history, False, config["method"], memory=lambda: 5)
     assert found.memory == 5

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from experiments import methods
 from experiments.compute import checkpoint_activations
-from experiments.methods._prompt import contexts
+from experiments.prompts import contexts
 from experiments.store import Store
 from lora.config import InputError
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
 
 DROPOUT = {
     "bert": {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2},

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from experiments import checks, choice, names
+from experiments.config import RunConfig
 from experiments.kinds import check_kind, kind_of
 from experiments.tasks import TaskData, TextData
 from lora.config import InputError
@@ -113,9 +114,11 @@ def test_a_whole_config_is_checked(study: str) -> None:
 
 def test_models_that_are_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    checks.check_models([composed(), composed("model=smollm2")])  # assets: nothing is fetched
+    checks.check_models(
+        [RunConfig.of(composed()), RunConfig.of(composed("model=smollm2"))]
+    )  # assets: nothing is fetched
     with pytest.raises(InputError, match="there is no model mnilm here; did you mean minilm"):
-        checks.check_models([composed(), composed("model=hub", "model.path=mnilm")])
+        checks.check_models([RunConfig.of(composed()), RunConfig.of(composed("model=hub", "model.path=mnilm"))])
 
 
 def test_jobs_are_named_by_what_differs() -> None:

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from experiments import method_settings
 from experiments.methods.lora import config as lora_config
 
 CONF = Path(__file__).parents[2] / "experiments" / "conf"
@@ -29,7 +30,8 @@ def test_tasks_and_presets(task: str, preset: str) -> None:
     resolved = {key: OmegaConf.to_object(config[key]) for key in ("model", "task", "method", "training", "runtime")}
     assert resolved["task"]["family"]
     assert resolved["training"]["epochs"] >= 1
-    assert lora_config(resolved["method"]).r == 8
+    adapters = method_settings.lora(resolved["method"])
+    assert adapters is not None and lora_config(adapters).r == 8
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -42,7 +44,7 @@ def test_every_study_has_a_grid_for_every_preset(study: str, preset: str) -> Non
 
 def test_sizes_of_the_rank_ablation() -> None:
     sizes = {preset: sweep_size(composed("study=rank_ablation", f"preset={preset}")) for preset in PRESETS}
-    assert sizes == {"smoke": 2, "quick": 7, "desk": 2 * 3 * 7 * 3, "paper": 3 * 5 * 5}
+    assert sizes == {"smoke": 2, "quick": 7, "desk": 2 * 3 * 7 * 8, "desk1": 2 * 3 * 7 * 3, "paper": 3 * 5 * 5}
     config = composed("study=rank_ablation", "preset=quick")
     config.hydra.overrides.task = ["method.r=4", "seed=0,1,2"]
     assert sweep_size(config) == 3

@@ -12,7 +12,8 @@ from datasets import Dataset, DatasetDict
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from experiments import tasks, text_metrics
+from experiments import tasks
+from experiments.metrics import text_metrics
 from experiments.tasks import TextData, _facts, e2e
 from lora.config import InputError
 

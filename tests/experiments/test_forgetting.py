@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from experiments import forgetting, held_out
+from experiments.measure import forgetting, held_out
+from experiments.method_settings import Prompt
 from experiments.methods import prefix_embed
 from experiments.models import Runtime
 from experiments.store import definition, run_id
 from lora import io
 from lora.config import InputError
-from lora.inject import lora_layers
+from lora.model import lora_layers
 
 STUDY, TOKENS = "forgetting", 12
 FP32 = Runtime(torch.device("cpu"), torch.float32)
@@ -104,7 +105,7 @@ def test_a_prefix_comes_before_a_window(family: str, decoders: dict[str, Path]) 
     windows = torch.randint(5, 1000, (2, 9), generator=torch.Generator().manual_seed(0))
     plain = AutoModelForCausalLM.from_pretrained(decoders[family]).eval()
     model = AutoModelForCausalLM.from_pretrained(decoders[family])
-    prefix_embed.apply(model, {"l_p": 3, "l_i": 2}, None)
+    prefix_embed.apply(model, Prompt(l_p=3, l_i=2), None)
     vectors: Tensor = next(value for name, value in model.named_parameters() if name.endswith("prompt.vectors"))
     with torch.no_grad():
         vectors.normal_(std=0.5)
@@ -297,7 +298,7 @@ def test_the_runs_at_desk_scale_are_those_of_table_15(point: tuple[str, ...]) ->
     assert ids[0] == ids[1]
 
 
-def test_methods_without_a_rate_in_table_15_have_one_here() -> None:
-    for method in ("ft_top2", "norm_only"):
-        config = composed("study=forgetting", "preset=desk", "model=smollm2", "task=text2sql", f"method={method}")
-        assert isinstance(config["training"]["lr"], float)
+def test_no_setting_takes_the_rate_of_another() -> None:
+    for method in ("ft_top2", "norm_only", "lora"):
+        words = ("study=forgetting", "preset=desk", "model=smollm2", "task=text2sql", f"method={method}")
+        assert composed(*words)["training"]["lr"] == "tuned"

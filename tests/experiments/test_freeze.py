@@ -6,7 +6,7 @@ from command import Cli
 from networks import BATCH, BLOCK, KINDS, LAYERS, adapted, network, train
 
 from lora.config import InputError
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
 
 
 @pytest.mark.parametrize("count", [1, LAYERS])

@@ -11,6 +11,7 @@ from steps import GALORE, gradients, stepped
 from torch import Tensor, nn
 
 from experiments import methods
+from experiments.method_settings import GaLore as Settings
 from experiments.models import head_modules
 from experiments.optimizers import galore
 
@@ -94,7 +95,7 @@ def test_galore_projects_the_matrices_of_the_layers_and_nothing_else(kind: str) 
     model = adapted(kind, GALORE)
     groups = methods.parameter_groups(model, GALORE, head_modules(model), 1e-3, head_lr=1e-2)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    found = galore.split(model, groups, GALORE)
+    found = galore.split(model, groups, Settings(r=GALORE["r"], refresh=GALORE["refresh"], scale=GALORE["scale"]))
     assert sorted(id(p) for group in found for p in group["params"]) == sorted(names)
     for group in found:
         for parameter in group["params"]:

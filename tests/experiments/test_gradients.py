@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from experiments.gradients import cost, formulas
-from experiments.gradients import measure as command
+from experiments.measure.gradients import cost, formulas
+from experiments.measure.gradients import measure as command
 from experiments.models import head_modules
 from lora.config import LoRAConfig
-from lora.inject import freeze, inject, lora_layers
+from lora.model import freeze, inject, lora_layers
 from lora.targets import weight_types as types_of
 
 WIDE, INNER, LAYERS, TEXTS, TOKENS = 32, 48, 2, 3, 7
@@ -169,7 +169,7 @@ def test_seconds_are_measured_in_turns_without_the_first_round() -> None:
 def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
     def run(*args: str) -> int:
         out = ["--preset", "smoke", "--out", str(tmp_path / "gradients")]
-        monkeypatch.setattr(sys, "argv", ["experiments.gradients", *out, *args])
+        monkeypatch.setattr(sys, "argv", ["experiments.measure.gradients", *out, *args])
         return command.main()
 
     return run
@@ -179,7 +179,9 @@ def test_command_writes_the_files_once(
     call: Callable[..., int], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("--model", str(tiny_model), "--device", "cpu") == 0
-    frames = {name: pd.read_csv(tmp_path / "gradients" / f"{name}.csv") for name in command.NAMES}
+    frames = {
+        schema.file.removesuffix(".csv"): pd.read_csv(tmp_path / "gradients" / schema.file) for schema in command.FILES
+    }
     assert set(frames["checks"]["module"]) == {"Linear", "Conv1D"}
     assert frames["checks"]["error"].max() < 1e-4
     assert set(frames["steps"]["start"]) == set(formulas.STARTS)

@@ -1,5 +1,6 @@
 """Language models on pairs: loss, choices and generation against independent ways to get them; runs as typed."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from experiments import methods, training
 from experiments.assets import fetch
-from experiments.language import IGNORED, Encoder, Language
+from experiments.config import ModelSettings, TrainingSettings
 from experiments.models import choose_runtime
+from experiments.problems.language import IGNORED, Encoder, Language
 from experiments.tasks import TextData
 from lora.config import InputError
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
 
 Cli = Callable[..., Any]  # conftest.cli
 LORA = {"name": "lora", "r": 2, "alpha": 4, "weight_types": "q+v"}
@@ -26,15 +28,16 @@ TASK: dict[str, Any] = {
     "max_length": 64,
     "generation": {"beams": 1, "length_penalty": 1.0, "no_repeat_ngram": 0, "max_new_tokens": 8},
 }
-TRAINING: dict[str, Any] = {
-    "lr": 1e-2,
-    "epochs": 1,
-    "batch_size": 4,
-    "warmup_ratio": 0.0,
-    "schedule": "constant",
-    "weight_decay": 0.0,
-    "max_grad_norm": 1.0,
-}
+TRAINING = TrainingSettings(
+    lr=1e-2,
+    head_lr=None,
+    epochs=1,
+    batch_size=4,
+    warmup_ratio=0.0,
+    schedule="constant",
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+)
 PROMPTS = [
     "a short one:",
     "a much longer prompt than the others are, of many words:",
@@ -52,7 +55,9 @@ def data(choices: tuple[str, ...] = ()) -> TextData:
 
 def problem(folder: Path, choices: tuple[str, ...] = (), **task: Any) -> Language:
     runtime = choose_runtime("cpu", "fp32", 1)
-    return Language({"path": str(folder), "dropout": 0.0}, TASK | task, LORA, data(choices), runtime, 3)
+    return Language(
+        ModelSettings(name="m", path=str(folder), dropout=0.0), TASK | task, LORA, data(choices), runtime, 3
+    )
 
 
 def trained_lora(folder: Path, **task: Any) -> Language:
@@ -106,7 +111,7 @@ def test_a_batch_in_parts_has_the_same_gradient(parts: int, decoders: dict[str, 
     results = []
     for accumulate in (None, parts):
         found = trained_lora(decoders["llama"])
-        loss = training._backward(found, found.rows["train"], TRAINING | {"accumulate": accumulate})
+        loss = training._backward(found, found.rows["train"], dataclasses.replace(TRAINING, accumulate=accumulate))
         results.append((loss, [parameter.grad for parameter in trainable_parameters(found.model).values()]))
     (loss, gradients), (other_loss, other_gradients) = results
     assert other_loss == pytest.approx(loss, rel=1e-5)
@@ -124,7 +129,7 @@ def test_merged_and_unmerged_generate_the_same_text(
     base = problem(decoders[family], generation=search)
     merged = found.generate("test")
     assert merged != base.generate("test")
-    monkeypatch.setattr("experiments.language.merge", lambda model: None)
+    monkeypatch.setattr("experiments.problems.language.merge", lambda model: None)
     assert found.generate("test") == merged
 
 

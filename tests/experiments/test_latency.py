@@ -9,11 +9,12 @@ import pytest
 import torch
 from transformers import GPT2Config
 
-from experiments import forward_pass, latency
-from experiments.forward_pass import Contender, Rounds
+from experiments.measure import forward_pass, latency
+from experiments.measure.forward_pass import Contender, Rounds
+from experiments.measure.schemas import TRIALS
 from experiments.models import Runtime
 from lora.config import InputError
-from lora.inject import lora_layers
+from lora.model import lora_layers
 
 CONTENDERS = 4 + 2 * 2  # base, control, LoRA merged and not; two adapters of two bottlenecks
 FP32 = Runtime(torch.device("cpu"), torch.float32)
@@ -113,7 +114,7 @@ def test_measurement_is_complete_says_its_machine_and_is_not_repeated(
 ) -> None:
     assert measure()[0] == 0
     first = trials()
-    assert list(first.columns) == latency.COLUMNS
+    assert list(first.columns) == TRIALS.names
     counts = first.groupby([*latency.CELL, "contender", "bottleneck"]).size()
     assert len(counts) == 4 * CONTENDERS and set(counts) == {3}
     assert (first["seconds"] > 0).all()

@@ -18,8 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import tuning
-from experiments.methods import size
+from experiments import method_settings, tuning
 from lora.config import InputError
 
 Cli = Callable[..., Any]  # conftest.cli
@@ -39,7 +38,7 @@ def tuned(
     waiting = next(searching)
     while True:
         tried += waiting
-        found = {lr: value for lr in waiting if (value := score(lr)) is not None}
+        found = {lr: tuning.Tried(value) for lr in waiting if (value := score(lr)) is not None}
         try:
             waiting = searching.send(found)
         except StopIteration as best:
@@ -95,6 +94,40 @@ def test_it_is_said_which_rate_is_chosen_and_why() -> None:
     assert said.startswith("lr=0.03 is chosen: the best validation score of 5 rates, 0.5000; lr=0.001 scored the same")
 
 
+def chosen(worst: dict[float, int], extend: int = 1) -> tuple[float, list[float], list[str]]:
+    """What is chosen of rates whose scores rise with the rate, and whose worst runs are as given, else sound."""
+    said: list[str] = []
+    searching = tuning.search(sorted(worst), extend, said.append)
+    tried, waiting = list[float](), next(searching)
+    while True:
+        tried += waiting
+        try:
+            waiting = searching.send({lr: tuning.Tried(lr, worst.get(lr, 0)) for lr in waiting})
+        except StopIteration as best:
+            return best.value, tried, said
+
+
+def test_a_rate_at_which_a_run_collapsed_is_out_and_no_edge() -> None:
+    best, tried, said = chosen({1e-3: 0, 3e-3: 0, 1e-2: 2})
+    assert (best, tried) == (3e-3, [1e-3, 3e-3, 1e-2])
+    assert said[0] == "lr=0.01 is out: a run collapsed"
+    # The best that is left is the first of those tried: the grid goes on below it.
+    assert chosen({1e-3: 0, 3e-3: 1, 1e-2: 2})[1] == [1e-3, 3e-3, 1e-2, 3e-4]
+
+
+def test_where_all_collapsed_the_lowest_is_taken_and_said() -> None:
+    best, tried, said = chosen({1e-3: 2, 3e-3: 2, 1e-2: 2})
+    assert (best, tried) == (1e-3, [1e-3, 3e-3, 1e-2])
+    assert said == ["a run collapsed at every rate of 3: the lowest, lr=0.001, is taken"]
+
+
+def test_where_none_is_better_than_the_head_alone_the_best_is_taken_all_the_same() -> None:
+    best, _, said = chosen({1e-3: 1, 3e-3: 1, 1e-2: 2}, extend=0)
+    assert best == 3e-3
+    assert said[0] == "a run is no better than a head alone at every rate of 3: the best of them is taken all the same"
+    assert said[1].startswith("lr=0.003 is chosen: the best validation score of 2 rates")
+
+
 def test_no_rate_that_trains_is_an_error() -> None:
     with pytest.raises(InputError, match=r"no learning rate of tuning.lr_grid = \[0.001, .*\] trains") as raised:
         tuned(lambda lr: None)
@@ -119,10 +152,10 @@ def test_every_method_composes_and_all_are_tuned_equally(name: str) -> None:
         method = OmegaConf.to_object(config.method)
         assert all((CONF.parent / "methods" / f"{part}.py").is_file() for part in method["name"].split("+"))
         grid = list(config.tuning.lr_grid)
-        assert len(grid) == 5
+        assert len(grid) == (3 if preset == "desk" else 5)
         ratios = [high / low for low, high in itertools.pairwise(grid)]
         assert all(2.9 < ratio < 3.4 for ratio in ratios)  # half a decade: 1, 3, 10
-        assert config.tuning.extend == 4
+        assert config.tuning.extend == (1 if preset == "desk" else 4)
         assert OmegaConf.to_object(config.tuning.at) == {"seed": 0}
         if "alpha" in method:
             assert method["alpha"] == config.preset.alpha
@@ -142,9 +175,9 @@ def jobs_of(config: DictConfig, *user: str) -> list[list[str]]:
 @pytest.mark.parametrize(
     ("study", "sizes"),
     [
-        ("alpha", {"smoke": 2, "quick": 8, "desk": 8 * 2 * 3, "paper": 8 * 2 * 3}),
-        ("scaling", {"smoke": 2, "quick": 8, "desk": 21 * 3, "paper": 21 * 3}),
-        ("compare_methods", {"smoke": 2 * 2, "quick": 4, "desk": 13 * 3 * 5, "paper": 13 * 8 * 5}),
+        ("alpha", {"smoke": 2, "quick": 8, "desk": 8 * 2 * 8, "desk1": 8 * 2 * 3, "paper": 8 * 2 * 3}),
+        ("scaling", {"smoke": 2, "quick": 8, "desk": 21 * 5, "desk1": 21 * 3, "paper": 21 * 3}),
+        ("compare_methods", {"smoke": 2 * 2, "quick": 4, "desk": 13 * 3 * 8, "desk1": 13 * 3 * 5, "paper": 13 * 8 * 5}),
     ],
 )
 def test_sizes_of_the_grids(study: str, sizes: dict[str, int]) -> None:
@@ -161,14 +194,15 @@ def test_points_of_alpha_are_every_ratio_at_two_ranks() -> None:
     jobs = jobs_of(composed("study=alpha", "preset=desk"))
     found = Counter(tuple(float(x) for x in re.findall(r"method\.(?:r|alpha)=(\S+)", " ".join(job))) for job in jobs)
     ratios = (0.25, 1.0, 4.0, 16.0)
-    assert found == {(r, r * ratio): 6 for r in (4.0, 64.0) for ratio in ratios}
+    assert found == {(r, r * ratio): 2 * 8 for r in (4.0, 64.0) for ratio in ratios}
 
 
 def test_every_size_in_scaling_is_one_that_its_method_takes() -> None:
     config = composed("study=scaling", "preset=desk")
     for point in config.all_points:
-        method = composed(*point.split()).method
-        assert all(size(method, field) for field in ("bottleneck", "l_p", "r") if field in method)
+        method = OmegaConf.to_container(composed(*point.split()).method, resolve=True)
+        assert isinstance(method, dict)
+        method_settings.read({str(field): value for field, value in method.items()})
 
 
 def test_a_word_of_the_user_wins_over_a_point() -> None:

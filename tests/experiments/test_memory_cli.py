@@ -1,4 +1,4 @@
-"""python -m experiments.memory as a user types it: real plans of MiniLM and of a small Llama."""
+"""python -m experiments.measure.memory as a user types it: real plans of MiniLM and of a small Llama."""
 
 import json
 from collections.abc import Callable
@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import transformers
 
-from experiments.memory import __main__ as cli
-from experiments.memory import compose, tables
-from experiments.memory.contenders import traits
-from experiments.memory.setup import Plan, Setup
-from experiments.memory.units import KINDS
+from experiments.measure.memory import __main__ as cli
+from experiments.measure.memory import compose, tables
+from experiments.measure.memory.contenders import traits
+from experiments.measure.memory.setup import Plan, Setup
+from experiments.measure.memory.units import KINDS
 
 MINILM = 22_713_216  # parameters of the body
 HEAD = 384 * 2 + 2
@@ -61,7 +61,7 @@ def test_methods_are_columns_and_files_have_exact_numbers(
     assert frame.loc["full", "trainable_params"] == traits(tiny).parameters == frame.loc["full", "gradients"] // 4
     assert frame.loc["lora", "trainable_params"] == 2 * 4 * ((64 + 64) + (64 + 32))
     assert (frame["peak"] <= frame[list(KINDS)].sum(axis=1)).all()
-    assert (tmp_path / "out" / "plan.png").stat().st_size > 10_000
+    assert f"`python -m analysis.studies.memory.picture {tmp_path / 'out'}` draws it" in out
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Setup]:
         setups.append(setup)
         return Plan(1000, 10, 40, 2000, 0, 40, 80, 300, 20, 5, 2400, notes=("made up",))
 
-    monkeypatch.setattr("experiments.memory.plan.plan", plan)
+    monkeypatch.setattr("experiments.measure.memory.planner.plan", plan)
     return setups
 
 

@@ -16,11 +16,11 @@ from safetensors import safe_open
 from torch import nn
 
 from experiments import methods
-from experiments.memory import depth, network
-from experiments.memory import plan as planning
-from experiments.memory.fake import fake
-from experiments.memory.setup import Plan, Setup
-from experiments.memory.trace import BACKWARD, COPIES, FORWARD, GRADIENT, LOGITS, Trace
+from experiments.measure.memory import depth, network
+from experiments.measure.memory import planner as planning
+from experiments.measure.memory.fake import fake
+from experiments.measure.memory.setup import Plan, Setup
+from experiments.measure.memory.trace import BACKWARD, COPIES, FORWARD, GRADIENT, LOGITS, Trace
 from experiments.models import head_modules
 from lora import io, quantized
 from lora.config import InputError

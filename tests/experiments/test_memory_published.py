@@ -9,12 +9,13 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.memory import compose, fits, paper_figures, planned, published
-from experiments.memory.contenders import CONTENDERS, Contender, setup, traits
-from experiments.memory.network import network_config
-from experiments.memory.planned import Plans, identity
-from experiments.memory.setup import Plan, Setup
-from experiments.memory.units import human
+from experiments.measure.memory import compose, fits, paper_figures, plans, published
+from experiments.measure.memory.contenders import CONTENDERS, Contender, setup, traits
+from experiments.measure.memory.network import network_config
+from experiments.measure.memory.plans import Plans, identity
+from experiments.measure.memory.schemas import SETUPS
+from experiments.measure.memory.setup import Plan, Setup
+from experiments.measure.memory.units import human
 from lora.config import InputError
 
 PUBLISHED = {  # billions of parameters, as published: exact, or in digits of the model's paper
@@ -50,7 +51,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Setup]:
         peak = sum(states.values()) + sum(rest.values())
         return Plan(params, trained, 2 * trained, **states, **rest, peak=peak, notes=("a note", "and; another"))
 
-    monkeypatch.setattr("experiments.memory.plan.plan", plan)
+    monkeypatch.setattr("experiments.measure.memory.planner.plan", plan)
     return asked
 
 
@@ -131,8 +132,8 @@ def test_a_changed_config_in_the_same_folder_is_another_setup(tiny: str, tmp_pat
 
 def test_a_row_names_the_setup() -> None:
     wanted = setup("smollm2", CONTENDERS[-1], 4, 32, checkpointing=False)
-    row = planned.row(wanted, Plan(9, 3, 6, 1, 2, 3, 4, 5, 6, 7, 20, ("x", "y")))
-    assert list(row) == list(planned.COLUMNS)
+    row = plans.row(wanted, Plan(9, 3, 6, 1, 2, 3, 4, 5, 6, 7, 20, ("x", "y")))
+    assert list(row) == SETUPS.names
     assert (row["model"], row["method"], row["quantization"], row["targets"]) == ("smollm2", "lora", "int2", "31")
     assert row["settings"] == "r=8, q+k+v+o+gate+up+down" and row["notes"] == "x | y"
 
@@ -230,7 +231,7 @@ def test_figures_of_the_paper(tmp_path: Path, counted: list[Setup]) -> None:
 
 @pytest.fixture(scope="module")
 def lora_of_gpt3() -> Callable[[], Plan]:
-    from experiments.memory.plan import plan
+    from experiments.measure.memory.planner import plan
 
     made = plan(
         setup("gpt3-175b", Contender("", "lora", "pure16", ("method.r=4", "method.weight_types=q+v")), 1, 64, True)

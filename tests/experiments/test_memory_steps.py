@@ -10,10 +10,11 @@ import pytest
 import torch
 import transformers
 
-from experiments.memory import grid, machine, measure, options, planned, steps, variants
-from experiments.memory.measure import in_children
-from experiments.memory.plan import plan
-from experiments.memory.setup import Setup
+from experiments.measure.memory import grid, machine, measured_step, option_steps, options, peaks, plans
+from experiments.measure.memory.measured_step import in_children
+from experiments.measure.memory.planner import plan
+from experiments.measure.memory.schemas import MEASURED, OPTIONS
+from experiments.measure.memory.setup import Setup
 from experiments.models import Runtime
 from lora.config import InputError
 
@@ -70,7 +71,9 @@ def test_plans_are_right_within_15_percent(folders: dict[str, Path]) -> None:
             "quantization": own.pop("quantization", None),
         }
         setups.append(Setup(model, method, **own))
-    for (kind, method, fields), setup, found in zip(CASES, setups, in_children(measure.measure, setups), strict=True):
+    for (kind, method, fields), setup, found in zip(
+        CASES, setups, in_children(measured_step.measure, setups), strict=True
+    ):
         ratio = plan(setup).peak / found.allocated
         assert ratio == pytest.approx(1, abs=0.15), (kind, method, fields)
         assert found.resident > found.before > 0
@@ -79,7 +82,7 @@ def test_plans_are_right_within_15_percent(folders: dict[str, Path]) -> None:
 def test_what_cannot_be_measured_is_said(folders: dict[str, Path]) -> None:
     model = {"name": "bert", "path": str(folders["bert"]), "dropout": 0.0}
     with pytest.raises(InputError, match="precision = amp is planned, but not trained with here"):
-        list(in_children(measure.measure, [Setup(model, LORA, 2, 8, precision="amp")]))
+        list(in_children(measured_step.measure, [Setup(model, LORA, 2, 8, precision="amp")]))
 
 
 @pytest.fixture
@@ -105,27 +108,27 @@ def test_steps_are_measured_once(
     command: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "memory"
-    assert command(steps.main)[0] == 0
+    assert command(peaks.main)[0] == 0
     rows = pd.read_csv(folder / "measured.csv", keep_default_na=False)
     assert list(rows["method"]) == ["full", "lora"]
-    assert list(rows.columns) == list(steps.COLUMNS)
+    assert list(rows.columns) == MEASURED.names
     assert (rows["ratio"] - 1).abs().max() < 0.15
     pd.testing.assert_series_equal(rows["ratio"], rows["predicted_peak"] / rows["measured_peak"], check_names=False)
-    parts = rows[[name for name in steps.PREDICTED if name != "predicted_peak"]].sum(axis=1)
+    parts = rows[[name for name in peaks.PREDICTED if name != "predicted_peak"]].sum(axis=1)
     assert (rows["predicted_peak"] <= parts).all()
     recorded = json.loads((folder / "machine.json").read_text())
     assert recorded["precision"] in ("bf16", "fp32") and recorded["torch"] and recorded["started"]
 
-    monkeypatch.setattr(measure, "measure", refuse)
-    code, out, _ = command(steps.main)
+    monkeypatch.setattr(measured_step, "measure", refuse)
+    code, out, _ = command(peaks.main)
     assert code == 0 and "2 setups, 2 of them stored" in out
     (folder / "machine.json").write_text(json.dumps(recorded | {"processor": "another"}))
-    code, _, err = command(steps.main)
+    code, _, err = command(peaks.main)
     assert (
         code == 2 and err.startswith("error:") and "was measured with processor another" in err and err.count("\n") == 1
     )
     (folder / "machine.json").write_text("{")
-    assert command(steps.main)[2].endswith("the same command measures anew\n")
+    assert command(peaks.main)[2].endswith("the same command measures anew\n")
 
 
 def test_options_are_measured_side_by_side(
@@ -133,8 +136,8 @@ def test_options_are_measured_side_by_side(
 ) -> None:
     assert command(options.main)[0] == 0
     rows = pd.read_csv(tmp_path / "memory" / "options.csv")
-    assert list(rows.columns) == list(options.COLUMNS)
-    assert rows.groupby("round")["option"].apply(set).tolist() == [set(variants.VARIANTS)] * options.ROUNDS["smoke"]
+    assert list(rows.columns) == OPTIONS.names
+    assert rows.groupby("round")["option"].apply(set).tolist() == [set(option_steps.VARIANTS)] * options.ROUNDS["smoke"]
     assert (rows["seconds"] > 0).all()
     peaks = rows.groupby("option")["peak"].agg(["min", "max"])
     assert (peaks["min"] == peaks["max"]).all()
@@ -142,7 +145,7 @@ def test_options_are_measured_side_by_side(
     assert peak["bf16 moments"] < peak["none"]
     assert peak["checkpointing"] <= peak["none"] <= peak["AdamW foreach"]
 
-    monkeypatch.setattr(variants, "peak", refuse)
+    monkeypatch.setattr(option_steps, "peak", refuse)
     code, out, _ = command(options.main)
     assert code == 0 and "1 models, 1 of them stored" in out
 
@@ -153,7 +156,7 @@ def test_commands_say_what_is_wrong(command: Callable[..., tuple[int, str, str]]
         (("--preset", "huge"), "invalid choice: 'huge'"),
         (("--device", "tpu"), "runtime.device = tpu is not available here"),
     ):
-        code, _, err = command(steps.main, *arguments)
+        code, _, err = command(peaks.main, *arguments)
         assert code == 2 and message in err and err.count("\n") == 1
 
 
@@ -162,7 +165,7 @@ def test_the_desk_grid_has_every_kind_of_method_once() -> None:
     names = {(setup.model["name"], setup.method["name"], setup.method.get("optimizer")) for setup in found}
     for method in ("full", "lora", "adapter_h", "prefix_layer", "ft_top2"):
         assert {("minilm", method, None), ("smollm2", method, None)} <= names
-    assert len({planned.identity(setup) for setup in found}) == len(found) >= 50
+    assert len({plans.identity(setup) for setup in found}) == len(found) >= 50
     assert {setup.model["quantization"] for setup in found} == {None, "nf4", "int8", "int2"}
     assert all((setup.targets is None) == (setup.model["name"] == "minilm") for setup in found)
     assert {setup.method["r"] for setup in found if setup.method["name"] == "lora"} == {1, 8, 64}

@@ -36,7 +36,7 @@ from experiments import methods
 from experiments.models import head_modules
 from lora import io
 from lora.config import InputError
-from lora.inject import base_parameters, trainable_parameters
+from lora.model import base_parameters, trainable_parameters
 
 
 # Names of what is trained beside the heads, from the names of the parameters (before the method is applied).
@@ -155,9 +155,9 @@ def test_language_models_learn_too(kind: str, name: str, tmp_path: Path) -> None
         ({"name": "adapter_h", "bottleneck": 0}, "method.bottleneck = 0: it must be a whole number of at least 1"),
         ({"name": "adapter_l", "bottleneck": 2.5}, "method.bottleneck = 2.5"),
         ({"name": "adapter_l", "bottleneck": True}, "method.bottleneck = True"),
-        ({"name": "adapter_p"}, "method.bottleneck = None"),
+        ({"name": "adapter_p"}, "method.bottleneck is missing"),
         ({"name": "adapter_p", "bottleneck": D + 1}, f"method.bottleneck = {D + 1} is no bottleneck"),
-        ({"name": "adapter_d", "bottleneck": 4}, "method.drop = None"),
+        ({"name": "adapter_d", "bottleneck": 4}, "method.drop is missing"),
         ({"name": "adapter_d", "bottleneck": 4, "drop": -1}, "method.drop = -1"),
         ({"name": "adapter_d", "bottleneck": 4, "drop": LAYERS}, f"method.drop = {LAYERS} leaves no adapter"),
         ({"name": "ft_top2", "layers": 0}, "method.layers = 0"),
@@ -165,7 +165,7 @@ def test_language_models_learn_too(kind: str, name: str, tmp_path: Path) -> None
         ({"name": "prefix_embed", "l_p": 0, "l_i": 0}, "method.l_p and method.l_i are both 0"),
         ({"name": "prefix_layer", "l_p": 0, "l_i": 0}, "method.l_p and method.l_i are both 0"),
         ({"name": "prefix_layer", "l_p": 2, "l_i": -1}, "method.l_i = -1"),
-        ({"name": "prefix_embed", "l_p": 2}, "method.l_i = None"),
+        ({"name": "prefix_embed", "l_p": 2}, "method.l_i is missing"),
         ({"name": "prefix_layer", "l_p": POSITIONS, "l_i": 9}, f"the model's {POSITIONS} positions"),
     ],
 )

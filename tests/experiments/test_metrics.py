@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from experiments import metrics
+from experiments.metrics import label_metrics
 from lora.config import InputError
 
 RNG = np.random.default_rng(0)
@@ -44,17 +44,17 @@ NOISY = SCORE + RNG.normal(size=500)
     ],
 )
 def test_value(name: str, predictions: list[float], references: list[float], expected: float) -> None:
-    assert metrics.compute(name, predictions, references) == {name: pytest.approx(expected, abs=1e-12)}
+    assert label_metrics.compute(name, predictions, references) == {name: pytest.approx(expected, abs=1e-12)}
 
 
 def test_several_at_once() -> None:
-    scores = metrics.compute(("accuracy", "f1"), [1, 0], [1, 1])
+    scores = label_metrics.compute(("accuracy", "f1"), [1, 0], [1, 1])
     assert scores == {"accuracy": 0.5, "f1": pytest.approx(2 / 3)}
 
 
-@pytest.mark.parametrize("name", metrics.METRICS)
+@pytest.mark.parametrize("name", label_metrics.METRICS)
 def test_is_an_evaluate_module(name: str) -> None:
-    metric = metrics.load(name)
+    metric = label_metrics.load(name)
     assert isinstance(metric, evaluate.Metric)
     assert metric.name == name
     assert metric.description
@@ -67,12 +67,12 @@ def test_is_an_evaluate_module(name: str) -> None:
 def test_leaves_nothing_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    metrics.compute("accuracy", [1], [1])
+    label_metrics.compute("accuracy", [1], [1])
     assert os.listdir(tmp_path) == []
 
 
 def test_bad_input() -> None:
     with pytest.raises(InputError, match="unknown metric 'bleu'.*accuracy"):
-        metrics.compute("bleu", [1], [1])
+        label_metrics.compute("bleu", [1], [1])
     with pytest.raises(ValueError, match="Mismatch in the number"):
-        metrics.compute("accuracy", [1, 0], [1])
+        label_metrics.compute("accuracy", [1, 0], [1])

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from experiments import models
-from experiments.classification import tokenize
+from experiments.config import ModelSettings
 from experiments.models import choose_runtime
+from experiments.problems.classification import tokenize
 from experiments.tasks import TaskData
 from lora.config import InputError
 
@@ -25,11 +26,11 @@ DATA: Any = TaskData(None, None, None, ("no", "yes"), "accuracy")  # type: ignor
 
 
 def classifier(folder: Path) -> Any:
-    return models.load_classifier({"name": "m", "path": str(folder), "dropout": None}, DATA, RUNTIME)
+    return models.load_classifier(ModelSettings(name="m", path=str(folder)), DATA, RUNTIME)
 
 
 def writer(folder: Path) -> Any:
-    return models.load_language_model({"name": "m", "path": str(folder), "dropout": None}, RUNTIME)
+    return models.load_language_model(ModelSettings(name="m", path=str(folder)), RUNTIME)
 
 
 @pytest.fixture

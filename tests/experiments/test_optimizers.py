@@ -8,7 +8,8 @@ import torch
 from command import Cli
 from made_up_runs import composed, load
 from networks import adapted
-from steps import BADAM, GALORE, TRAINING, gradients, stepped
+from safetensors.torch import load_file
+from steps import BADAM, GALORE, gradients, stepped
 from torch import nn
 
 from experiments import methods, optimizers
@@ -17,7 +18,7 @@ from experiments.optimizers.galore import GaLore
 from experiments.store import Store
 from lora import io
 from lora.config import InputError
-from lora.inject import base_parameters
+from lora.model import base_parameters
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_settings_that_cannot_be(method: dict[str, Any], match: str) -> None:
     def make() -> None:
         model = adapted("llama", method)
         groups = methods.parameter_groups(model, method, [], 1e-3)
-        optimizers.make(model, groups, method, TRAINING, seed=0, steps=11)
+        optimizers.make(model, groups, method, 0.0, None, seed=0, steps=11)
 
     with pytest.raises(InputError, match=match):
         make()
@@ -105,7 +106,7 @@ def test_the_command_trains_and_stores_every_layer(
     metrics = store.metrics(folder.name)
     assert 0 < metrics["training_memory_bytes"] <= metrics["peak_memory_bytes"]
     stored = io.read(folder / "adapter")
-    tensors = io.read_tensors(stored.folder / io.WEIGHTS, stored.trained_parameters)
+    tensors = load_file(stored.folder / io.WEIGHTS)
     start = base_parameters(load(composed(*tiny, "method=full")).model)
     for layer in (0, 1):
         name = f"bert.encoder.layer.{layer}.output.dense.weight"

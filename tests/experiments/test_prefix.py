@@ -24,10 +24,10 @@ from networks import (
 from torch import Tensor
 
 from experiments import methods
-from experiments.methods._prompt import contexts
 from experiments.models import head_modules
+from experiments.prompts import contexts
 from lora.config import InputError
-from lora.inject import lora_layers
+from lora.model import lora_layers
 
 ENCODERS = ("bert", "roberta", "deberta-v2")
 PREFIXES = ("prefix_embed", "prefix_layer")

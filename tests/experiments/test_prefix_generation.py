@@ -15,9 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_outputs import CausalLMOutput
 
 from experiments import methods
-from experiments.methods._prompt import contexts
+from experiments.prompts import contexts
 from lora.config import InputError
-from lora.inject import trainable_parameters
+from lora.model import trainable_parameters
 
 D, LAYERS, VOCABULARY, EOS = 16, 2, 40, 3
 SIZES = {"hidden_size": D, "num_hidden_layers": LAYERS, "num_attention_heads": 2, "max_position_embeddings": 48}

@@ -58,7 +58,7 @@ def test_a_damaged_checkpoint_is_one_line(cli: Cli, tiny: list[str], tmp_path: P
 
     GlobalHydra.instance().clear()
     with initialize_config_module("experiments.conf", version_base="1.3"):
-        identifier = run_id(definition(resolve(compose("config", tiny))))
+        identifier = run_id(definition(resolve(compose("config", tiny)).given))
     place = Store(tmp_path / "results" / "runs").checkpoint(identifier)
     place.parent.mkdir(parents=True)
     place.write_bytes(b"PK")

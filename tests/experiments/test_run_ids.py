@@ -32,7 +32,7 @@ def stored(study: str) -> pd.DataFrame:
 def test_every_run_of_the_rank_ablation(task: str) -> None:
     runs = stored("rank_ablation")
     runs = runs[runs["task"] == task]
-    base = composed("study=rank_ablation", "preset=desk", f"task={task}", "training.lr=1e-3")
+    base = composed("study=rank_ablation", "preset=desk1", f"task={task}", "training.lr=1e-3")
     for row in runs.to_dict("records"):
         method = {**base["method"], "weight_types": row["weight_types"], "r": int(row["r"])}
         config = {**base, "method": method, "training": {**base["training"], "lr": row["lr"]}, "seed": int(row["seed"])}
@@ -46,7 +46,7 @@ def test_runs_of_language_models() -> None:
     for row in runs[(runs["method"] == "lora") & (runs["model"] == "smollm2")].to_dict("records"):
         task = {"text_rotten_tomatoes": "text/rotten_tomatoes"}.get(row["task"], row["task"])
         config = composed(
-            *("study=table4", "preset=desk", "model=smollm2", f"task={task}", "method=lora", f"seed={row['seed']}"),
+            *("study=table4", "preset=desk1", "model=smollm2", f"task={task}", "method=lora", f"seed={row['seed']}"),
             f"method.weight_types={row['weight_types']}",
             *(f"method.{field}={row[field]:g}" for field in ("r", "alpha")),
             f"training.lr={row['lr']}",

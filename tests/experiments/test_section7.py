@@ -53,11 +53,14 @@ def runs(name: str, preset: str, *parts: str) -> dict[str, dict[str, Any]]:
 
 
 def test_sizes() -> None:
-    sizes = {name: {preset: sweep_size(study(name, preset)) for preset in ("quick", "desk")} for name in RANKS}
-    assert sizes["subspace"] == {"quick": 2 * 2, "desk": 3 * 2 * 3}
-    assert sizes["amplification"] == sizes["w_vs_delta"] == {"quick": 3 * 2, "desk": 3 * 3 * 3}
-    assert sweep_size(study("spectrum", "desk")) == 3 * 7 * 3
-    assert len(jobs("spectrum", "desk")) == 3 * 7 * 3
+    sizes = {name: {preset: sweep_size(study(name, preset)) for preset in ("quick", "desk", "desk1")} for name in RANKS}
+    # Eight seeds of MiniLM at two places, three of SmolLM2.
+    assert sizes["subspace"] == {"quick": 2 * 2, "desk": 2 * (2 * 8 + 3), "desk1": 3 * 2 * 3}
+    assert (
+        sizes["amplification"] == sizes["w_vs_delta"] == {"quick": 3 * 2, "desk": 3 * (2 * 8 + 3), "desk1": 3 * 3 * 3}
+    )
+    assert sweep_size(study("spectrum", "desk")) == 7 * (2 * 5 + 3)
+    assert len(jobs("spectrum", "desk1")) == 3 * 7 * 3
 
 
 @pytest.mark.parametrize("preset", ["quick", "desk"])
@@ -78,11 +81,13 @@ def test_runs_are_shared_with_other_studies() -> None:
 
 def test_learning_rates() -> None:
     rates = {
-        (run["task"]["name"], run["method"]["name"]): run["training"]["lr"] for run in runs("spectrum", "desk").values()
+        (run["task"]["name"], run["method"]["name"]): run["training"]["lr"]
+        for run in runs("spectrum", "desk1").values()
     }
+    assert {run["training"]["lr"] for run in runs("spectrum", "desk").values()} == {"tuned"}
     assert rates["rotten_tomatoes", "lora"] == 1e-3 and rates["reuters_r8", "lora"] == 3e-3
     assert rates["rotten_tomatoes", "full"] == rates["reuters_r8", "full"] == "tuned"
-    chosen = study("table15", "desk").chosen.text2sql
+    chosen = study("table15", "desk1").chosen.desk1.text2sql
     assert (rates["text2sql", "lora"], rates["text2sql", "full"]) == (chosen.lora, chosen.full)
     assert {run["training"]["lr"] for run in runs("amplification", "quick").values()} == {3e-3}
 
@@ -101,9 +106,12 @@ def test_all_types_are_those_that_the_model_has() -> None:
 @pytest.mark.parametrize("words", [["task=bbc_news"], ["model=roberta_base"], ["model=minilm", "task=bbc_news"]])
 def test_the_users_model_or_task_takes_the_place_of_all(words: list[str]) -> None:
     mine = jobs("amplification", "desk", *words)
-    assert len(mine) == 3 * 3
+    assert len(mine) == 3 * 8
     assert all(set(words) <= set(job) and not any("smollm2" in part for part in job) for job in mine)
     config = compose("config", ["study=amplification", "preset=desk", "task=bbc_news"])
+    assert config.training.lr == "tuned", "its rate is not known"
+    assert OmegaConf.to_object(config.tuning.at) == {} and list(config.tuning.lr_grid) == [3e-4, 1e-3, 3e-3]
+    config = compose("config", ["study=amplification", "preset=desk1", "task=bbc_news"])
     assert config.training.lr == "tuned", "its rate is not known"
     assert OmegaConf.to_object(config.tuning.at) == {"method.r": 8, "seed": 0}
     assert list(config.tuning.lr_grid) == [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
@@ -112,4 +120,4 @@ def test_the_users_model_or_task_takes_the_place_of_all(words: list[str]) -> Non
 def test_places_can_be_chosen() -> None:
     place = f"hydra.sweeper.places=['{SQL}']"
     config = compose("config", ["study=amplification", "preset=desk", place], return_hydra_config=True)
-    assert sweep_size(config) == 9
+    assert sweep_size(config) == 3 * 8

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from experiments.config import RunConfig
 from experiments.engines import sizing
 from lora.config import InputError
 
@@ -23,8 +24,28 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     return made
 
 
-def configs(threads: int | None = None) -> list[dict[str, Any]]:
-    return [{"runtime": {"threads": threads, "device": "auto"}}]
+def config(method: str = "lora", threads: int | None = None, device: str = "auto") -> RunConfig:
+    return RunConfig.of(
+        {
+            "model": {"name": "minilm", "path": "asset:minilm"},
+            "task": {},
+            "method": {"name": method},
+            "training": {
+                "lr": 1e-3, "head_lr": None, "epochs": 1, "batch_size": 8, "warmup_ratio": 0.0, "schedule": "linear",
+                "weight_decay": 0.0, "max_grad_norm": 1.0,
+            },
+            "runtime": {
+                "device": device, "precision": "auto", "threads": threads, "eval_batch_size": 64,
+                "keep_weights": "auto", "checkpoint_every": None, "checkpointing": False,
+            },
+            "seed": 0,
+            "results_dir": "results",
+        }
+    )  # fmt: skip
+
+
+def configs(threads: int | None = None) -> list[RunConfig]:
+    return [config(threads=threads)]
 
 
 def sized(jobs: object, grid: int, threads: int | None = None) -> tuple[int, int]:
@@ -77,12 +98,8 @@ def test_jobs_that_are_none(jobs: object, machine: Any) -> None:
 
 
 def test_what_surely_fits_is_not_planned_and_the_rest_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = {
-        "model": {"path": "asset:minilm", "quantization": None},
-        "method": {"name": "lora"},
-        "runtime": {"threads": None, "device": "cpu"},
-    }
-    rough = sizing._need([config], 100 * GIB)
+    small, full = config(device="cpu"), config("full", device="cpu")
+    rough = sizing._need([small], 100 * GIB)
     assert sizing.PROCESS < rough < 4 * GIB
     asked: list[Any] = []
 
@@ -97,6 +114,5 @@ def test_what_surely_fits_is_not_planned_and_the_rest_is(monkeypatch: pytest.Mon
             return [7.0 for _ in given]
 
     monkeypatch.setattr(sizing.CONTEXT, "Pool", lambda processes: Pool())
-    full = {**config, "method": {"name": "full"}}
-    assert sizing._need([config, full, config], 1 * GIB) == 7.0
+    assert sizing._need([small, full, small], 1 * GIB) == 7.0
     assert asked == [full], "of each model the run that trains most"

@@ -12,7 +12,7 @@ from experiments import names, run, suggest
         ("study=rank_ablatoin", "unknown study rank_ablatoin; did you mean rank_ablation?"),
         ("task=glue/sst", "unknown task glue/sst; did you mean glue/sst2 or glue/stsb?"),
         ("preset=qick", "unknown preset qick; did you mean quick?"),
-        ("preset=large", "unknown preset large; there are: desk, paper, quick, smoke"),
+        ("preset=large", "unknown preset large; there are: desk, desk1, paper, quick, smoke"),
         ("model=minlm", "unknown model minlm; did you mean minilm?"),
         ("method.rr=3", "unknown setting method.rr; did you mean method.r?"),
         ("study=rank_ablation method.rr=3,4", "unknown setting method.rr; did you mean method.r?"),
@@ -35,7 +35,7 @@ def test_the_whole_line(
 @pytest.mark.parametrize(
     ("command", "parts"),
     [
-        ("training.foobar=1", ["unknown setting training.foobar; training has lr, head_lr, epochs"]),
+        ("training.quuux=1", ["unknown setting training.quuux; training has lr, head_lr, epochs"]),
         ("zzzz=1", ["unknown setting zzzz; there are model, training"]),
         ("method=full method.r=3", ["method.r is a setting of dora, ", ", lora, ", ", not of every method here"]),
         ("study=scaling method.r=3", ["not of every method here; choose the study's points instead: 'hydra.sweeper"]),

@@ -16,6 +16,8 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from experiments import tasks
+from experiments.metrics.text_metrics import sql as metrics
+from experiments.metrics.text_metrics._sandbox import Sandbox
 from experiments.tasks import _sql_engine as engine
 from experiments.tasks._sql_data import Example, inputs
 from experiments.tasks._sql_query import (
@@ -31,8 +33,6 @@ from experiments.tasks._sql_query import (
 )
 from experiments.tasks._sql_tables import examples
 from experiments.tasks._sql_topics import TOPICS
-from experiments.text_metrics import sql as metrics
-from experiments.text_metrics._sandbox import Sandbox
 from lora.config import InputError
 
 SAMPLE = {

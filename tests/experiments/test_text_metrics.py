@@ -12,8 +12,8 @@ import pytest
 from nltk.translate.bleu_score import corpus_bleu
 from nltk.translate.nist_score import corpus_nist
 
-from experiments import text_metrics
-from experiments.text_metrics import METRICS, words
+from experiments.metrics import text_metrics
+from experiments.metrics.text_metrics import METRICS, words
 from lora.config import InputError
 
 WRITTEN = sorted(set(METRICS) - {"logical_form", "execution"})  # what needs nothing but references

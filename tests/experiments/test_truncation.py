@@ -13,13 +13,15 @@ import torch
 import transformers
 from made_up_runs import composed, load
 from networks import network
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from experiments import cuts, methods, truncation
-from experiments.problem import Problem
+from experiments import methods
+from experiments.measure import cuts, truncation
+from experiments.problems.base import Problem
 from lora import io
 from lora.config import InputError
-from lora.inject import lora_layers
+from lora.model import lora_layers
 
 STUDY = "truncation"
 Command = Callable[..., tuple[int, str]]
@@ -74,7 +76,7 @@ TYPES = ("query", "key", "value", "attention.output.dense", "intermediate.dense"
 def by_hand(tmp_path: Path, typed: list[str], run_id: str, k: int) -> Problem:
     """The model of a run of full fine-tuning, put together from the stored file and the pretrained weights."""
     loaded = load(composed("preset=smoke", "model=hub", "task=local", "method=full", *typed))
-    trained = io.read_tensors(tmp_path / "results" / "runs" / run_id / "adapter" / "adapter.safetensors")
+    trained = load_file(tmp_path / "results" / "runs" / run_id / "adapter" / "adapter.safetensors")
     with torch.no_grad():
         for name, parameter in loaded.model.named_parameters():
             if name.endswith(tuple(f"{kind}.weight" for kind in TYPES)):
@@ -177,7 +179,7 @@ def test_every_weight_type_is_a_matrix_of_its_own(kind: str, method: dict[str, A
         total = sum((full[name] - w0[name]).square().sum() for name in w0)
         share = sum(best(full[name] - w0[name], k).square().sum() for name in w0) / total
         assert update.energy(k) == pytest.approx(share.item(), abs=1e-4)
-    stored = io.read_tensors(tmp_path / "adapter" / "adapter.safetensors")
+    stored = load_file(tmp_path / "adapter" / "adapter.safetensors")
     for name, parameter in model.named_parameters():
         if "norm" in name or ".ln_" in name or "embed" in name or ".wte" in name or ".wpe" in name:
             assert torch.equal(parameter, stored[name] if method["name"] == "full" else kept[name]), name

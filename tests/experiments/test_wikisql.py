@@ -14,11 +14,11 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from experiments import tasks
+from experiments.metrics.text_metrics import sql as metrics
 from experiments.tasks import _sql_engine as engine
 from experiments.tasks._sql_query import Query, Table, sql
 from experiments.tasks._sql_tables import examples
 from experiments.tasks.wikisql import example, table
-from experiments.text_metrics import sql as metrics
 from lora.config import InputError
 
 PLATES = {

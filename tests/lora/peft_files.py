@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import assert_identical, logits, randomise, state, tiny_model
 from torch import Tensor, nn
 
-from analysis import updates
+from analysis.weights import updates
 from lora.config import InputError
 from lora.interop import load_peft
 

@@ -10,13 +10,13 @@ from peft_files import CONFIG, WEIGHTS, assert_refused, edit, write
 from safetensors.torch import load_file, save_file
 from tiny_models import assert_identical, state, tiny_model
 
-from analysis import updates
+from analysis.weights import updates
 from lora import io
 from lora.config import InputError, LoRAConfig
 from lora.formats import patterns
 from lora.formats.peft import read_peft
-from lora.inject import freeze, inject
 from lora.interop import load_peft
+from lora.model import freeze, inject
 from lora.tensor_files import open_tensors
 
 

@@ -11,7 +11,7 @@ from peft_files import CONFIG, PICKLED, WEIGHTS, Q, assert_refused, by_peft, edi
 from safetensors.torch import load_file, save_file
 from tiny_models import assert_equal, assert_identical, logits, state, tiny_model
 
-from analysis import updates
+from analysis.weights import updates
 from lora.config import InputError, LoRAConfig
 from lora.interop import load_loralib, load_peft
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import assert_equal, logits, randomise, tiny_model
 from torch import nn
 
-from analysis import updates
+from analysis.weights import updates
 from lora.formats.peft import read_peft
 from lora.interop import load_peft
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from lora import budget, targets
 from lora.config import InputError, LoRAConfig
-from lora.inject import freeze, inject, trainable_parameters
+from lora.model import freeze, inject, trainable_parameters
 
 
 def injected(model: nn.Module, config: LoRAConfig) -> int:
@@ -32,15 +32,15 @@ def skeleton(kind: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-@pytest.mark.parametrize("dora", [False, True])
-def test_every_type_costs_what_injecting_adds(kind: str, dora: bool) -> None:
+@pytest.mark.parametrize("variant", ["lora", "dora"])
+def test_every_type_costs_what_injecting_adds(kind: str, variant: str) -> None:
     body = skeleton(kind)
     for weight_type in targets.weight_types(body):
-        config = LoRAConfig(r=3, weight_types=(weight_type,), dora=dora)
+        config = LoRAConfig(r=3, weight_types=(weight_type,), variant=variant)
         count = injected(tiny_model(kind), config)
         assert budget.parameters(body, config) == count, weight_type
         assert budget.rank(body, config, count) == 3, weight_type
-    config = every_type(kind, dora=dora)
+    config = every_type(kind, variant=variant)
     count = injected(tiny_model(kind), config)
     assert budget.parameters(body, config) == count == budget.parameters(tiny_model(kind), config)
     assert budget.rank(body, config, count) == 2
@@ -103,7 +103,7 @@ def test_a_budget_that_cannot_be_met_is_one_line(number: int, message: str) -> N
 
 
 def test_the_magnitudes_of_dora_are_part_of_its_smallest_budget() -> None:
-    config = LoRAConfig(weight_types=("q",), dora=True)
+    config = LoRAConfig(weight_types=("q",), variant="dora")
     one, magnitudes = LAYERS * 2 * HIDDEN, LAYERS * HIDDEN
     assert budget.rank(BERT, config, 2 * one + magnitudes) == 2
     with pytest.raises(InputError, match=rf"the smallest is {one + magnitudes} parameters \(r = 1\)"):

@@ -12,8 +12,8 @@ from transformers.pytorch_utils import Conv1D
 
 from lora import io
 from lora.config import InputError, LoRAConfig
-from lora.inject import base_parameters, eject, freeze, inject, lora_layers, merge, trainable_parameters, unmerge
 from lora.layer import LoRALayer, Part
+from lora.model import base_parameters, eject, freeze, inject, lora_layers, merge, trainable_parameters, unmerge
 
 # kind -> weight types that are whole modules
 WHOLE_MODULES = {"bert": ("q", "v", "up"), "gpt2": ("o", "up", "down"), "llama": ("k", "down")}
@@ -23,7 +23,7 @@ def twins(kind: str, dropout: float = 0.0) -> tuple[nn.Module, nn.Module]:
     """One model with the same DoRA adapters, ours and peft's."""
     ours = tiny_model(kind)
     base = copy.deepcopy(ours)
-    inject(ours, LoRAConfig(r=3, alpha=7, weight_types=WHOLE_MODULES[kind], dropout=dropout, dora=True))
+    inject(ours, LoRAConfig(r=3, alpha=7, weight_types=WHOLE_MODULES[kind], dropout=dropout, variant="dora"))
     randomise(ours)
     layers = dict(lora_layers(ours))
     config = peft.LoraConfig(r=3, lora_alpha=7, target_modules=list(layers), lora_dropout=dropout, use_dora=True)
@@ -87,7 +87,7 @@ def test_every_projection(kind: str, tmp_path: Path) -> None:
     """Slices of fused projections too: starts at the base model, merges to the same outputs, is stored, comes out."""
     model = tiny_model(kind)
     before, out = state(model), logits(model)
-    inject(model, every_type(kind, dora=True, alpha=5))
+    inject(model, every_type(kind, variant="dora", alpha=5))
     assert torch.equal(logits(model), out)
     randomise(model)
     freeze(model)
@@ -111,7 +111,7 @@ def test_every_projection(kind: str, tmp_path: Path) -> None:
 def test_equation(base: nn.Module) -> None:
     """Row by row: W' has norm |m| and the direction of W0 + s B A; rows without an adapter keep W0."""
     rows = torch.tensor([6, 0, 3])
-    layer = LoRALayer(base, (Part("q", 2, 1.5, rows, dora=True),))
+    layer = LoRALayer(base, (Part("q", 2, 1.5, rows, variant="dora"),))
     assert torch.equal(layer.lora_m["q"], layer.w0(layer.parts[0]).norm(dim=1))
     assert layer.lora_m["q"].dtype == torch.float32
     randomise(layer)
@@ -128,7 +128,7 @@ def test_equation(base: nn.Module) -> None:
 def test_half_precision(dtype: torch.dtype) -> None:
     model = tiny_model("llama").to(dtype)
     before, out = state(model), logits(model)
-    inject(model, LoRAConfig(r=4, weight_types=("q", "o"), dora=True))
+    inject(model, LoRAConfig(r=4, weight_types=("q", "o"), variant="dora"))
     layer = next(layer for _, layer in lora_layers(model))
     assert layer.lora_m["q"].dtype == torch.float32
     assert torch.equal(logits(model), out)
@@ -144,7 +144,7 @@ def test_half_precision(dtype: torch.dtype) -> None:
 
 
 def test_autocast_keeps_the_precision_of_the_output() -> None:
-    layer = LoRALayer(nn.Linear(32, 32), (Part("q", 2, 1.0, dora=True),))
+    layer = LoRALayer(nn.Linear(32, 32), (Part("q", 2, 1.0, variant="dora"),))
     x = torch.randn(3, 32)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
@@ -153,7 +153,7 @@ def test_autocast_keeps_the_precision_of_the_output() -> None:
 
 def test_magnitudes_are_trained() -> None:
     model = tiny_model("bert")
-    inject(model, LoRAConfig(r=2, weight_types=("q",), dora=True))
+    inject(model, LoRAConfig(r=2, weight_types=("q",), variant="dora"))
     model.requires_grad_(False)
     freeze(model)
     names = {name.split("query.")[1] for name in trainable_parameters(model)}
@@ -163,8 +163,8 @@ def test_magnitudes_are_trained() -> None:
 
 def test_what_dora_cannot_adapt() -> None:
     with pytest.raises(InputError, match="DoRA is for Linear and Conv1D, not for an Embedding"):
-        inject(tiny_model("bert"), LoRAConfig(r=2, modules=("*.word_embeddings",), dora=True))
+        inject(tiny_model("bert"), LoRAConfig(r=2, modules=("*.word_embeddings",), variant="dora"))
     base = nn.Linear(4, 4)
     nn.init.zeros_(base.weight[1])
     with pytest.raises(InputError, match="some rows are zero"):
-        LoRALayer(base, (Part("q", 2, 1.0, dora=True),))
+        LoRALayer(base, (Part("q", 2, 1.0, variant="dora"),))

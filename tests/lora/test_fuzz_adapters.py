@@ -10,10 +10,10 @@ import torch
 from made_up_adapters import MadeUp, make
 from tiny_models import assert_equal, assert_identical, logits, state
 
-from analysis import updates
+from analysis.weights import updates
 from lora.config import InputError
-from lora.inject import lora_layers
 from lora.interop import load_peft
+from lora.model import lora_layers
 
 NUMBER, SEED = int(os.environ.get("FUZZ_N", "120")), int(os.environ.get("FUZZ_SEED", "0"))
 BATCH = 20

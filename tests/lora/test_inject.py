@@ -20,7 +20,8 @@ from transformers.pytorch_utils import Conv1D
 
 from lora import targets
 from lora.config import InputError, LoRAConfig
-from lora.inject import (
+from lora.layer import adaptable
+from lora.model import (
     base_parameters,
     eject,
     freeze,
@@ -29,7 +30,6 @@ from lora.inject import (
     merge,
     trainable_parameters,
 )
-from lora.layer import adaptable
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)

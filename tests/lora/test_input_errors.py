@@ -9,8 +9,8 @@ from tiny_models import (
 from torch import nn
 
 from lora.config import InputError, LoRAConfig
-from lora.inject import attach, inject, lora_layers, merge
 from lora.layer import Part
+from lora.model import attach, inject, lora_layers, merge
 from lora.targets import Place
 
 BAD_CONFIGS = [
@@ -42,12 +42,16 @@ BAD_CONFIGS = [
     ({"layers": ("a",)}, "layer 'a'"),
     ({"layers": (True,)}, "layer True"),
     ({"layers": (1.0,)}, "layer 1.0"),
-    ({"init": "xavier"}, "unknown init 'xavier': choose from gaussian, kaiming"),
+    ({"init": "xavier"}, "unknown init 'xavier': choose from both_gaussian, both_zero, gaussian, gaussian_b, kaiming"),
+    ({"init": "dora"}, "unknown init 'dora': choose from"),
+    ({"init": None}, "unknown init None: choose from"),
+    ({"init": "_draws"}, "unknown init '_draws': choose from"),
     ({"scaling": "none"}, "unknown scaling 'none': choose from standard, rslora"),
-    ({"dora": 1}, "dora = 1: it must be true or false"),
-    ({"dora": "yes"}, "dora = 'yes'"),
-    ({"dora": True, "init": "pissa"}, "init pissa is not for DoRA"),
-    ({"dora": True, "init": "lora_ga"}, "init lora_ga is not for DoRA"),
+    ({"variant": "dara"}, "unknown variant 'dara': choose from dora, lora"),
+    ({"variant": "pissa"}, "unknown variant 'pissa': choose from dora, lora"),
+    ({"variant": ["dora"]}, r"unknown variant \['dora'\]"),
+    ({"variant": "dora", "init": "pissa"}, "init pissa is not for DoRA"),
+    ({"variant": "dora", "init": "lora_ga"}, "init lora_ga is not for DoRA"),
     ({"dropout": 0.1, "init": "pissa"}, "init pissa needs dropout = 0, not 0.1"),
     ({"dropout": 0.1, "init": "lora_ga"}, "init lora_ga needs dropout = 0"),
 ]

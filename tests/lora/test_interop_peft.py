@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from lora import targets
 from lora.config import InputError, LoRAConfig
-from lora.inject import attach, base_parameters, freeze, inject, lora_layers, merge
 from lora.interop import load_peft, save_peft
 from lora.layer import Part
+from lora.model import attach, base_parameters, freeze, inject, lora_layers, merge
 from lora.targets import Place
 
 HEADS = {
@@ -44,13 +44,13 @@ def train_heads(model: nn.Module, heads: list[str]) -> None:
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-@pytest.mark.parametrize("dora", [False, True])
-def test_export_is_opened_by_peft(kind: str, dora: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", ["lora", "dora"])
+def test_export_is_opened_by_peft(kind: str, variant: str, tmp_path: Path) -> None:
     model = tiny_model(kind)
     types = targets.weight_types(tiny_model(kind))
     r = {name: 2 + index % 3 for index, name in enumerate(types)}
     alpha = {name: 3.0 + index for index, name in enumerate(types)}
-    inject(model, LoRAConfig(r=r, alpha=alpha, weight_types=types, scaling="rslora", dora=dora))
+    inject(model, LoRAConfig(r=r, alpha=alpha, weight_types=types, scaling="rslora", variant=variant))
     randomise(model)
     train_heads(model, HEADS.get(kind, []))
     out = logits(model)
@@ -240,8 +240,9 @@ def test_dora_of_an_embedding_is_refused(tmp_path: Path) -> None:
 def test_half_dora_cannot_be_exported(tmp_path: Path) -> None:
     model = tiny_model("bert")
     names = ("bert.encoder.layer.0.attention.self.query", "bert.encoder.layer.1.attention.self.query")
-    attach(model, [Place(name, None, Part("q", 2, 1.0, dora=name == names[0])) for name in names])
-    with pytest.raises(InputError, match="some adapters are DoRA and others are not"):
+    parts = Part("q", 2, 1.0, variant="dora"), Part("q", 2, 1.0)
+    attach(model, [Place(name, None, part) for name, part in zip(names, parts, strict=True)])
+    with pytest.raises(InputError, match="some adapters are DoRA and others LoRA"):
         save_peft(model, tmp_path)
 
 

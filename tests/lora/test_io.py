@@ -11,7 +11,7 @@ from torch import nn
 
 from lora import io, targets
 from lora.config import InputError, LoRAConfig
-from lora.inject import base_parameters, freeze, inject, merge, trainable_parameters
+from lora.model import base_parameters, freeze, inject, merge, trainable_parameters
 
 HEADS = {"bert": "classifier", "roberta": "classifier", "deberta-v2": "classifier", "llama": "lm_head"}
 
@@ -87,11 +87,11 @@ def test_format(tmp_path: Path) -> None:
 
 
 def test_format_of_dora(tmp_path: Path) -> None:
-    model = trained_model("gpt2", LoRAConfig(r=2, weight_types=("v",), dora=True), [])
+    model = trained_model("gpt2", LoRAConfig(r=2, weight_types=("v",), variant="dora"), [])
     io.save(model, tmp_path)
     stored = io.read(tmp_path)
     layer = model.get_submodule(stored.targets[0].module)
-    assert all(target.dora for target in stored.targets)
+    assert all(target.variant == "dora" for target in stored.targets)
     for ours, theirs in zip((layer.lora_A, layer.lora_B, layer.lora_m), stored.tensors(stored.targets[0]), strict=True):
         assert torch.equal(ours["v"], theirs)
     assert len(stored.matrices(stored.targets[0])) == 2

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lora.config import InputError, LoRAConfig
-from lora.inject import lora_layers
 from lora.interop import load_loralib
 from lora.layer import LoRALayer, Part
+from lora.model import lora_layers
 
 R, ALPHA = 3, 7
 

@@ -10,7 +10,7 @@ import torch
 from tiny_models import assert_equal, assert_identical, logits, randomise, state, tiny_model
 from torch import nn
 
-from analysis import updates
+from analysis.weights import updates
 from lora.config import InputError, LoRAConfig
 from lora.interop import load_loralib
 

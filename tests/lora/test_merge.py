@@ -9,8 +9,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lora.config import LoRAConfig
-from lora.inject import eject, freeze, inject, lora_layers, merge, unmerge
 from lora.layer import LoRALayer, Part
+from lora.model import eject, freeze, inject, lora_layers, merge, unmerge
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lora import targets
 from lora.config import LoRAConfig
-from lora.inject import base_parameters, inject, lora_layers
+from lora.model import base_parameters, inject, lora_layers
 
 CASES = [(kind, weight_type) for kind in ARCHITECTURES for weight_type in targets.weight_types(tiny_model(kind))]
 

@@ -40,7 +40,7 @@ def test_a_saved_module_that_is_not_stored_is_refused_by_name(saved: str, gone: 
     assert set(after) == set(before) and all(torch.equal(after[name], before[name]) for name in before)
 
 
-@pytest.mark.parametrize("more", [{"dora": True}, {"init": "pissa"}])
+@pytest.mark.parametrize("more", [{"variant": "dora"}, {"init": "pissa"}])
 def test_loralib_has_plain_lora_alone(more: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a loralib checkpoint has no"):
         interop.load_loralib(llama(), tmp_path / "lora.pt", LoRAConfig(r=4, weight_types=("q",), **more))

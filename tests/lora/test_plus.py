@@ -8,14 +8,14 @@ from test_residual_starts import loss
 from tiny_models import tiny_model
 
 from lora.config import InputError, LoRAConfig
-from lora.inject import freeze, inject, lora_layers, trainable_parameters
-from lora.plus import parameter_groups
+from lora.model import freeze, inject, lora_layers, trainable_parameters
+from lora.variants.plus import parameter_groups
 
 
-@pytest.mark.parametrize("dora", [False, True])
-def test_groups(dora: bool) -> None:
+@pytest.mark.parametrize("variant", ["lora", "dora"])
+def test_groups(variant: str) -> None:
     model = tiny_model("gpt2")
-    inject(model, LoRAConfig(r=2, weight_types=("q", "v", "o"), dora=dora))
+    inject(model, LoRAConfig(r=2, weight_types=("q", "v", "o"), variant=variant))
     freeze(model, ["transformer.ln_f"])
     slow, fast = parameter_groups(model, 1e-3, 16)
     assert slow["lr"] == 1e-3

@@ -10,14 +10,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import logits, randomise, tiny_model
+from tiny_models import RESIDUAL, logits, randomise, tiny_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lora import io, loftq, quantized
-from lora.config import QUANTIZATIONS, RESIDUAL_INITS, InputError, LoRAConfig
-from lora.inject import eject, freeze, inject, lora_layers, merge, trainable_parameters, unmerge
+from lora import io, quantized
+from lora.config import QUANTIZATIONS, InputError, LoRAConfig
 from lora.layer import LoRALayer, Part, shape, turned
+from lora.model import eject, freeze, inject, lora_layers, merge, trainable_parameters, unmerge
+from lora.variants import loftq
 
 TOLERANCE = {"nf4": 1e-5, "int8": 0.05, "int2": 1e-5}  # of outputs, merged and not: int8 rounds x, but not when merged
 ALL_TYPES = ("q", "k", "v", "o", "up", "gate", "down")
@@ -221,7 +222,7 @@ def test_layers_that_bitsandbytes_has_spoiled() -> None:
 @pytest.mark.parametrize("kind", QUANTIZATIONS)
 def test_dora_has_the_directions_of_what_the_codes_stand_for(kind: str) -> None:
     layer = quantized.quantize(_weight(), None, kind)
-    parts = (Part("q", 4, 2.0, dora=True),)
+    parts = (Part("q", 4, 2.0, variant="dora"),)
     ours, theirs = (LoRALayer(base, parts) for base in (layer, quantized.linear(quantized.dequantize(layer), None)))
     randomise(ours)
     theirs.load_state_dict({name: value for name, value in ours.state_dict().items() if "lora" in name}, strict=False)
@@ -273,7 +274,7 @@ def test_save_and_load(kind: str, tmp_path: Path) -> None:
         assert torch.equal(dict(lora_layers(plain))[target.module].delta_w("q"), layer.delta_w("q"))
 
 
-def _products(found: list[tuple[Tensor, Tensor]], blocks: list[loftq.Block], weight: Tensor) -> Tensor:
+def _products(found: list[tuple[Tensor, Tensor]], blocks: list[Part], weight: Tensor) -> Tensor:
     low = torch.zeros_like(weight)
     for (A, B), block in zip(found, blocks, strict=True):
         low[block.rows] = block.scaling * (B @ A)
@@ -284,10 +285,10 @@ def _products(found: list[tuple[Tensor, Tensor]], blocks: list[loftq.Block], wei
 def test_loftq_comes_no_farther_with_any_step(kind: str) -> None:
     weight = _weight()
     base = quantized.quantize(weight, None, kind)
-    blocks = [loftq.Block(slice(None), 8, 2.0)]
+    blocks = [Part("q", 8, 2.0)]
     errors = [_error(weight, base)]
     for steps in range(1, 6):
-        layer, found = loftq.start(base, weight, blocks, steps)
+        layer, found = loftq.nearest(base, weight, blocks, steps)
         errors.append(_error(weight - _products(found, blocks, weight), layer))
     assert errors[1] < 0.97 * errors[0] and errors == sorted(errors, reverse=True)
     if kind == "int2":
@@ -300,8 +301,8 @@ def test_one_step_of_loftq_is_the_svd_of_the_residual(kind: str) -> None:
     """Each slice has its own, of its own rank, and the codes are those of the weight itself."""
     weight = _weight()
     base = quantized.quantize(weight, None, kind)
-    blocks = [loftq.Block(slice(0, 64), 4, 2.0), loftq.Block(torch.arange(64, 128), 2, 0.5)]
-    layer, found = loftq.start(base, weight, blocks, steps=1)
+    blocks = [Part("q", 4, 2.0, slice(0, 64)), Part("k", 2, 0.5, torch.arange(64, 128))]
+    layer, found = loftq.nearest(base, weight, blocks, steps=1)
     residual = (weight - quantized.dequantize(base)).numpy()
     assert torch.equal(quantized.dequantize(layer), quantized.dequantize(base))
     for (A, B), block in zip(found, blocks, strict=True):
@@ -345,7 +346,7 @@ def test_loftq_in_a_model(kind: str, tmp_path: Path) -> None:
         io.load(_llama(), tmp_path)
 
 
-@pytest.mark.parametrize("init", RESIDUAL_INITS)
+@pytest.mark.parametrize("init", RESIDUAL)
 def test_starts_that_change_the_base_weight(init: str) -> None:
     model = _llama()
     _quantise(model, "nf4")
@@ -362,7 +363,7 @@ def test_what_loftq_cannot_start_from() -> None:
     with pytest.raises(InputError, match="weights before quantisation: give inject `pretrained`"):
         inject(model, LoRAConfig(init="loftq"))
     with pytest.raises(InputError, match="init loftq is not for DoRA"):
-        LoRAConfig(init="loftq", dora=True)
+        LoRAConfig(init="loftq", variant="dora")
 
 
 @pytest.mark.parametrize("kind", QUANTIZATIONS)

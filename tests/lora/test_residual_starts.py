@@ -7,14 +7,15 @@ import peft
 import pytest
 import torch
 from peft.tuners.lora import LoraGAConfig, preprocess_loraga
-from tiny_models import ARCHITECTURES, assert_equal, assert_identical, every_type, logits, state, tiny_model
+from tiny_models import ARCHITECTURES, RESIDUAL, assert_equal, assert_identical, every_type, logits, state, tiny_model
 from torch import Tensor, nn
 
-from lora import io, lora_ga
-from lora.config import RESIDUAL_INITS, InputError, LoRAConfig
-from lora.inject import base_parameters, eject, freeze, inject, lora_layers, merge, unmerge
+from lora import io
+from lora.config import InputError, LoRAConfig
 from lora.interop import save_peft
 from lora.layer import turned
+from lora.model import base_parameters, eject, freeze, inject, lora_layers, merge, unmerge
+from lora.variants import lora_ga
 
 
 def loss(model: nn.Module) -> Tensor:
@@ -148,7 +149,7 @@ def test_calibration_leaves_no_trace() -> None:
         assert_equal(gradient, 2 * twin.get_submodule(name).weight.grad, name)
 
 
-@pytest.mark.parametrize("init", RESIDUAL_INITS)
+@pytest.mark.parametrize("init", RESIDUAL)
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_w0_is_kept(init: str, kind: str, tmp_path: Path) -> None:
     model = tiny_model(kind)
@@ -216,7 +217,7 @@ def test_peft_opens_it_as_ordinary_lora(kind: str, tmp_path: Path) -> None:
     assert_equal(logits(peft.PeftModel.from_pretrained(tiny_model(kind), tmp_path)), logits(model))
 
 
-@pytest.mark.parametrize("init", RESIDUAL_INITS)
+@pytest.mark.parametrize("init", RESIDUAL)
 def test_half_precision(init: str) -> None:
     model = tiny_model("llama").to(torch.bfloat16)
     before, out = state(model), logits(model)

@@ -21,8 +21,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from lora import schemes, targets
 from lora.config import InputError, LoRAConfig
-from lora.inject import inject, lora_layers
 from lora.layer import adaptable, shape
+from lora.model import inject, lora_layers
 
 LATENT: dict[str, Any] = {
     "kv_lora_rank": 8, "q_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6, "head_dim": 4,

@@ -9,7 +9,7 @@ from tiny_models import logits, randomise, tiny_model
 from torch import Tensor, nn
 
 from lora.config import LoRAConfig
-from lora.inject import inject, lora_layers
+from lora.model import inject, lora_layers
 
 Heads = dict[str, Tensor]  # q, k, v -> (batch, heads, positions, width of a head)
 

@@ -4,14 +4,14 @@ import peft
 import pytest
 import torch
 from test_residual_starts import adapt, loss
-from tiny_models import assert_equal, every_type, logits, tiny_model
+from tiny_models import RESIDUAL, STARTS, assert_equal, every_type, logits, tiny_model
 from torch import nn
 
-from lora.config import INITS, RESIDUAL_INITS, LoRAConfig
-from lora.inject import freeze, inject, lora_layers, trainable_parameters
+from lora.config import LoRAConfig
 from lora.layer import LoRALayer, Part
+from lora.model import freeze, inject, lora_layers, trainable_parameters
 
-NO_CHANGE = tuple(init for init in INITS if init != "both_gaussian")
+NO_CHANGE = tuple(init for init in STARTS if init != "both_gaussian")
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "gpt_neox"])
@@ -20,7 +20,7 @@ def test_training_starts_at_the_pretrained_model(kind: str, init: str) -> None:
     model = tiny_model(kind)
     out = logits(model)
     adapt(model, every_type(kind, init=init))
-    if init in RESIDUAL_INITS:
+    if init in RESIDUAL:
         assert_equal(logits(model), out)
     else:
         assert torch.equal(logits(model), out)

@@ -4,7 +4,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from lora import targets
+from lora import targets, variants
 from lora.config import LoRAConfig
 
 HIDDEN, VOCABULARY, LAYERS, HEADS, KEY_HEADS, INNER = 32, 64, 2, 4, 2, 48
@@ -62,6 +62,9 @@ _MODELS: dict[str, tuple[str, dict[str, object], str]] = {
     ),
 }
 ARCHITECTURES = tuple(_MODELS)
+_STARTS = variants.known(variants.Start)
+STARTS = tuple(name for name, start in _STARTS.items() if not start.remakes)  # of models in floating point
+RESIDUAL = tuple(name for name, start in _STARTS.items() if start.residual)
 INPUTS = torch.tensor([[5, 9, 17, 33, 2, 40, 7], [8, 8, 60, 3, 21, 11, 50]])
 
 

@@ -19,9 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.config import RunConfig
 from experiments.engines import Engine, Outcome, Status
 from experiments.engines.slurm import queue
-from experiments.engines.slurm.settings import check_settings, most_jobs, sbatch_flags
+from experiments.engines.slurm.settings import SlurmSettings
 from experiments.worker import work
 from lora.config import InputError
 
@@ -30,9 +31,9 @@ STARTS = 3  # times that sbatch is tried while Slurm is too busy to answer
 BUSY = ("Socket timed out", "Unable to contact slurm controller", "temporarily unavailable")
 
 
-def make(config: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], grid: int) -> Slurm:
+def make(config: Mapping[str, Any], configs: Sequence[RunConfig], grid: int) -> Slurm:
     """The engine of a sweep's config. Raises InputError as `Slurm`."""
-    return Slurm(configs[0]["engine"], Path(config["results_dir"]))
+    return Slurm(configs[0].given["engine"], Path(config["results_dir"]))
 
 
 class Slurm(Engine):
@@ -44,14 +45,14 @@ class Slurm(Engine):
     """
 
     def __init__(self, settings: Mapping[str, Any], results: Path) -> None:
-        check_settings(settings)
+        self.settings = SlurmSettings.of(settings)
         try:
             import submitit
         except ModuleNotFoundError as error:
             raise InputError("engine=slurm needs submitit: pip install 'lora-lab[slurm]'") from error
-        self.settings, self.slots, self.threads = settings, most_jobs(settings), settings["cpus"]
+        self.slots, self.threads = self.settings.most_jobs, self.settings.cpus
         self.name = f"lora-lab-{uuid.uuid4().hex[:8]}"
-        flags = sbatch_flags(settings)
+        flags = self.settings.sbatch_flags
         queue.check([f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items()])
         self.folder = results.absolute() / ".slurm" / self.name
         # exec: the job is Python itself, with Slurm's time to end when it is told to, and no shell that ends first.
@@ -60,7 +61,7 @@ class Slurm(Engine):
         self.executor.update_parameters(
             job_name=self.name,
             additional_parameters=flags,
-            setup=list(settings["setup"]),
+            setup=list(self.settings.setup),
             use_srun=False,  # one process: it may use all that its job has
             time=None,
             wckey=None,
@@ -70,7 +71,7 @@ class Slurm(Engine):
         self.asked, self.answered = 0.0, time.monotonic()
         self.keep = False  # submitit's files: they have logs that say what went wrong
 
-    def submit(self, ticket: int, config: Mapping[str, Any]) -> None:
+    def submit(self, ticket: int, config: RunConfig) -> None:
         """Raises InputError if Slurm does not take the job."""
         for attempt in range(1, STARTS + 1):
             try:
@@ -78,7 +79,7 @@ class Slurm(Engine):
                     queue.outside_a_job(),
                     contextlib.redirect_stderr(io.StringIO()),
                 ):  # submitit prints what it also raises
-                    self.jobs[ticket] = self.executor.submit(compute, dict(config))
+                    self.jobs[ticket] = self.executor.submit(compute, config)
                 return
             except RuntimeError as error:  # submitit's FailedJobError has what sbatch said
                 reason = queue.reason(str(error))
@@ -91,7 +92,7 @@ class Slurm(Engine):
         end = time.monotonic() + seconds
         while True:
             ended = self._results()
-            if not ended and self.jobs and time.monotonic() - self.asked >= self.settings["poll"]:
+            if not ended and self.jobs and time.monotonic() - self.asked >= self.settings.poll:
                 ended = self._losses()
             if ended or time.monotonic() >= end:
                 for ticket, _ in ended:
@@ -149,7 +150,7 @@ class Slurm(Engine):
                 raise InputError(f"Slurm will not start such jobs: {entry.reason} (scontrol show job {job.job_id})")
             if entry is not None and entry.waits:
                 self.missed.pop(ticket, None)
-            elif self.asked - self.missed.setdefault(ticket, self.asked) >= self.settings["grace"]:
+            elif self.asked - self.missed.setdefault(ticket, self.asked) >= self.settings.grace:
                 lost.append((ticket, Outcome(Status.LOST, self._why(job, entry))))
         return lost
 
@@ -170,7 +171,7 @@ class Slurm(Engine):
         return f"{how} and wrote no log: do all nodes see {self.folder}?"
 
 
-def compute(config: Mapping[str, Any]) -> Outcome:
+def compute(config: RunConfig) -> Outcome:
     """`work` in a job. Told to end, it ends at once and lets go of what it holds, where submitit would go on.
 
     The warning of a time limit, at which submitit ends a job, is ignored: what is left of its time may be enough.

@@ -1,42 +1,49 @@
-"""Settings of conf/engine/slurm.yaml: whether they can work, and what they are in sbatch's words."""
+"""Settings of conf/engine/slurm.yaml, and what they are in sbatch's words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from experiments.checks import check_number, check_whole
-from lora.config import InputError
+from experiments.config import Group, setting
+from experiments.rules import Rule, any_text, listing, mapping, positive, text, whole
 
 QUEUED = 64  # what engine.jobs = auto means: more in the queue than most users may run at once
+ANYTHING = Rule("it may be anything", lambda value: True)  # sbatch says what it may be
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raises InputError, naming the field, for settings of conf/engine/slurm.yaml that cannot work."""
-    if settings["jobs"] != "auto":
-        check_whole("engine.jobs", settings["jobs"], 1, or_else=", or auto")
-    for field, smallest in {"cpus": 1, "gpus": 0, "minutes": 1}.items():
-        if settings[field] is not None or field == "cpus":
-            check_whole(f"engine.{field}", settings[field], smallest)
-    for field in ("memory", "poll", "grace"):
-        if settings[field] is not None or field != "memory":
-            check_number(f"engine.{field}", settings[field])
-    if not isinstance(settings["setup"], list):
-        raise InputError(f"engine.setup = {settings['setup']!r}: it must be a list of shell lines")
-    if not isinstance(settings["more"], Mapping):
-        raise InputError(f"engine.more = {settings['more']!r}: it must be options of sbatch, as in {{exclude: n7}}")
+@dataclass(frozen=True, kw_only=True)
+class SlurmSettings(Group):
+    """A job for each run. memory is in GB, minutes a time limit; null leaves a setting to the cluster."""
 
+    group = "engine"
+    name: str = setting(text())
+    jobs: int | str = setting(whole().or_word("auto"))
+    cpus: int = setting(whole())
+    gpus: int | None = setting(whole(0).or_null())
+    memory: float | None = setting(positive().or_null())
+    minutes: int | None = setting(whole().or_null())
+    partition: Any = setting(ANYTHING)
+    account: Any = setting(ANYTHING)
+    qos: Any = setting(ANYTHING)
+    constraint: Any = setting(ANYTHING)
+    setup: list[str] = setting(listing(any_text()))
+    more: Mapping[str, Any] = setting(mapping(ANYTHING))
+    poll: float = setting(positive())
+    grace: float = setting(positive())
 
-def most_jobs(settings: Mapping[str, Any]) -> int:
-    """How many jobs may be in the queue at once."""
-    return QUEUED if settings["jobs"] == "auto" else int(settings["jobs"])
+    @property
+    def most_jobs(self) -> int:
+        """How many jobs may be in the queue at once."""
+        return QUEUED if self.jobs == "auto" else int(self.jobs)
 
-
-def sbatch_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What settings of conf/engine/slurm.yaml are in sbatch's own words."""
-    named = {"cpus-per-task": "cpus", "gpus-per-node": "gpus", "time": "minutes"}
-    named |= {name: name for name in ("partition", "account", "qos", "constraint")}
-    flags = {flag: settings[field] for flag, field in named.items() if settings[field]}
-    if settings["memory"]:
-        flags["mem"] = f"{round(1024 * settings['memory'])}M"
-    return flags | dict(settings["more"])
+    @property
+    def sbatch_flags(self) -> dict[str, Any]:
+        """What these settings are in sbatch's own words."""
+        named = {"cpus-per-task": self.cpus, "gpus-per-node": self.gpus, "time": self.minutes}
+        named |= {name: getattr(self, name) for name in ("partition", "account", "qos", "constraint")}
+        flags: dict[str, Any] = {flag: value for flag, value in named.items() if value}
+        if self.memory:
+            flags["mem"] = f"{round(1024 * self.memory)}M"
+        return flags | dict(self.more)

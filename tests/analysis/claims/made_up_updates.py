@@ -6,114 +6,127 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from made_up import MODEL, TASK, Maker, Values, write
 
-from analysis.spectrum_measures import EPSILONS, SIDES
+from analysis.studies.spectrum.names import EPSILONS, SIDES
+
+CHANCE = 0.1  # phi of random directions, at every (i, j) that is read
 
 
-def phi_entries(folder: Path, comparison: str, entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """subspace/table.csv: for each weight type the entries of each layer, and on other sides what must not be read."""
-    chance = {"gaussian_mean": 0.0, "gaussian_low": 0.0, "gaussian_high": 0.0}
-    rows = [
-        {"task": TASK, "comparison": comparison, "side": side, "weight_type": weight_type, "layer": layer}
-        | {"phi": 0.99} | chance | dict(entry) | ({} if side == "A" else {"phi": 0.99})
-        for side in ("A", "delta_w_left")
-        for weight_type, found in entries.items()
-        for layer, entry in enumerate(found)
-    ]  # fmt: skip
-    write(folder, "subspace/table.csv", rows)
-
-
-def top(chance: float) -> Maker:
-    """phi(1, 1) of the two ranks; `chance` is the upper end of its interval."""
-
-    def make(folder: Path, values: Values) -> None:
-        entries = [{"i": 1, "j": 1, "phi": value + chance, "gaussian_high": chance} for value in values]
-        phi_entries(folder, "r2_r4", {"q": entries})
-
-    return make
-
-
-def others(folder: Path, values: Values) -> None:
-    """Ranks 3 and 6 of 60 dimensions: by chance 2 / 60 of two directions lie in two others."""
-    r, large, dim = 3, 6, 60
-    phi_entries(folder, f"r{r}_r{large}", {"q": [{"i": r, "j": large, "gaussian_mean": large / dim} for _ in values]})
+def grids(folder: Path, name: str, pairs: Sequence[Mapping[str, np.ndarray]], large: int) -> None:
+    """subspace/phi_<name>_<task>.csv of pairs of runs, by weight type the grid (i, j) of every layer, on the side A; on
+    another side, and of a pair that has a run in common with one before, what must not be read."""
     rows = []
-    for layer, value in enumerate(values):
-        overlap = np.zeros((r, r))
-        overlap[0, 0] = 0.7
-        overlap[1, 2] = (r - 1) * (value + (r - 1) / dim)  # of all pairs of directions but the top ones
-        cumulative = overlap.cumsum(axis=0).cumsum(axis=1)
-        for i in range(1, r + 1):
-            phi = {f"j{j}": cumulative[i - 1, j - 1] / min(i, j) for j in range(1, r + 1)}
-            rows.append({"task": TASK, "weight_type": "q", "layer": layer, "side": "A", "i": i} | phi)
-    write(folder, f"subspace/phi_r{r}_r{large}_{TASK}.csv", rows)
+    listed = [(f"a{index}", f"b{index}", found) for index, found in enumerate(pairs)]
+    listed.append(("a0", "c", {kind: np.full_like(grid, 0.99) for kind, grid in pairs[0].items()}))
+    for one, other, found in listed:
+        for (kind, layers), side in itertools.product(found.items(), ("A", "B")):
+            for layer, grid in enumerate(layers):
+                about = {"run_id": one, "other_run_id": other, "model": MODEL, "task": TASK, "weight_type": kind}
+                about |= {"layer": layer, "side": side, "dim": 60}
+                for i, phi in enumerate(grid if side == "A" else np.full_like(grid, 0.99), start=1):
+                    rows.append(about | {"i": i} | {f"j{j}": value for j, value in enumerate(phi, start=1)})
+    write(folder, f"subspace/phi_{name}_{TASK}.csv", rows)
+    small = len(next(iter(pairs[0].values()))[0])
+    about = {"dim": 60, "r_a": small, "r_b": large, "mean": CHANCE}
+    chance = [about | {"i": i, "j": j} for i in range(1, small + 1) for j in range(1, large + 1)]
+    write(folder, "subspace/phi_gaussian.csv", [*chance, *(row | {"dim": 61, "mean": 0.7} for row in chance)])
 
 
-def seeds_share(folder: Path, values: Values) -> None:
-    rows = [[{"i": i, "j": i, "phi": value + 0.1, "gaussian_high": 0.1} for value in values] for i in (1, 8, 64)]
-    rows[0] = [row | {"phi": 0.9} for row in rows[0]]
-    _several(folder, {"q": rows})
-
-
-def q_shares_more(folder: Path, values: Values) -> None:
-    q = [[{"i": i, "j": i, "phi": (3 + value) / i + 0.1, "gaussian_mean": 0.1} for value in values] for i in (1, 8, 64)]
-    v = [[{"i": i, "j": i, "phi": 3 / i + 0.1, "gaussian_mean": 0.1} for _ in values] for i in (1, 8, 64)]
-    _several(folder, {"q": q, "v": v})
-
-
-def _several(folder: Path, grids: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> None:
-    """Entries of seeds at three (i, j), one a list; phi_entries numbers the layers of each."""
-    parts = []
-    for index in range(3):
-        phi_entries(folder, "seeds", {weight_type: found[index] for weight_type, found in grids.items()})
-        parts.append(pd.read_csv(folder / "subspace/table.csv"))
-    pd.concat(parts).to_csv(folder / "subspace/table.csv", index=False)
-
-
-def amplified(column: str, over: str) -> Maker:
-    """One column is, by seed, so many times another; layers lie around that."""
+def ranks(i: int, j: int, layers: Sequence[float] = (-0.02, 0.02)) -> Maker:
+    """Two ranks, 3 and 6, with a pair of runs a value: phi(i, j) beyond chance, around it by layer."""
 
     def make(folder: Path, values: Values) -> None:
-        about = {"model": MODEL, "task": TASK, "weight_type": "q", "r": 4}
-        numbers = {"norm_delta_w": 5.0, "projection_delta_w": 5.0, "projection_w": 5.0, "projection_random": 5.0}
-        rows = [
-            about
-            | numbers
-            | {"run_id": f"run{seed}", "seed": seed, "layer": layer, column: numbers[over] * value * shift}
-            for seed, value in enumerate(values)
-            for layer, shift in enumerate((0.5, 1, 2))
-        ]
+        pairs = []
+        for value in values:
+            grid = np.full((len(layers), 3, 6), 0.5)
+            grid[:, i - 1, j - 1] = CHANCE + value + np.array(layers)
+            pairs.append({"q": grid, "v": grid})
+        grids(folder, "r3_r6", pairs, 6)
+
+    return make
+
+
+def contrast(folder: Path, values: Values) -> None:
+    """phi(1, 1) is so much above the share of directions 2 and 3, which is 0.2 beyond chance; the top direction lies in
+    none of the others."""
+    pairs = []
+    for value in values:
+        grid = np.full((2, 3, 6), 0.9)
+        grid[:, 0, 0] = grid[:, 0, 2] = grid[:, 2, 0] = CHANCE + 0.2 + value
+        grid[:, 2, 2] = CHANCE + (0.2 + value + 2 * 0.2) / 3  # of three directions
+        pairs.append({"q": grid})
+    grids(folder, "r3_r6", pairs, 6)
+
+
+def seeds(of: str) -> Maker:
+    """Two seeds of rank 10: phi(8, 8) beyond chance of all types, or how many of 10 directions q shares more than v."""
+
+    def make(folder: Path, values: Values) -> None:
+        pairs = []
+        for value in values:
+            q, v = np.full((2, 10, 10), 0.3), np.full((2, 10, 10), 0.3)
+            if of == "few":
+                q[:, 7, 7] = v[:, 7, 7] = CHANCE + value
+            else:
+                q[:, 9, 9] += value / 10
+            pairs.append({"q": q, "v": v})
+        grids(folder, "seeds_A", pairs, 10)
+
+    return make
+
+
+def amplified(column: str, over: str, r: int = 4) -> Maker:
+    """One column is, by seed and at rank r, so many times another; layers lie around that. At other ranks it is as
+    many times, unless r says which is read."""
+
+    def make(folder: Path, values: Values) -> None:
+        numbers = {"norm_delta_w": 5.0, "projection_delta_w": 5.0, "projection_w": 500.0, "projection_random": 5.0}
+        rows = []
+        for (seed, value), (layer, shift), kind in itertools.product(
+            enumerate(values), enumerate((0.5, 1, 2)), ("q", "v")
+        ):
+            about = {"model": MODEL, "task": TASK, "weight_type": kind, "seed": seed, "layer": layer}
+            for rank in (4, 64) if over == "projection_delta_w" else (4,):
+                factor = value if rank == r else 7
+                own = {"run_id": f"run{seed}{rank}", "r": rank, column: numbers[over] * factor * shift}
+                rows.append(about | numbers | own)
         write(folder, "amplification/amplification.csv", rows)
 
     return make
 
 
-def small_rank_amplifies(column: str) -> Maker:
-    """One column is so many times larger at the smallest rank than at the largest; another rank must not be read."""
-
-    def make(folder: Path, values: Values) -> None:
-        about = {"model": MODEL, "task": TASK, "weight_type": "q", "layer": 0}
-        numbers = {"norm_delta_w": 3, "projection_delta_w": 2, "projection_w": 9, "projection_random": 1}
-        rows = [
-            about | numbers | {"run_id": f"run{seed}{r}", "seed": seed, "r": r, column: factor}
-            for seed, value in enumerate(values)
-            for r, factor in ((4, 10 * value), (8, 99), (64, 10))
-        ]
-        write(folder, "amplification/amplification.csv", rows)
-
-    return make
+def not_emphasised(folder: Path, values: Values) -> None:
+    """Of the 4 that W's own directions have beyond random ones, such a share; layers lie around it."""
+    rows = []
+    for (seed, value), (layer, shift) in itertools.product(enumerate(values), enumerate((-0.01, 0.01))):
+        about = {"model": MODEL, "task": TASK, "weight_type": "q", "r": 4, "run_id": f"run{seed}", "seed": seed}
+        numbers = {"norm_delta_w": 5.0, "projection_w": 5.0, "projection_random": 1.0}
+        rows.append(about | numbers | {"layer": layer, "projection_delta_w": 1 + 4 * (value + shift)})
+    write(folder, "amplification/amplification.csv", rows)
 
 
-def not_top_of_w(folder: Path, values: Values) -> None:
-    """Rows of another rank, side or place in W must not be read."""
+def small_rank_amplifies(folder: Path, values: Values) -> None:
+    """The factor over that of random directions is so many times larger at the smallest rank than at the largest;
+    another rank must not be read."""
+    about = {"model": MODEL, "task": TASK, "weight_type": "q", "layer": 0, "norm_delta_w": 3}
+    numbers = {"projection_delta_w": 2, "projection_w": 9}
+    rows = [
+        about | numbers | {"run_id": f"run{seed}{r}", "seed": seed, "r": r, "projection_random": factor}
+        for seed, value in enumerate(values)
+        for r, factor in ((4, 10 * value), (8, 99), (64, 10))
+    ]
+    write(folder, "amplification/amplification.csv", rows)
+
+
+def top_of_w(folder: Path, values: Values) -> None:
+    """Above the 0.1 of random directions; rows of another rank, side or place in W must not be read."""
     about = {"model": MODEL, "task": TASK, "weight_type": "q", "side": "delta_w_right", "r": 4, "j": 4, "top": True}
     others = ({"r": 8, "j": 8}, {"j": 1}, {"top": False}, {"side": "delta_w_left"})
     rows = []
     for (seed, value), (layer, shift) in itertools.product(enumerate(values), enumerate((-0.02, 0.02))):
         where = {"run_id": f"run{seed}", "seed": seed, "layer": layer}
-        rows.append(about | where | {"phi": value + shift})
+        rows.append(about | where | {"phi": 0.1 + value + shift})
         rows += [about | where | {"phi": 0.9} | other for other in others]
     write(folder, "w_vs_delta/phi.csv", rows)
 
@@ -128,31 +141,41 @@ def update_ranks(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     )
 
 
-def q_higher_rank(folder: Path, values: Values) -> None:
-    """Layers lie around the mean; the update of rank 1 must not be read."""
-    rows = [
-        {"seed": seed, "layer": layer, "weight_type": weight_type, "effective_rank": 5 + shift + gain}
-        for seed, value in enumerate(values)
-        for weight_type, gain in (("q", value), ("v", 0), ("k", 9))
-        for layer, shift in enumerate((-1, 0, 1))
-    ]
-    one = [row | {"r": 1, "method": "r=1", "effective_rank": 1} for row in rows]
-    update_ranks([*rows, *one], folder)
+def q_higher_rank(label: str) -> Maker:
+    """Of one label; layers lie around the mean; the update of rank 1 must not be read."""
+
+    def make(folder: Path, values: Values) -> None:
+        other = {"lora": "full", "full": "lora"}[label]
+        rows: list[dict[str, Any]] = [
+            {"seed": seed, "layer": layer, "weight_type": kind, "effective_rank": 5 * shift * factor, "label": label}
+            for seed, value in enumerate(values)
+            for kind, factor in (("q", value), ("v", 1), ("k", 9))
+            for layer, shift in enumerate((0.5, 1, 2))
+        ]
+        one = [row | {"r": 1, "method": "r=1", "effective_rank": 1} for row in rows]
+        others = [row | {"label": other, "method": other, "effective_rank": 3} for row in rows]
+        update_ranks([*rows, *one, *others], folder)
+
+    return make
 
 
 def intruders(folder: Path, values: Values) -> None:
-    """On one side there are twice as many as on the other; more at another epsilon."""
-    rows = []
+    """Beyond those of random directions, LoRA's more than full's; on one side twice as many as on the other; more at
+    another epsilon, and of a weight type that full has not trained."""
+    rows: list[dict[str, Any]] = []
     for seed, value in enumerate(values):
         counts = {"intruders_right_0.5": 4 + 4 * value / 3, "intruders_left_0.5": 4 + 2 * value / 3}
-        rows.append({"seed": seed} | counts | {"intruders_right_0.6": 9})
-        rows.append({"seed": seed, "label": "full", "method": "full", "r": ""} | dict.fromkeys(counts, 4))
+        random = {"random_right_0.5": 3, "random_left_0.5": 3}
+        full = dict.fromkeys(counts, 2) | dict.fromkeys(random, 1)
+        rows.append({"seed": seed} | counts | random | {"intruders_right_0.6": 9})
+        rows.append({"seed": seed} | counts | random | {"intruders_right_0.5": 9, "weight_type": "k"})
+        rows.append({"seed": seed, "label": "full", "method": "full", "r": ""} | full)
     update_ranks(rows, folder)
 
 
 def shares_with_full(folder: Path, values: Values) -> None:
     """Two layers; the entries of other k, sides and methods must not be read."""
-    about = {"side": "right", "k": 8, "chance_high": 0.1}
+    about = {"side": "right", "k": 8, "chance_mean": 0.1}
     others = ({"k": 1}, {"k": 16}, {"side": "left"})
     rows = []
     for (seed, value), (layer, shift) in itertools.product(enumerate(values), enumerate((-0.02, 0.02))):
@@ -166,12 +189,17 @@ def shares_with_full(folder: Path, values: Values) -> None:
 
 
 def truncation(folder: Path, values: Values) -> None:
-    """From 0.5 without the update to 0.9 with the whole of it; other splits, metrics and methods must not be read."""
-    about = {"model": MODEL, "task": TASK, "method": "full", "split": "test", "metric": "accuracy"}
-    others = ({"split": "validation"}, {"metric": "loss"}, {"method": "lora"}, {"split": "update", "metric": "energy"})
+    """The loss falls from 0.9 without the update to 0.5 with the whole; what else there is must not be read."""
+    about = {"model": MODEL, "task": TASK, "method": "full", "split": "test", "metric": "loss"}
+    others = (
+        {"split": "validation"},
+        {"metric": "accuracy"},
+        {"method": "lora"},
+        {"split": "update", "metric": "energy"},
+    )
     rows = []
     for seed, value in enumerate(values):
-        for k, score in ((384, 0.9), (0, 0.5), (8, 0.5 + 0.4 * value), (64, 0.7)):
+        for k, score in ((384, 0.5), (0, 0.9), (8, 0.9 - 0.4 * value), (64, 0.7)):
             own = about | {"run_id": f"run{seed}", "seed": seed, "k": k, "value": score}
             rows += [own | {"value": 0.3} | other for other in others] + [own]
     write(folder, "truncation/truncation.csv", rows)

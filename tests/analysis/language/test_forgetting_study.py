@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import study, tables
-from analysis.statistics import holm
-from analysis.studies import forgetting
+from analysis import study
+from analysis.kit import tables
+from analysis.maths.statistics import holm
+from analysis.studies.forgetting import study as forgetting
 from lora.config import InputError
 
 STUDY = "forgetting"

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import few_shot
-from analysis.studies import table8
+from analysis.studies.table8 import few_shot
+from analysis.studies.table8 import study as table8
 
 STUDY = "table8"
 LORA: dict[str, Any] = {"name": "lora", "r": 8, "alpha": 16, "weight_types": "q+v"}

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from analysis.tables import RUNS_COLUMNS
+from analysis.kit.tables import RUNS_COLUMNS
 
 TABLE = """\
 # The rank

@@ -193,7 +193,7 @@ def test_the_scoreboard_is_first_and_its_claims_link_their_studies(results: Path
     assert "99.22%" in text  # computed, so that it is judged whatever the runs are
     judged = {target for target in page.all("a", "href") if target.startswith("#claim-")}
     assert judged
-    assert "holds: tiny reviews +0.1 [-0.1, +0.3] points (3 seeds)" in text
+    assert "+0.1 [-0.1, +0.3] points; 1 task, 3 seeds, 6 runs" in text
     assert re.search(r"Quality against trained parameters Figure 2 make scaling .*Claims judged on it: 1 holds", text)
 
 

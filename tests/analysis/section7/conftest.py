@@ -10,9 +10,9 @@ import torch
 import yaml
 from tiny_models import randomise, tiny_model
 
-from lora import inject, io
+from lora import freeze, inject, io
 from lora.config import LoRAConfig
-from lora.inject import lora_layers
+from lora.model import lora_layers
 
 FULL = {"name": "full"}
 
@@ -49,8 +49,8 @@ def train(make_run: Callable[..., str], runs_dir: Path, base: Path) -> Callable[
         if full:
             _train_all(model, seed)
         else:
-            inject.inject(model, LoRAConfig(r=r, alpha=16))
-            inject.freeze(model)
+            inject(model, LoRAConfig(r=r, alpha=16))
+            freeze(model)
             randomise(model, seed=100 * r + seed)
             if of_w is not None:
                 _follow(model, of_w)

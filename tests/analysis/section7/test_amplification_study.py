@@ -11,10 +11,10 @@ import pytest
 from tiny_models import HIDDEN, LAYERS
 
 from analysis import study
-from analysis.amplification_tables import by_rank, compare_ranks, verdict
-from analysis.studies import amplification
-from analysis.updates import read_run
-from analysis.weights import Weights
+from analysis.studies.amplification import study as amplification
+from analysis.studies.amplification.tables import by_rank, compare_ranks, verdict
+from analysis.weights.pretrained import Weights
+from analysis.weights.updates import read_run
 from experiments.store import fingerprint
 from lora import io
 from lora.config import InputError

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from tiny_models import LAYERS
 
-from analysis import spectrum_tables
-from analysis.spectrum import effective_rank, stable_rank
-from analysis.studies import spectrum
-from analysis.updates import read_run
+from analysis.maths.spectrum import effective_rank, stable_rank
+from analysis.studies.spectrum import study as spectrum
+from analysis.studies.spectrum import tables as spectrum_tables
+from analysis.weights.updates import read_run
 from lora.config import InputError
 
 STUDY = "spectrum"

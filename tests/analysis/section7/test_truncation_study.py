@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from measured_files import write
 
-from analysis import truncation_tables
-from analysis.studies import truncation as study
+from analysis.studies.truncation import study
+from analysis.studies.truncation import tables as truncation_tables
+from experiments.measure.schemas import TRUNCATION
 from lora.config import InputError
 
 STUDY = "truncation"
@@ -22,7 +24,7 @@ def runs(train: Train) -> dict[tuple[int, int], str]:
 
 
 def truncation(runs: dict[tuple[int, int], str]) -> pd.DataFrame:
-    """As experiments.truncation writes it: full fine-tuning needs 2 directions, LoRA has no effect."""
+    """As experiments.measure.truncation writes it: full fine-tuning needs 2 directions, LoRA has no effect."""
     rows = []
     for (r, _), run_id in runs.items():
         whole = r or 32
@@ -34,7 +36,7 @@ def truncation(runs: dict[tuple[int, int], str]) -> pd.DataFrame:
 
 
 def test_every_file_is_written_and_right(runs: dict[tuple[int, int], str], study_dir: Path, runs_dir: Path) -> None:
-    truncation(runs).to_csv(study_dir / "truncation.csv", index=False)
+    write(truncation(runs), study_dir, TRUNCATION)
     outputs = {path.name for path in study.build(study_dir, runs_dir)}
     assert outputs == {"runs.csv", "table.csv", "table.md", "truncation.png"}
     assert (study_dir / "truncation.png").stat().st_size > 5000
@@ -53,7 +55,7 @@ def test_a_truncation_file_that_does_not_fit(
 ) -> None:
     rows = truncation(runs)
     path = study_dir / "truncation.csv"
-    rows[rows["run_id"] != runs[0, 0]].to_csv(path, index=False)
+    write(rows[rows["run_id"] != runs[0, 0]], study_dir, TRUNCATION)
     if damage == "cut":
         path.write_text(path.read_text()[:-30])
     with pytest.raises(InputError, match="damaged" if damage == "cut" else "lacks 1 runs of the study"):

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from tiny_models import HIDDEN, LAYERS
 
-from analysis.studies import w_vs_delta
-from analysis.subspace import phi
-from analysis.updates import read_run
-from analysis.weights import Weights
+from analysis.maths.subspace import phi
+from analysis.studies.w_vs_delta import study as w_vs_delta
+from analysis.weights.pretrained import Weights
+from analysis.weights.updates import read_run
 from lora.config import InputError
 
 STUDY = "w_vs_delta"

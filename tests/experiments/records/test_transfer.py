@@ -90,6 +90,16 @@ def test_packing_is_the_same_bytes_wherever_the_runs_are(study: Path, results: P
     assert gzip.decompress(first).count(b"\n") == 4
 
 
+def test_what_is_packed_anew_is_the_last_sweep_alone(results: Path) -> None:
+    old, new = made.store(results, 0), made.store(results, 1)
+    study = made.listed(results / "desk" / "alpha", (old, "study"))
+    pack(study, results / "runs")
+    made.listed(study, (new, "study"))
+    assert [record.run_id for record in archive.read(pack(study, results / "runs"))] == [new, old]
+    assert command.main(["pack", "--anew", str(study)]) == 0
+    assert [record.run_id for record in archive.read(study / archive.ARCHIVE)] == [new]
+
+
 def test_a_study_that_draws_no_curves_keeps_no_history(results: Path) -> None:
     study = made.listed(results / "desk" / "alpha", (made.store(results), "study"))
     (record,) = archive.read(pack(study, results / "runs"))

@@ -1,0 +1,65 @@
+"""The learning rates of a study that tunes one for a whole line, at one of its points: the grid, and what was chosen.
+
+A rate for every method is `kit.tuning`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from analysis.kit import tables, tuning
+from analysis.kit.data import Data
+
+
+def grid(line: Sequence[str]) -> Callable[[Data], pd.DataFrame | None]:
+    """A table: mean validation `value` of the tuning runs for each of `line` and lr. None: nothing was tuned.
+
+    chosen: this is the rate that the study's runs of that line were trained with.
+    """
+
+    def table(data: Data) -> pd.DataFrame | None:
+        tried = tables.in_role(data.runs, "tuning")
+        tried = tried[tried["main"] & (tried["split"] == "validation")]
+        if tried.empty:
+            return None
+        found = tables.summarise(tried, [*line, "metric", "lr"])
+        found = found.rename(columns={"mean": "value"}).drop(columns="interval")
+        used = data.final[[*line, "lr"]].drop_duplicates().assign(chosen=True)
+        found = found.merge(used, on=[*line, "lr"], how="left")
+        return found.assign(chosen=found["chosen"].notna())
+
+    return table
+
+
+def choices(line: Sequence[str], of: str = "learning_rates.csv") -> Callable[[Data], list[str]]:
+    """A block: of each line of the table `of`, a list item on its rates and the choice among them."""
+
+    def block(data: Data) -> list[str]:
+        rates = data.frame(of)
+        return [] if rates is None else [_choice(rows, line) for _, rows in rates.groupby(list(line), sort=False)]
+
+    return block
+
+
+def _choice(rows: pd.DataFrame, line: Sequence[str]) -> str:
+    rates = rows.sort_values("lr").to_dict("records")
+    chosen = [rate["lr"] for rate in rates if rate["chosen"]]
+    values = ", ".join(f"{rate['lr']:g}: {100 * rate['value']:.1f}" for rate in rates)
+    first = rates[0]
+    name = ", ".join(str(first[column]) for column in line if column != "model")
+    text = f"- {name} (validation {first['metric']} in percent by rate: {values}): "
+    if not chosen:
+        return text + "the ablation has no run at these rates yet."
+    text += f"**{', '.join(f'{lr:g}' for lr in chosen)}** is used."
+    highest = max(rate["value"] for rate in rates)
+    best = [rate for rate in rates if rate["value"] >= highest - tuning.ROUNDING]
+    others = " and ".join(f"{rate['lr']:g}" for rate in best if not rate["chosen"])
+    if others and len(best) > others.count(" and ") + 1:
+        text += f" {others} scored the same: of equals the one nearest to the middle of the grid is taken."
+    elif others:
+        text += f" {others} is better for this task alone."
+    if {rates[0]["lr"], rates[-1]["lr"]} & set(chosen):
+        text += " It is at the edge of the grid: a rate outside may be better."
+    return text

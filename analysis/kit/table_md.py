@@ -1,0 +1,64 @@
+"""table.md, the page of a study: what stands above its tables, and reading that again."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # answers are read where nothing is derived
+    import pandas as pd
+
+
+def test_rows(runs: pd.DataFrame) -> str:
+    """A sentence on the rows of the test split, task by task; nothing where no run says how many it had."""
+    known = runs.dropna(subset="test_rows")
+    found = []
+    for task, rows in known.groupby("task", sort=False):
+        counts = rows.groupby("model", sort=False)["test_rows"].unique().map(sorted)
+        same = len({tuple(count) for count in counts}) == 1
+        shown = {model: " or ".join(f"{n:,.0f}" for n in count) for model, count in counts.items()}
+        each = ", ".join(f"{count} ({model})" for model, count in shown.items())
+        found.append(f"{task} {next(iter(shown.values())) if same else each}")
+    return f"Test rows: {'; '.join(found)}." if found else ""
+
+
+def protocol(runs: pd.DataFrame) -> str:
+    """A sentence on the protocol of runs that all have the same one and say so; nothing where they do not."""
+    known = runs["protocol"].unique()
+    return f"Protocol {known[0]} (docs/evidence.md)." if len(known) == 1 and known[0] == known[0] and known[0] else ""
+
+
+def collapses(runs: pd.DataFrame) -> str:
+    """A sentence on the runs, those of a tuning aside, that have collapsed: they are in no mean unsaid. Nothing where
+    no run says whether it has."""
+    own = runs[runs["role"].str.contains("study")].drop_duplicates("run_id").dropna(subset="collapsed")
+    if own.empty:
+        return ""
+    lost = own[own["collapsed"].astype(bool)]
+    where = lost.groupby(["task", "label", "settings"], sort=False).size().reset_index(name="runs")
+    named = [
+        f"{row['runs']} of {row['label']} ({row['settings']}) on {row['task']}" for row in where.to_dict("records")
+    ]
+    rule = "validation accuracy within 2 points of the commonest class"
+    return f"Collapsed ({rule}): {len(lost)} of {len(own)} runs{': ' if named else ''}{', '.join(named)}."
+
+
+def write(path: Path, text: str, runs: pd.DataFrame, answers: Sequence[str] = ()) -> None:
+    """Write table.md: its title, the answers of the study as a quote, the rows of the test splits, and the rest.
+
+    runs: of `load_runs`; text begins with the title, a heading of one line.
+    """
+    title, _, rest = text.partition("\n")
+    quote = "\n>\n".join(f"> {answer}" for answer in answers)
+    facts = " ".join(filter(None, (protocol(runs), test_rows(runs), collapses(runs))))
+    head = [part for part in (title, quote, facts) if part]
+    path.write_text("\n\n".join([*head, rest.lstrip("\n")]), encoding="utf-8")
+
+
+def read_answers(path: Path) -> list[str]:
+    """The answers at the top of a table.md; none where its study gives none."""
+    lines = path.read_text(encoding="utf-8").splitlines()[2:]
+    quote = itertools.takewhile(lambda line: line.startswith(">"), lines)
+    return [answer for line in quote if (answer := line.removeprefix(">").strip())]

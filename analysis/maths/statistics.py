@@ -1,0 +1,100 @@
+"""Paired comparisons of what runs of the same seeds reach, corrected for their number."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.stats import ttest_rel
+
+from analysis.maths.svd import Array
+
+NO_SPREAD = 1e-12  # differences that spread less are equal but for rounding
+
+
+class Paired(NamedTuple):
+    """Mean difference over the n seeds that both have, half-width of its 95% Student-t interval, and p of the paired
+    t-test. One pair, or differences that are all the same, give neither interval nor p: NaN."""
+
+    pairs: int
+    difference: float
+    interval: float
+    p: float
+
+
+NOTHING = Paired(0, np.nan, np.nan, np.nan)
+
+
+def paired(values: pd.Series, reference: pd.Series) -> Paired:
+    """`values` minus `reference`, both by seed, each seed once; seeds that only one of them has do not count."""
+    seeds = values.dropna().index.intersection(reference.dropna().index)
+    ours, theirs = values[seeds].to_numpy(dtype=float), reference[seeds].to_numpy(dtype=float)
+    if not len(seeds):
+        return NOTHING
+    differences = ours - theirs
+    mean = float(differences.mean())
+    if len(seeds) == 1 or np.ptp(differences) < NO_SPREAD:
+        return Paired(len(seeds), mean, np.nan, np.nan)
+    test = ttest_rel(ours, theirs)
+    low, high = test.confidence_interval(0.95)
+    return Paired(len(seeds), mean, float(high - low) / 2, float(test.pvalue))
+
+
+def holm(p: ArrayLike) -> Array:
+    """p-values corrected for their number by Holm's step-down method (Holm 1979), in the order given; NaN is no test,
+    stays NaN and does not count."""
+    values = np.asarray(p, dtype=float)
+    corrected = np.full_like(values, np.nan)
+    tests = np.flatnonzero(~np.isnan(values))
+    tests = tests[np.argsort(values[tests], kind="stable")]
+    factors = np.arange(len(tests), 0, -1)
+    corrected[tests] = np.minimum(np.maximum.accumulate(factors * values[tests]), 1)
+    return corrected
+
+
+def against(runs: pd.DataFrame, by: Sequence[str], reference: Sequence[str]) -> pd.DataFrame:
+    """Every other group of `by` minus the group `reference`, paired by seed: `by`, the fields of Paired, and p_holm.
+
+    runs has the columns `by`, seed and value. p_holm is corrected for all comparisons of this call.
+    """
+    groups = {key: group.set_index("seed")["value"] for key, group in runs.groupby(list(by), sort=False)}
+    base = groups.pop(tuple(reference))
+    rows = [(*key, *paired(group, base)) for key, group in groups.items()]
+    table = pd.DataFrame(rows, columns=[*by, *Paired._fields])
+    return table.assign(p_holm=holm(table["p"]))
+
+
+def mean_text(mean: float, interval: float, n: float, scale: float = 100, digits: int = 1) -> str:
+    """A mean, in percent unless there is another scale, ± the half-width of its interval, (n); what there is not (NaN)
+    is left out."""
+    text = f"{scale * mean:.{digits}f}"
+    text += "" if pd.isna(interval) else f" ± {scale * interval:.{digits}f}"
+    return text if pd.isna(n) else f"{text} ({n:.0f})"
+
+
+def difference_text(difference: float, interval: float, p: float, scale: float = 100, digits: int = 1) -> str:
+    """A difference, in points unless there is another scale, ± the half-width of its interval, and p, starred below
+    0.05; alone where p is NaN."""
+    text = f"{scale * difference:+.{digits}f}"
+    if pd.isna(p):
+        return text
+    shown = "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return f"{text} ± {scale * interval:.{digits}f}, p {shown}{' *' if p < 0.05 else ''}"
+
+
+def paired_text(
+    difference: float, interval: float, p: float, pairs: float, usual: float, scale: float = 100, digits: int = 1
+) -> str | None:
+    """`difference_text`, with the number of pairs where it is not the usual one; None (NaN pairs): nothing compared."""
+    if pd.isna(pairs):
+        return None
+    if not pairs:
+        return "no seed in common"
+    text = difference_text(difference, interval, p, scale, digits)
+    return text if pairs == usual else f"{text} ({pairs_text(pairs)})"
+
+
+def pairs_text(pairs: float) -> str:
+    """Number of pairs."""
+    return f"{pairs:.0f} pair" if pairs == 1 else f"{pairs:.0f} pairs"

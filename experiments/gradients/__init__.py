@@ -1,6 +1,0 @@
-"""Is LoRA's backward pass what the algebra says, and what does it cost? Formulas against autograd, first steps, FLOPs.
-
-    python -m experiments.gradients --preset quick --out results/quick/gradients
-
-writes checks.csv, steps.csv and flops.csv, of which `analysis.studies.gradients` makes the tables and the figure.
-"""

@@ -1,0 +1,1 @@
+"""Metrics of labels, and of texts that a language model writes."""

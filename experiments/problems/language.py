@@ -1,0 +1,274 @@
+"""Language modelling on pairs of a context x and a target y: max sum log p(y_t | x, y_<t) (paper, equation 1)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
+
+from experiments import methods
+from experiments.config import ModelSettings
+from experiments.items import Items
+from experiments.metrics import text_metrics
+from experiments.models import Runtime, check_tokens, load_language_model
+from experiments.problems.base import Evaluated, Problem, Rows
+from experiments.progress import report
+from experiments.prompts import contexts
+from experiments.tasks import SPLITS, TextData
+from lora.config import InputError
+from lora.model import merge, unmerge
+
+FORMATS = ("plain", "chat")
+IGNORED = -100
+
+
+class Encoder:
+    """Pairs as tokens. plain: the context as it is; chat: as what a user says, in the tokenizer's chat template.
+
+    A pair has at most `max_length` tokens: a longer context loses its first ones, a longer target its last ones.
+    Raises InputError for an unknown format, a tokenizer without chat template or end mark, a context without tokens.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: str, max_length: int) -> None:
+        if format not in FORMATS:
+            raise InputError(f"task.format = {format!r}: choose from {', '.join(FORMATS)}")
+        if format == "chat" and not tokenizer.chat_template:
+            raise InputError("task.format = chat: the model's tokenizer has no chat template; choose plain")
+        if tokenizer.eos_token_id is None:
+            raise InputError("the model's tokenizer has no end-of-text token, so a target could not end")
+        self.tokenizer, self.format, self.max_length = tokenizer, format, max_length
+        self.cut = 0  # pairs that were too long
+
+    def context(self, prompt: str) -> list[int]:
+        """The tokens of a context, the model's start mark included."""
+        if self.format == "chat":
+            said = [{"role": "user", "content": prompt.strip()}]
+            chat = self.tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=True)
+            return list(chat["input_ids"])
+        tokens = list(self.tokenizer(prompt)["input_ids"])
+        return tokens[:-1] if tokens[-1:] == [self.tokenizer.eos_token_id] else tokens
+
+    def target(self, text: str) -> list[int]:
+        """The tokens of a target, without an end mark."""
+        if self.format == "chat":
+            text = text.strip()
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def pair(self, prompt: str, completion: str) -> dict[str, Any]:
+        """input_ids of context and target, its end mark included, and labels, which are IGNORED in the context."""
+        target = [*self.target(completion), self.tokenizer.eos_token_id][: self.max_length - 1]
+        context = self.context(prompt)
+        if not context or not target:
+            raise InputError(
+                f"the tokenizer makes no token of {prompt[:60]!r}, and has no start mark: nothing can follow it"
+                if target
+                else f"task.max_length = {self.max_length} leaves no room for a target after its prompt: raise it"
+            )
+        if len(context) + len(target) > self.max_length:
+            self.cut += 1
+            context = context[len(context) + len(target) - self.max_length :]
+        return {"input_ids": context + target, "labels": [IGNORED] * len(context) + target}
+
+
+class Language(Problem):
+    """A causal language model, and the rows of a TextData: the tokens of `Encoder.pair`, and an index into the data.
+
+    Validation measures the loss, and where a choice is made the metrics too; text is generated on the test split.
+    """
+
+    def __init__(
+        self,
+        model: ModelSettings,
+        task: Mapping[str, Any],
+        method: Mapping[str, Any],
+        data: TextData,
+        runtime: Runtime,
+        eval_batch_size: int,
+    ) -> None:
+        self.metric, self.names, self.choices = data.metric, (data.metric, *data.more_metrics), data.choices
+        text_metrics.check(self.names)
+        self.heads = []
+        self.validation_metric = self.metric if self.choices else "loss"
+        self.runtime, self.eval_batch_size, self.generation = runtime, eval_batch_size, task["generation"]
+        self.model, self.tokenizer = load_language_model(model, runtime)
+        room = methods.room(self.model, method)
+        self.encoder = Encoder(self.tokenizer, task["format"], min(task["max_length"], room))
+        self.longest_prompt = room - self.generation["max_new_tokens"]
+        if self.longest_prompt < 1:
+            raise InputError(
+                f"task.generation.max_new_tokens = {self.generation['max_new_tokens']}: the model has room for {room}"
+            )
+        self.data = {split: getattr(data, split).to_list() for split in SPLITS}
+        self.majority = _majority(self.data["validation"]) if self.choices else None
+        self.rows = {split: self._encode(split) for split in SPLITS}
+        for rows in self.rows.values():
+            check_tokens(rows, self.model)
+        if self.encoder.cut:
+            report(f"{self.encoder.cut} pairs are longer than {self.encoder.max_length} tokens: their contexts are cut")
+
+    def _encode(self, split: str) -> Rows:
+        return [
+            self.encoder.pair(row["prompt"], row["completion"] if split == "train" else row["references"][0])
+            for row in self.data[split]
+        ]
+
+    def weight(self, rows: Rows) -> int:
+        """Number of target tokens."""
+        return sum(_targets(row) for row in rows)
+
+    def loss(self, rows: Rows, label_smoothing: float = 0.0) -> Tensor:
+        """The mean negative log-likelihood of the target tokens."""
+        return functional.cross_entropy(*self._read(rows), label_smoothing=label_smoothing)
+
+    def _read(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Logits (n, vocabulary), fp32, for the n target tokens of all rows, and these tokens (n,), for no others."""
+        longest = max(len(row["input_ids"]) for row in rows)
+        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
+        labels, mask = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
+        for index, row in enumerate(rows):
+            length = len(row["input_ids"])
+            ids[index, :length], labels[index, :length] = torch.tensor(row["input_ids"]), torch.tensor(row["labels"])
+            mask[index, :length] = 1
+        read = labels.roll(-1, 1)  # from token t, t + 1 is predicted
+        read[:, -1] = IGNORED
+        logits = self._logits(ids, mask, read != IGNORED, mask.sum(1) - (labels != IGNORED).sum(1))
+        return logits.float(), read[read != IGNORED].to(self.runtime.device)
+
+    def _logits(self, ids: Tensor, mask: Tensor, chosen: Tensor, context: Tensor) -> Tensor:
+        """Logits (n, vocabulary) at the n chosen places of a batch (b, t); `context` (b,) counts the tokens of x."""
+        device = self.runtime.device
+        with self.runtime.autocast, _only(self.model, chosen.to(device)), contexts(self.model, context.to(device)):
+            output = self.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
+        logits: Tensor = output.logits
+        return logits
+
+    @torch.inference_mode()
+    def evaluate(self, split: str, generate: bool = True) -> Evaluated:
+        """Loss of each input's first reference; metrics of what is chosen, or, on the test split, generated."""
+        self.model.eval()
+        texts, tokens = [""] * len(self.rows[split]), np.array([_targets(row) for row in self.rows[split]])
+        total, losses = 0.0, np.zeros(len(tokens))
+        for batch in self._by_length(split):
+            rows = [self.rows[split][index] for index in batch]
+            logits, wanted = self._read(rows)
+            each = functional.cross_entropy(logits, wanted, reduction="none")
+            total += each.sum().item()
+            parts = torch.split(each, tokens[batch].tolist())
+            losses[batch] = [part.mean().item() for part in parts]
+            if self.choices:
+                firsts = list(accumulate(map(_targets, rows), initial=0))[:-1]
+                chosen = self._choose([self._prompt(split, index) for index in batch], logits[firsts].log_softmax(-1))
+                for index, text in zip(batch, chosen, strict=True):
+                    texts[index] = text
+        scores, items = {"loss": total / self.weight(self.rows[split])}, Items(loss=losses, weight=tokens)
+        if not self.choices and not (generate and split == "test"):
+            return Evaluated(scores, [], items)
+        if not self.choices:
+            texts = self.generate(split)
+        right = text_metrics.right(self.metric, self.data[split], texts)
+        if right is not None:
+            items = replace(items, correct=np.array(right))
+        fields = ("prompt", "references", "group")
+        outputs = [
+            {field: row[field] for field in fields if row.get(field) is not None} | {"output": text}
+            for row, text in zip(self.data[split], texts, strict=True)
+        ]
+        return Evaluated(scores | text_metrics.score(self.names, self.data[split], texts), outputs, items)
+
+    def _by_length(self, split: str, size: int | None = None) -> Iterator[list[int]]:
+        """Batches of row numbers, rows of similar length together."""
+        rows, size = self.rows[split], size or self.eval_batch_size
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]), reverse=True)
+        for first in range(0, len(order), size):
+            yield order[first : first + size]
+
+    def _choose(self, prompts: list[list[int]], following: Tensor) -> list[str]:
+        """For each prompt the choice with the highest likelihood: the sum of its tokens' log-probabilities.
+
+        following (b, vocabulary) are the log-probabilities of the token after each prompt.
+        """
+        targets = [self.encoder.target(choice) for choice in self.choices]
+        scores = torch.empty(len(prompts), len(targets))
+        for start in {tuple(target[:-1]) for target in targets}:  # one pass for all choices that differ in the end
+            found = self._log_likelihoods(prompts, list(start)) if start else following.unsqueeze(1)
+            for index, target in enumerate(targets):
+                if tuple(target[:-1]) == start:
+                    scores[:, index] = sum(found[:, place, token] for place, token in enumerate(target))
+        return [self.choices[best] for best in scores.argmax(1).tolist()]
+
+    def _log_likelihoods(self, prompts: list[list[int]], start: list[int]) -> Tensor:
+        """Log-probabilities (b, len(start) + 1, vocabulary) of what follows each prompt and beginning of `start`."""
+        longest = max(map(len, prompts)) + len(start)
+        ids = torch.full((len(prompts), longest), self.tokenizer.pad_token_id)
+        mask, chosen = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+        for index, prompt in enumerate(prompts):
+            tokens = [*prompt, *start]
+            ids[index, : len(tokens)], mask[index, : len(tokens)] = torch.tensor(tokens), 1
+            chosen[index, len(prompt) - 1 : len(tokens)] = True
+        logits = self._logits(ids, mask, chosen, mask.sum(1) - len(start))
+        return logits.float().log_softmax(-1).view(len(prompts), len(start) + 1, -1)
+
+    def generate(self, split: str) -> list[str]:
+        """What the model writes for each row: greedily, or by beam search, with LoRA merged."""
+        texts = [""] * len(self.rows[split])
+        options = self.generation
+        search = {
+            "do_sample": False,
+            "num_beams": options["beams"],
+            "length_penalty": options["length_penalty"] if options["beams"] > 1 else None,
+            "no_repeat_ngram_size": options["no_repeat_ngram"],
+            "max_new_tokens": options["max_new_tokens"],
+            "pad_token_id": self.tokenizer.pad_token_id,
+            "eos_token_id": self.tokenizer.eos_token_id,
+        }
+        merge(self.model)
+        try:
+            for batch in self._by_length(split, max(1, self.eval_batch_size // options["beams"])):
+                prompts = [self._prompt(split, index) for index in batch]
+                longest = max(map(len, prompts))
+                pads = [[self.tokenizer.pad_token_id] * (longest - len(prompt)) for prompt in prompts]
+                ids = torch.tensor([pad + prompt for pad, prompt in zip(pads, prompts, strict=True)])
+                mask = torch.tensor([[0] * len(pad) + [1] * (longest - len(pad)) for pad in pads])
+                with self.runtime.autocast:
+                    device = self.runtime.device
+                    written = self.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), **search)
+                new = self.tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True)
+                for index, text in zip(batch, new, strict=True):
+                    texts[index] = text.strip()
+        finally:
+            unmerge(self.model)
+        return texts
+
+    def _prompt(self, split: str, index: int) -> list[int]:
+        """The tokens of a row's context, with room for what is to be written."""
+        row = self.rows[split][index]
+        return row["input_ids"][: len(row["labels"]) - _targets(row)][-self.longest_prompt :]
+
+
+def _targets(row: Mapping[str, Any]) -> int:
+    return sum(label != IGNORED for label in row["labels"])
+
+
+def _majority(rows: Rows) -> float:
+    """The share of the commonest first reference."""
+    counts = Counter(row["references"][0] for row in rows)
+    return max(counts.values()) / len(rows)
+
+
+@contextmanager
+def _only(model: Any, chosen: Tensor) -> Iterator[None]:
+    """Within it the model's output layer sees the chosen places (b, t) alone: logits become (n, vocabulary)."""
+    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][chosen],))
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,25 @@
+"""What computes: the name of a processor, on which a time depends, and its kind, on which the rounding does."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+
+
+def name(device: torch.device) -> str:
+    """The name that a device's maker gave it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    known = Path("/proc/cpuinfo")
+    names = [line for line in known.read_text().splitlines() if line.startswith("model name")] if known.exists() else []
+    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+
+
+def kind(device: torch.device) -> str:
+    """The name, and of a CPU the instructions that torch uses there. On one kind, with as many threads and in one
+    precision, a run has one result, bit for bit; on others it may be rounded otherwise."""
+    if device.type != "cpu":
+        return name(device)
+    return f"{name(device)}, {torch.backends.cpu.get_cpu_capability()}"
