@@ -4,15 +4,16 @@
 batches (add_batch) and combines with others (evaluate.combine).
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import evaluate
 import numpy as np
 import numpy.typing as npt
 from datasets import Features, Value
 from scipy import stats
-from sklearn import metrics as sklearn_metrics
+from sklearn import metrics
 
 from lora.config import InputError
 
@@ -22,16 +23,59 @@ year={2011}}"""
 _SCIPY = """@article{scipy, title={SciPy 1.0: Fundamental Algorithms for Scientific Computing in Python},
 author={Virtanen, P. and others}, journal={Nature Methods}, volume={17}, pages={261--272}, year={2020}}"""
 
-Values = Sequence[float] | npt.NDArray[Any]
+Array = npt.NDArray[Any]
+Values = Sequence[float] | Array
+
+
+class Measure(NamedTuple):
+    """What a metric is, its value for references and predictions (n,), the type of these, and whose it is."""
+
+    what: str
+    value: Callable[[Array, Array], float]
+    dtype: str = "int64"
+    citation: str = _SKLEARN
+
+
+def _correlation(kind: Callable[..., Any], references: Array, predictions: Array) -> float:
+    # A correlation with a constant is undefined (nan in scipy); a model that has learnt nothing scores 0, as in GLUE's
+    # Matthews correlation, and a run's table stays numeric.
+    if np.ptp(predictions) == 0 or np.ptp(references) == 0:
+        return 0.0
+    return float(kind(predictions, references).statistic)
+
+
+METRICS = {
+    "accuracy": Measure("The share of predictions that equal the reference, in [0, 1].", metrics.accuracy_score),
+    "f1": Measure(
+        "F1 of class 1, in [0, 1]: the harmonic mean of its precision and recall (GLUE: MRPC, QQP). Two classes only.",
+        partial(metrics.f1_score, average="binary", zero_division=0),
+    ),
+    "macro_f1": Measure(
+        "The unweighted mean over classes of the F1 of each, in [0, 1]: for classes of unequal sizes.",
+        partial(metrics.f1_score, average="macro", zero_division=0),
+    ),
+    "matthews_correlation": Measure(
+        "Matthews' correlation coefficient, in [-1, 1] (GLUE: CoLA); 0 where only one class is predicted.",
+        metrics.matthews_corrcoef,
+    ),
+    "pearson": Measure(
+        "Pearson's linear correlation, in [-1, 1] (GLUE: STS-B); 0 where one side is constant.",
+        partial(_correlation, stats.pearsonr), "float64", _SCIPY,
+    ),
+    "spearman": Measure(
+        "Spearman's rank correlation, in [-1, 1] (GLUE: STS-B); 0 where one side is constant.",
+        partial(_correlation, stats.spearmanr), "float64", _SCIPY,
+    ),
+}  # fmt: skip
 
 
 class LocalMetric(evaluate.Metric):
-    """An evaluate.Metric that keeps its data in memory. A subclass's docstring is its description."""
+    """The evaluate.Metric of a name in METRICS, which keeps its data in memory."""
 
-    citation: str
-    dtype: Literal["int64", "float64"]  # of a prediction and of a reference
+    name = ""  # the base class takes it from that of the class
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        self.name, self.measure = name, METRICS[name]
         super().__init__(keep_in_memory=True, **kwargs)
 
     def _build_data_dir(self) -> str:
@@ -39,103 +83,24 @@ class LocalMetric(evaluate.Metric):
         return ""
 
     def _info(self) -> evaluate.MetricInfo:
+        value = Value(self.measure.dtype)
         return evaluate.MetricInfo(
-            description=str(type(self).__doc__),
-            citation=type(self).citation,
-            inputs_description=f"predictions and references: {self.dtype}, one each an example.",
-            features=Features({"predictions": Value(self.dtype), "references": Value(self.dtype)}),
+            description=self.measure.what,
+            citation=self.measure.citation,
+            inputs_description=f"predictions and references: {self.measure.dtype}, one each an example.",
+            features=Features({"predictions": value, "references": value}),
         )
 
     def _compute(self, *, predictions: list[float], references: list[float]) -> dict[str, float]:
         # Lists, not the info's format="numpy": that rounds to float32, which makes ties that the data do not have.
-        return {self.name: self.value(np.asarray(predictions), np.asarray(references))}
-
-    def value(self, predictions: npt.NDArray[Any], references: npt.NDArray[Any]) -> float:
-        """The metric of two arrays of shape (n,), class indices or floats."""
-        raise NotImplementedError
-
-
-class Accuracy(LocalMetric):
-    """The share of predictions that equal the reference, in [0, 1]."""
-
-    citation = _SKLEARN
-    dtype = "int64"
-
-    def value(self, predictions: npt.NDArray[Any], references: npt.NDArray[Any]) -> float:
-        return float(sklearn_metrics.accuracy_score(references, predictions))
-
-
-class F1(LocalMetric):
-    """F1 of class 1, in [0, 1]: the harmonic mean of its precision and recall (GLUE: MRPC, QQP). Two classes only."""
-
-    citation = _SKLEARN
-    dtype = "int64"
-
-    def value(self, predictions: npt.NDArray[Any], references: npt.NDArray[Any]) -> float:
-        return float(sklearn_metrics.f1_score(references, predictions, average="binary", zero_division=0))
-
-
-class MacroF1(LocalMetric):
-    """The unweighted mean over classes of the F1 of each, in [0, 1]: for classes of unequal sizes."""
-
-    citation = _SKLEARN
-    dtype = "int64"
-
-    def value(self, predictions: npt.NDArray[Any], references: npt.NDArray[Any]) -> float:
-        return float(sklearn_metrics.f1_score(references, predictions, average="macro", zero_division=0))
-
-
-class MatthewsCorrelation(LocalMetric):
-    """Matthews' correlation coefficient, in [-1, 1] (GLUE: CoLA); 0 where only one class is predicted."""
-
-    citation = _SKLEARN
-    dtype = "int64"
-
-    def value(self, predictions: npt.NDArray[Any], references: npt.NDArray[Any]) -> float:
-        return float(sklearn_metrics.matthews_corrcoef(references, predictions))
-
-
-class Pearson(LocalMetric):
-    """Pearson's linear correlation, in [-1, 1] (GLUE: STS-B); 0 where one side is constant."""
-
-    citation = _SCIPY
-    dtype = "float64"
-
-    def value(self, predictions: npt.NDArray[Any], references: npt.NDArray[Any]) -> float:
-        return 0.0 if _constant(predictions, references) else float(stats.pearsonr(predictions, references).statistic)
-
-
-class Spearman(LocalMetric):
-    """Spearman's rank correlation, in [-1, 1] (GLUE: STS-B); 0 where one side is constant."""
-
-    citation = _SCIPY
-    dtype = "float64"
-
-    def value(self, predictions: npt.NDArray[Any], references: npt.NDArray[Any]) -> float:
-        return 0.0 if _constant(predictions, references) else float(stats.spearmanr(predictions, references).statistic)
-
-
-def _constant(*arrays: npt.NDArray[Any]) -> bool:
-    # A correlation with a constant is undefined (nan in scipy); a model that has learnt nothing scores 0, as in GLUE's
-    # Matthews correlation, and a run's table stays numeric.
-    return any(np.ptp(array) == 0 for array in arrays)
-
-
-METRICS: dict[str, type[LocalMetric]] = {
-    "accuracy": Accuracy,
-    "f1": F1,
-    "macro_f1": MacroF1,
-    "matthews_correlation": MatthewsCorrelation,
-    "pearson": Pearson,
-    "spearman": Spearman,
-}
+        return {self.name: float(self.measure.value(np.asarray(references), np.asarray(predictions)))}
 
 
 def load(name: str) -> LocalMetric:
     """The evaluate module of a name in METRICS. Raises InputError for another name."""
     if name not in METRICS:
         raise InputError(f"unknown metric '{name}'; there are: {', '.join(METRICS)}")
-    return METRICS[name]()
+    return LocalMetric(name)
 
 
 def compute(names: str | Iterable[str], predictions: Values, references: Values) -> dict[str, float]:
