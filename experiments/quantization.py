@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -45,21 +47,27 @@ def quantize(model: PreTrainedModel, kind: str, device: torch.device) -> None:
     Raises InputError, naming the layer, for a kind, a device or a shape that cannot be, or if there is no such layer.
     """
     setting = f"model.quantization = {kind}"
+    if kind in quantized.KINDS and device.type not in ("cpu", "cuda"):
+        raise InputError(f"{setting} runs on cpu and cuda, but not on {device.type}: give runtime.device=cpu")
+    if not replace_layers(model, kind, functools.partial(quantized.quantize, kind=kind, device=device)):
+        raise InputError(f"{setting}: a {model.config.model_type} model has no linear layers of its own to quantise")
+
+
+def replace_layers(model: PreTrainedModel, kind: str, make: Callable[[Tensor, Tensor | None], nn.Module]) -> list[str]:
+    """Put layers of `kind`, made of weight (d, k) and bias, in place of those of `quantized_modules`, which are
+    returned. Raises InputError, naming the layer, for a kind or a shape that cannot be."""
+    setting = f"model.quantization = {kind}"
     if kind not in quantized.KINDS:
         raise InputError(f"{setting}: choose from {', '.join(quantized.KINDS)}, or null")
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"{setting} runs on cpu and cuda, but not on {device.type}: give runtime.device=cpu")
     names = quantized_modules(model)
-    if not names:
-        raise InputError(f"{setting}: a {model.config.model_type} model has no linear layers of its own to quantise")
     for name in names:
         module: Any = model.get_submodule(name)
-        weight = turned(module, module.weight.detach()).contiguous()
         try:
-            layer = quantized.quantize(weight, module.bias, kind, device)
+            layer = make(turned(module, module.weight.detach()).contiguous(), module.bias)
         except InputError as error:
             raise InputError(f"{setting}: {name}: {error}") from error
         model.set_submodule(name, layer.train(module.training))
+    return names
 
 
 def pretrained(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -92,8 +100,12 @@ def layers_size(model: nn.Module) -> Size:
     if not layers:
         plain = [model.get_submodule(name).get_parameter("weight") for name in quantized_modules(model)]
         return Size(sum(weight.numel() for weight in plain), sum(weight.nbytes for weight in plain))
-    held = [tensor for layer in layers for tensor in quantized.tensors(layer)]
-    return Size(sum(math.prod(shape(layer)) for layer in layers), sum(tensor.nbytes for tensor in held))
+    return Size(sum(math.prod(shape(layer)) for layer in layers), sum(tensor.nbytes for tensor in tensors(model)))
+
+
+def tensors(model: nn.Module) -> list[Tensor]:
+    """What quantised layers hold of their weights, some of it in no parameter."""
+    return [tensor for layer in _quantized(model) for tensor in quantized.tensors(layer)]
 
 
 def _quantized(model: nn.Module) -> list[nn.Module]:

@@ -66,8 +66,8 @@ def _copy(model: nn.Module, folder: Path, skipped: tuple[str, ...], where: str) 
     places: dict[str, Tensor] = {name: slot.tensor for name, slot in slots(model).items() if slot.tensor.requires_grad}
     for target, tensors in adapters_of(model).items():
         places |= {f"{target.key}.lora_{name}": tensor for name, tensor in zip(target.shapes, tensors, strict=True)}
-    names = [name for name in adapter.open().shapes if not name.startswith(skipped or ("\0",))]
-    for name, stored in adapter.open().tensors(names).items():
+    names = [name for name in adapter.file.shapes if not name.startswith(skipped or ("\0",))]
+    for name, stored in adapter.file.tensors(names).items():
         place = places.get(name)
         if place is None or place.shape != stored.shape:
             has = "is not trained here" if place is None else f"is {tuple(place.shape)} here"

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lora.config import LoRAConfig
-    from lora.interop import load_loralib, load_peft, save_peft
+    from lora.formats.peft_out import save_peft
+    from lora.interop import load_loralib, load_peft
     from lora.io import load, save
     from lora.model import eject, freeze, inject, merge, unmerge
 
@@ -40,7 +41,8 @@ __all__ = [
 ]
 _OF = {
     "config": ("LoRAConfig",),
-    "interop": ("load_loralib", "load_peft", "save_peft"),
+    "formats.peft_out": ("save_peft",),
+    "interop": ("load_loralib", "load_peft"),
     "io": ("load", "save"),
     "model": ("eject", "freeze", "inject", "merge", "unmerge"),
 }

@@ -17,7 +17,7 @@ TOWERS = ("encoder", "decoder", "cross", "text", "vision", "audio")  # of models
 SCALINGS = ("standard", "rslora")
 _QUANTIZED = str(Path(__file__).with_name("quantized"))
 # Ways to hold base weights in few bits: the files of `lora.quantized`, which is not imported for it
-QUANTIZATIONS = tuple(kind.name for kind in pkgutil.iter_modules([_QUANTIZED]) if not kind.name.startswith("_"))
+QUANTIZATIONS = tuple(kind.name for kind in pkgutil.iter_modules([_QUANTIZED]))
 
 
 @dataclasses.dataclass(frozen=True)

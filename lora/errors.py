@@ -1,8 +1,10 @@
-"""What the user gave and cannot work."""
+"""What the user gave and cannot work: values, and packages that are not there."""
 
 from __future__ import annotations
 
+import importlib
 import sys
+from typing import Any
 
 
 class InputError(ValueError):
@@ -23,3 +25,17 @@ def is_count(value: object, least: int = 1) -> bool:
 def is_number(value: object) -> bool:
     """Whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def is_a(instance: object, *names: str) -> bool:
+    """Whether an object is of a class of one of these names, or of one derived from it, importing nothing."""
+    return any(own.__name__ in names for own in type(instance).__mro__)
+
+
+def library(module: str, what: str) -> Any:
+    """A module of a package that need not be there. Raises InputError, saying `what` needs it, if it is not."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise InputError(f"{what} needs the package {package} ({error}): pip install {package}") from error

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lora.libraries import is_a
+from lora.errors import is_a
 
 Rows = slice | Tensor
 HEADS = ("num_attention_heads", "num_heads", "n_head")

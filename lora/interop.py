@@ -1,4 +1,4 @@
-"""Adapters of other libraries: peft folders in and out, loralib checkpoints in."""
+"""Adapters of other libraries into a model: peft folders and loralib checkpoints."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ from lora import delta
 from lora.config import LoRAConfig
 from lora.errors import InputError
 from lora.fill import fill, slots
-from lora.formats.adapter import Foreign, Piece
 from lora.formats.loralib import loralib_pieces, modules_of, others_of
 from lora.formats.peft import read_peft
-from lora.formats.peft_out import save_peft
 from lora.layer import Part
-from lora.stored import Target
+from lora.stored import Adapter, Piece, Target
 from lora.targets import find_places, weight_type_of
 from lora.tensor_files import open_tensors
 from lora.variants import PLAIN, Start, Update, chosen
-
-__all__ = ["load_loralib", "load_peft", "save_peft"]
 
 
 def load_peft(model: nn.Module, folder: Path | str) -> None:
@@ -38,7 +34,7 @@ def load_peft(model: nn.Module, folder: Path | str) -> None:
     _fill(model, adapter, str(folder))
 
 
-def _fill(model: nn.Module, adapter: Foreign, source: str) -> None:
+def _fill(model: nn.Module, adapter: Adapter, source: str) -> None:
     adapters: dict[Target, tuple[Tensor, ...]] = {}
     for target, (A, B, *rest) in adapter.all_tensors().items():
         A, B = delta.smallest(A, B)
@@ -82,12 +78,12 @@ def load_loralib(model: nn.Module, checkpoint: Path | str, config: LoRAConfig) -
     left = sorted(set(stored) - {target.module for target in pieces})
     if left:
         raise InputError(f"{checkpoint} also adapts {left[0]}, which the configuration leaves out")
-    adapter = Foreign(str(checkpoint), file, pieces, others_of(file))
+    adapter = Adapter(str(checkpoint), file, pieces, others_of(file))
     _refuse_merged(model, adapter)
     _fill(model, adapter, str(checkpoint))
 
 
-def _refuse_merged(model: nn.Module, adapter: Foreign) -> None:
+def _refuse_merged(model: nn.Module, adapter: Adapter) -> None:
     """Raises InputError if a file holds a weight under an adapter that is not W0: loralib merges B A into it."""
     there = slots(model)
     for module in {target.module for target in adapter.pieces}:

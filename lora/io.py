@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -27,61 +27,13 @@ from torch import Tensor, nn
 from lora.errors import InputError
 from lora.fill import adapters_of, fill, remade_by
 from lora.model import base_parameters, lora_layers
-from lora.stored import Target
-from lora.tensor_files import TensorFile, open_tensors
+from lora.stored import Adapter, Piece, Target
+from lora.tensor_files import open_tensors, read_json
 from lora.variants import USUAL, Start, Weights, known
 
-__all__ = ["Adapter", "Target", "load", "names", "read", "read_json", "save", "write"]
+__all__ = ["Adapter", "Target", "load", "read", "save", "write"]
 
 CONFIG, WEIGHTS, FORMAT = "lora_config.json", "adapter.safetensors", 1
-
-
-class Adapter(NamedTuple):
-    """A stored adapter, read without its model; tensors are read when asked for."""
-
-    folder: Path
-    targets: list[Target]
-    trained_parameters: list[str]
-    init: str = USUAL  # or that of weights made anew
-    apart: Sequence[str] = ()  # trained parameters that are not tied, though the model's config ties them
-
-    def open(self) -> TensorFile:
-        """The file of its tensors. Raises InputError if it is missing, damaged, or holds a tensor that the config does
-        not tell of."""
-        file = open_tensors(self.folder / WEIGHTS)
-        told = {name for target in self.targets for name in names(target)} | set(self.trained_parameters)
-        if more := sorted(set(file.shapes) - told):
-            raise InputError(f"{file.path} holds {more[0]}, of which {CONFIG} does not tell: one of the two is damaged")
-        return file
-
-    def tensors(self, target: Target) -> tuple[Tensor, ...]:
-        """A (r, k), B (d, r) and what a variant trains beside, fp32. Raises InputError if the file is damaged."""
-        tensors = tuple(tensor.float() for tensor in self.open().weights(names(target)).values())
-        target.check([tensor.shape for tensor in tensors], str(self.folder))
-        return tensors
-
-    def matrices(self, target: Target) -> tuple[Tensor, Tensor]:
-        """A (r, k) and B (d, r), fp32. Raises InputError if the file is damaged."""
-        A, B, *_ = self.tensors(target)
-        return A, B
-
-
-def names(target: Target) -> list[str]:
-    """The names of a target's tensors in the file."""
-    return [f"{target.key}.lora_{name}" for name in target.shapes]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises InputError if the file is missing or no JSON object."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: is its folder an adapter?")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is damaged (it holds no JSON object)")
-    return content
 
 
 def save(model: nn.Module, folder: Path | str) -> None:
@@ -105,10 +57,10 @@ def write(
     apart: Sequence[str] = (),
 ) -> None:
     """Write an adapter folder, which is made, without a model: A, B and what a variant trains beside, of each target,
-    and what else was trained, by its name in the model. `init` and `apart` are those of `Adapter`."""
+    and what else was trained, by its name in the model. `init` and `apart` are those of `lora.stored.Adapter`."""
     tensors: dict[str, Tensor] = dict(parameters)
     for target, own in adapters.items():
-        tensors |= dict(zip(names(target), own, strict=True))
+        tensors |= dict(zip(_names(target), own, strict=True))
     entries = [target.entry() for target in adapters]
     content: dict[str, Any] = {"format": FORMAT, "targets": entries, "trained_parameters": sorted(parameters)}
     if init and init != USUAL:
@@ -133,15 +85,21 @@ def _apart(model: nn.Module, trained: Mapping[str, Tensor]) -> list[str]:
     return sorted(name for name, own in trained.items() if any(own is weight for weight in weights))
 
 
+def _names(target: Target) -> list[str]:
+    """The names of a target's tensors in the file."""
+    return [f"{target.key}.lora_{name}" for name in target.shapes]
+
+
 def read(folder: Path | str) -> Adapter:
-    """An adapter folder, without its model. Raises InputError if a file is missing or damaged."""
+    """An adapter folder, without its model. Raises InputError if a file is missing or damaged, or if there is a tensor
+    that the config does not tell of."""
     folder = Path(folder)
     content = read_json(folder / CONFIG)
     if content.get("format") != FORMAT:
         raise InputError(f"{folder / CONFIG} is damaged or of another version (its format is not {FORMAT})")
     try:
         targets = [Target.of(entry) for entry in content["targets"]]
-        lists = [content["trained_parameters"], content.get("apart", [])]
+        trained, apart = lists = [content["trained_parameters"], content.get("apart", [])]
         if any(not isinstance(own, list) or not all(isinstance(name, str) for name in own) for own in lists):
             raise TypeError("trained_parameters and apart are lists of names")
         init = content.get("init", USUAL)
@@ -151,7 +109,12 @@ def read(folder: Path | str) -> Adapter:
             raise TypeError("a target is there twice")
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / CONFIG} is damaged ({error})") from error
-    return Adapter(folder, targets, lists[0], init, lists[1])
+    file = open_tensors(folder / WEIGHTS)
+    pieces = {target: tuple(map(Piece, _names(target))) for target in targets}
+    told = {piece.name for own in pieces.values() for piece in own} | set(trained)
+    if more := sorted(set(file.shapes) - told):
+        raise InputError(f"{file.path} holds {more[0]}, of which {CONFIG} does not tell: one of the two is damaged")
+    return Adapter(str(folder), file, pieces, {name: name for name in trained}, frozenset(apart), init=init)
 
 
 def load(model: nn.Module, folder: Path | str, pretrained: Weights | None = None) -> None:
@@ -161,8 +124,5 @@ def load(model: nn.Module, folder: Path | str, pretrained: Weights | None = None
     Raises InputError if the adapter is damaged or is for another model; the model is then as it was.
     """
     adapter = read(folder)
-    file, known = adapter.open(), {target: names(target) for target in adapter.targets}
-    stored = file.weights([name for own in known.values() for name in own])
-    adapters = {target: tuple(stored[name].float() for name in own) for target, own in known.items()}
-    parameters = file.weights(adapter.trained_parameters)
-    fill(model, adapters, parameters, str(folder), adapter.init, pretrained, adapter.apart)
+    tensors, parameters = adapter.all_tensors(), adapter.parameters()
+    fill(model, tensors, parameters, adapter.source, adapter.init, pretrained, adapter.apart)

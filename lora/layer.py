@@ -11,8 +11,7 @@ from torch.nn import functional
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from lora import delta, quantized
-from lora.errors import InputError
-from lora.libraries import is_a
+from lora.errors import InputError, is_a
 from lora.variants import PLAIN, USUAL, Start, Update, chosen
 
 

@@ -1,12 +1,15 @@
-"""Where one stored adapter belongs, and what shapes it must have."""
+"""A stored adapter, of this suite, of peft or of loralib: where each adapter belongs, and which tensors it is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from lora.errors import InputError, is_count, is_number
-from lora.variants import PLAIN, Update, chosen, known
+from lora.tensor_files import TensorFile
+from lora.variants import PLAIN, USUAL, Update, chosen, known
 
 
 class Target(NamedTuple):
@@ -68,3 +71,69 @@ class Target(NamedTuple):
         if both[0] != both[1]:
             has, needs = (" and ".join(map("{} {}".format, self.shapes, shapes)) for shapes in both)
             raise InputError(f"{source} is damaged: {self.key} has {has}, but needs {needs}")
+
+
+class Piece(NamedTuple):
+    """Rows of a tensor of the file."""
+
+    name: str
+    rows: slice = slice(None)
+
+
+class Adapter(NamedTuple):
+    """An adapter and where its tensors are; they are read when asked for. Each tensor of the file is in one of these.
+
+    pieces   target -> A (r, k), B (d, r) and what its variant trains beside, as m (d,) of DoRA
+    others   trained beside the adapters: name in the model -> name in the file
+    apart    those of `others` that are of a module's own copy: a weight tied to them stays as it was pretrained
+    unused   tensors that have no effect on outputs: name in the file -> why
+    base     the base model, as far as the adapter names it
+    notes    what else a reader must know
+    init     the usual start, or that of base weights made anew
+    """
+
+    source: str
+    file: TensorFile
+    pieces: dict[Target, tuple[Piece, ...]]
+    others: dict[str, str]
+    apart: frozenset[str] = frozenset()
+    unused: dict[str, str] = {}  # noqa: RUF012 (never written)
+    base: str | None = None
+    notes: tuple[str, ...] = ()
+    init: str = USUAL
+
+    @property
+    def targets(self) -> list[Target]:
+        """Where its updates are."""
+        return list(self.pieces)
+
+    def matrices(self, target: Target) -> tuple[Tensor, Tensor]:
+        """A (r, k) and B (d, r), fp32. Raises InputError as `tensors`."""
+        A, B, *_ = self.tensors(target)
+        return A, B
+
+    def tensors(self, target: Target) -> tuple[Tensor, ...]:
+        """A, B and what is trained beside, fp32. Raises InputError if the file is damaged or a number is not finite."""
+        return self.all_tensors([target])[target]
+
+    def all_tensors(self, targets: Sequence[Target] | None = None) -> dict[Target, tuple[Tensor, ...]]:
+        """The tensors of many targets (None: all), with the file opened once. Raises InputError as `tensors`."""
+        targets = self.targets if targets is None else targets
+        stored = self.file.weights(dict.fromkeys(piece.name for target in targets for piece in self.pieces[target]))
+        found = {target: tuple(stored[name][rows].float() for name, rows in self.pieces[target]) for target in targets}
+        for target, tensors in found.items():
+            target.check([tensor.shape for tensor in tensors], self.source)
+        return found
+
+    def parameters(self) -> dict[str, Tensor]:
+        """What was trained beside the adapters, by name in the model; whole numbers (counters) as they are stored.
+
+        Raises InputError if the file is damaged or a number is not finite."""
+        counts = [name for name in self.others.values() if self._counts(name)]
+        found = self.file.weights(name for name in self.others.values() if name not in counts)
+        found |= self.file.tensors(counts)
+        return {name: found[stored] for name, stored in self.others.items()}
+
+    def _counts(self, name: str) -> bool:
+        """Whether a tensor is a counter or a table of indices, as BatchNorm has one, and no quantised weight."""
+        return self.file.dtypes.get(name) == "int64" and len(self.file.shapes[name]) < 2

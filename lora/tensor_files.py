@@ -1,7 +1,9 @@
-"""Files of named tensors, read one tensor at a time: safetensors, and pickled ones that hold nothing but tensors."""
+"""Files of named tensors, read one tensor at a time: safetensors, and pickled ones that hold nothing but tensors; and
+the JSON beside them."""
 
 from __future__ import annotations
 
+import json
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -211,3 +213,16 @@ def open_tensors(path: Path) -> TensorFile:
         there = "is a folder, not a file" if path.is_dir() else "does not exist: is its folder complete?"
         raise InputError(f"{path} {there}")
     return Safetensors(path) if path.suffix == ".safetensors" else Pickled(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises InputError if the file is missing or no JSON object."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: is its folder an adapter?")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged (it holds no JSON object)")
+    return content

@@ -33,7 +33,7 @@ class Made(NamedTuple):
 
     adapters    target -> A (r, k), B (d, r)
     parameters  what else was trained, by its name in the model
-    apart       those of `parameters` that are not tied to others, as in `lora.io.Adapter`
+    apart       those of `parameters` that are not tied to others, as in `lora.stored.Adapter`
     embeddings  the adapted modules that are known to be embeddings
     options     of peft's adapter_config.json, where they are not what A and B say
     """
@@ -162,5 +162,5 @@ def refuse_tied(names: Iterable[str]) -> None:
     if found:
         raise InputError(
             f"{found[0]}, trained beside the adapters, may be tied to another weight, which peft would leave as it "
-            "was: write it with --format own, or load it into its model and use lora.interop.save_peft"
+            "was: write it with --format own, or load it into its model and use lora.save_peft"
         )

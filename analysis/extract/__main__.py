@@ -30,9 +30,8 @@ from analysis.weights.pairs import Pair, pair
 from analysis.weights.pretrained import Weights
 from analysis.weights.run_base import Start
 from experiments.arguments import Parser, whole
-from lora import io
 from lora.config import InputError
-from lora.formats.adapter import Foreign
+from lora.stored import Adapter
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -91,7 +90,7 @@ def extract(options: argparse.Namespace) -> list[Path]:
 
 def _pair(found: sources.Source, given: str | None) -> Pair:
     """The checkpoint and its base. Raises InputError for an adapter."""
-    if isinstance(found.stored, io.Adapter | Foreign):
+    if isinstance(found.stored, Adapter):
         raise InputError(f"{found.name} is an adapter already: use python -m analysis.shrink on it")
     base = Weights.open(given) if given else None
     if found.run:

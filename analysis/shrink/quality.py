@@ -21,15 +21,14 @@ from experiments.models import choose_runtime
 from experiments.problems.base import Problem
 from lora.config import InputError
 from lora.fill import fill
-from lora.formats.adapter import Foreign
 from lora.model import eject
-from lora.stored import Target
+from lora.stored import Adapter, Target
 
 SPLIT = "validation"
 
 
 def compare(
-    whole: Foreign, small: Made, task: str, settings: Sequence[str], base: str | None, start: Start | None
+    whole: Adapter, small: Made, task: str, settings: Sequence[str], base: str | None, start: Start | None
 ) -> list[str]:
     """A line a score of `task`, a config's name or a data file: with the adapter as it was, and with the smaller one.
 
@@ -72,7 +71,7 @@ def _config(task: str, settings: Sequence[str], base: str | None, start: Start |
 
 
 def _scores(
-    problem: Problem, adapters: Mapping[Target, tuple[Tensor, ...]], parameters: Mapping[str, Tensor], source: Foreign
+    problem: Problem, adapters: Mapping[Target, tuple[Tensor, ...]], parameters: Mapping[str, Tensor], source: Adapter
 ) -> dict[str, float]:
     fill(problem.model, adapters, parameters, source.source, apart=source.apart)
     found = problem.evaluate(SPLIT, generate=False).scores

@@ -12,11 +12,9 @@ from analysis.adapters.made import PEFT, Made, factors, refuse_tied, saved_modul
 from analysis.adapters.ranks import Spectrum
 from analysis.maths.svd import SVD, svd_delta_w
 from analysis.weights import sources
-from lora import io
 from lora.errors import InputError
-from lora.formats.adapter import Foreign
 from lora.formats.peft_config import read_peft_config
-from lora.stored import Target
+from lora.stored import Adapter, Target
 from lora.tensor_files import PLAIN
 from lora.variants import PLAIN as ORDINARY
 from lora.variants import Start, chosen
@@ -25,7 +23,7 @@ from lora.variants import Start, chosen
 class Stored(NamedTuple):
     """An adapter of plain LoRA: its file, and the options of its adapter_config.json, if it is peft's."""
 
-    file: Foreign
+    file: Adapter
     options: dict[str, Any]
     is_peft: bool
 
@@ -85,15 +83,13 @@ def read(source: sources.Source) -> Stored:
     """The adapter of a source. Raises InputError if it holds whole weights, or if its updates cannot be cut: those of
     DoRA, and those that start from loftq."""
     adapter, options = source.stored, dict[str, Any]()
-    if isinstance(adapter, io.Adapter):
-        if chosen(Start, adapter.init).remakes:
-            raise InputError(
-                f"{source.name} started from {adapter.init}: its base weights were quantised for its own rank, and "
-                "another rank would give others. It cannot be shrunk"
-            )
-        adapter = sources.as_file(adapter)
-    elif not isinstance(adapter, Foreign):
+    if not isinstance(adapter, Adapter):
         raise InputError(f"{source.name} holds whole weights, no adapter: use python -m analysis.extract on it")
+    if chosen(Start, adapter.init).remakes:
+        raise InputError(
+            f"{source.name} started from {adapter.init}: its base weights were quantised for its own rank, and "
+            "another rank would give others. It cannot be shrunk"
+        )
     if any(target.variant != ORDINARY for target in adapter.pieces):
         raise InputError(
             f"{source.name} is DoRA: its magnitudes scale the rows of W too, so that no lower rank of B A is its best "

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from analysis.weights.pretrained import Weights
 from lora.config import InputError
-from lora.formats.adapter import Foreign
-from lora.stored import Target
+from lora.stored import Adapter, Target
 from lora.tensor_files import TensorFile
 
 WHOLE, BIAS, MAGNITUDES = "module trained whole", "bias", "magnitudes of DoRA"
@@ -65,11 +64,10 @@ def of_parameters(
     return rows
 
 
-def of_adapter(adapter: Foreign, base: Weights | None) -> Account:
-    """All that an adapter of another library stores beside A and B. Raises InputError as `of_parameters`."""
-    rows = of_parameters(adapter.parameters(), base, adapter.apart)
-    tensors = adapter.all_tensors()
-    rows += of_magnitudes({target: tensors[target] for target in tensors if target.variant == "dora"})
+def of_adapter(adapter: Adapter, base: Weights | None, whole: frozenset[str]) -> Account:
+    """All that an adapter stores beside A and B. Raises InputError as `of_parameters`."""
+    rows = of_parameters(adapter.parameters(), base, whole)
+    rows += of_magnitudes(adapter.all_tensors([target for target in adapter.targets if target.variant == "dora"]))
     why: dict[str, list[str]] = {}
     for name, reason in adapter.unused.items():
         why.setdefault(reason, []).append(name)

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from experiments.hub import locate
 from lora.config import InputError
-from lora.io import read_json
-from lora.tensor_files import TensorFile, open_tensors
+from lora.tensor_files import TensorFile, open_tensors, read_json
 
 SINGLE, INDEXED = ("model.safetensors", "pytorch_model.bin"), ".index.json"
 

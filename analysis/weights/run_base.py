@@ -12,8 +12,8 @@ from analysis.weights.pretrained import Weights
 from analysis.weights.sources import RUN
 from experiments.paths import user_path
 from experiments.store import fingerprint
-from lora import io
 from lora.config import InputError
+from lora.tensor_files import read_json
 
 FINGERPRINT = "fingerprint:"  # before a model of the user's own in a config: its place is not stored, its content is
 
@@ -39,7 +39,7 @@ class Start(NamedTuple):
         except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(f"{run / RUN} is not that of a stored run, or is damaged ({reason})") from error
-        precision = getattr(torch, str(io.read_json(run / "metrics.json").get("precision")), None)
+        precision = getattr(torch, str(read_json(run / "metrics.json").get("precision")), None)
         if not isinstance(precision, torch.dtype):
             raise InputError(f"{run / 'metrics.json'} is damaged: its precision is none of torch's")
         return cls(run, config, model, about, precision)

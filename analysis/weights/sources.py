@@ -15,9 +15,9 @@ from experiments.paths import user_path
 from lora import io
 from lora.config import WEIGHT_TYPES, InputError
 from lora.formats import loralib, others
-from lora.formats.adapter import Foreign, Piece
 from lora.formats.peft import PEFT_PICKLED, PEFT_WEIGHTS, is_peft, read_peft
 from lora.formats.peft_config import PEFT_CONFIG
+from lora.stored import Adapter
 from lora.targets import WHOLE
 from lora.tensor_files import TensorFile, open_tensors
 
@@ -31,7 +31,7 @@ class Source(NamedTuple):
 
     name: str
     library: str
-    stored: io.Adapter | Foreign | Weights | TensorFile
+    stored: Adapter | Weights | TensorFile
     run: Path | None = None
 
 
@@ -100,8 +100,8 @@ def of_run(folder: Path) -> Source:
     return Source(folder.name, SUITE, _of_suite(io.read(folder / "adapter")), folder)
 
 
-def _of_suite(adapter: io.Adapter) -> io.Adapter | TensorFile:
-    return adapter if adapter.targets else adapter.open()
+def _of_suite(adapter: Adapter) -> Adapter | TensorFile:
+    return adapter if adapter.pieces else adapter.file
 
 
 def _file(path: Path, base: Weights | None, alpha: float | None, slices: Sequence[str]) -> Source:
@@ -118,10 +118,3 @@ def _file(path: Path, base: Weights | None, alpha: float | None, slices: Sequenc
         raise InputError(f"{path} is a loralib checkpoint, which does not store alpha: give --alpha (its default is 1)")
     is_linear = base.has if base else lambda module: False
     return Source(str(path), LORALIB, loralib.read_loralib(file, alpha, slices, is_linear))
-
-
-def as_file(adapter: io.Adapter) -> Foreign:
-    """An adapter of this suite as one of its file's tensors. Raises InputError as `io.Adapter.open`."""
-    pieces = {target: tuple(map(Piece, io.names(target))) for target in adapter.targets}
-    own = {name: name for name in adapter.trained_parameters}
-    return Foreign(str(adapter.folder), adapter.open(), pieces, own, frozenset(adapter.apart))

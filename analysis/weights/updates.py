@@ -16,10 +16,8 @@ from analysis.weights.delta_w import Difference, LowRank, Update
 from analysis.weights.pairs import pair
 from analysis.weights.pretrained import Weights
 from analysis.weights.run_base import Start
-from lora import io
 from lora.config import InputError
-from lora.formats.adapter import Foreign
-from lora.stored import Target
+from lora.stored import Adapter, Target
 from lora.targets import WHOLE
 from lora.tensor_files import TensorFile
 
@@ -84,32 +82,20 @@ def read_run(run_dir: Path, base: Weights | None = None) -> Updates:
 def of_source(found: sources.Source, base: Weights | None) -> Updates:
     if found.run:
         start, found = Start.of(found.run), found._replace(run=None)
-        updates = of_source(found, base if isinstance(found.stored, io.Adapter) else start.base(base))
+        updates = of_source(found, base if isinstance(found.stored, Adapter) else start.base(base))
         updates.base, updates.notes = start.model, [start.about, *updates.notes]
         return updates
-    if isinstance(found.stored, io.Adapter):
-        return _of_suite(found.name, found.stored, base)
-    if isinstance(found.stored, Foreign):
-        return _of_foreign(found.name, found.library, found.stored, base)
+    if isinstance(found.stored, Adapter):
+        return _of_adapter(found, found.stored, base)
     kind = "full fine-tuning" if found.library == sources.SUITE else "full checkpoint"
     return _differences(found.name, kind, found.stored, base)
 
 
-def _of_suite(name: str, adapter: io.Adapter, base: Weights | None) -> Updates:
-    file = adapter.open()
-
-    def account() -> Account:
-        rows = beside.of_parameters(file.weights(adapter.trained_parameters), base)
-        dora = {target: adapter.tensors(target) for target in adapter.targets if target.variant == "dora"}
-        return Account([*rows, *beside.of_magnitudes(dora)])
-
+def _of_adapter(source: sources.Source, adapter: Adapter, base: Weights | None) -> Updates:
+    own = source.library == sources.SUITE
     found = {target: partial(adapter.tensors, target) for target in adapter.targets}
-    return _of_factors(name, "LoRA", found, base, account)
-
-
-def _of_foreign(name: str, library: str, adapter: Foreign, base: Weights | None) -> Updates:
-    found = {target: partial(adapter.tensors, target) for target in adapter.pieces}
-    updates = _of_factors(name, f"LoRA ({library})", found, base, partial(beside.of_adapter, adapter, base))
+    account = partial(beside.of_adapter, adapter, base, frozenset() if own else adapter.apart)
+    updates = _of_factors(source.name, "LoRA" if own else f"LoRA ({source.library})", found, base, account)
     updates.base = adapter.base or updates.base
     return updates
 

@@ -7,11 +7,10 @@ import re
 from collections.abc import Callable, Sequence
 
 from lora.errors import InputError
-from lora.formats.adapter import Foreign, Piece
 from lora.formats.keys import plain
 from lora.formats.others import refuse_other
 from lora.formats.peft import matrix_shape
-from lora.stored import Target
+from lora.stored import Adapter, Piece, Target
 from lora.targets import WHOLE, layer_of, spread_over_heads, types_by_name
 from lora.tensor_files import TensorFile
 
@@ -79,7 +78,7 @@ def loralib_pieces(
 
 def read_loralib(
     file: TensorFile, alpha: float, slices: Sequence[str] = (), is_linear: Callable[[str], bool] = lambda module: False
-) -> Foreign:
+) -> Adapter:
     """The adapter in a loralib checkpoint, which stores neither alpha nor which slices of a fused projection are on.
 
     `slices`: these weight types, or `all` if it adapts fused projections as a whole; scaling = alpha / r as in loralib.
@@ -109,7 +108,7 @@ def read_loralib(
                 _refuse_convolution(file, module, stored)
         r = file.shapes.get(f"{stored}.lora_B", (0, 0))[-1]
         pieces |= loralib_pieces(file, module, stored, names, [alpha / max(r, 1)] * len(names))
-    return Foreign(str(file.path), file, pieces, others_of(file))
+    return Adapter(str(file.path), file, pieces, others_of(file))
 
 
 def _refuse_convolution(file: TensorFile, module: str, stored: str) -> None:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lora.errors import InputError
-from lora.formats.adapter import Foreign, Piece
 from lora.formats.keys import Key, parse
 from lora.formats.others import refuse_other
 from lora.formats.peft_config import PEFT_CONFIG, PeftConfig, read_peft_config, scaling
-from lora.stored import Target
+from lora.stored import Adapter, Piece, Target
 from lora.targets import WHOLE, layer_of, types_by_name
 from lora.tensor_files import TensorFile, open_tensors
 from lora.variants import PLAIN, Update, chosen, known
@@ -45,7 +44,7 @@ def read_peft(
     weight_type: Callable[[str], str] = type_by_name,
     modules: Iterable[str] = (),
     parameters: Iterable[str] = (),
-) -> Foreign:
+) -> Adapter:
     """A peft LoRA or DoRA adapter. `weight_type`: module -> its weight type; `modules` and `parameters`: those of the
     model that it is for, if there is one (they tell whether a `module.` in all names is a wrapper's, and whether all is
     there that `modules_to_save` names).
@@ -80,7 +79,7 @@ def read_peft(
         frozenset(name for name in others if config.is_saved(name)) if not config.is_on("ensure_weight_tying") else ()
     )
     base = config.options.get("base_model_name_or_path") or None
-    return Foreign(str(folder), file, pieces, others, frozenset(apart), unused, base, tuple(notes))
+    return Adapter(str(folder), file, pieces, others, frozenset(apart), unused, base, tuple(notes))
 
 
 def _keys(file: TensorFile, modules: set[str]) -> dict[str, Key]:
@@ -141,16 +140,12 @@ def _sides() -> dict[str, str]:
     return {name: peft.option for peft in stored for name in peft.sides.values()}
 
 
-def _update(config: PeftConfig) -> Update:
-    """What the adapter adds: plain LoRA, or the update whose option is on."""
-    found = (own for own in known(Update).values() if own.peft and config.is_on(own.peft.option))
-    return next(found, chosen(Update, PLAIN))
-
-
 def _pieces(
     file: TensorFile, config: PeftConfig, adapted: dict[str, _Module], weight_type: Callable[[str], str]
 ) -> dict[Target, tuple[Piece, ...]]:
-    folder, update = config.folder, _update(config)
+    folder = config.folder
+    switched = (own for own in known(Update).values() if own.peft and config.is_on(own.peft.option))
+    update = next(switched, chosen(Update, PLAIN))  # what the adapter adds
     seen = [module.seen for module in adapted.values()]
     options = _scalings(config, seen)
     targeted = config.targeted(seen)

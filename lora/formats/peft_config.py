@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lora.errors import InputError, is_count, is_number
 from lora.formats.others import library_of_config
 from lora.formats.patterns import first_match, peft_patterns
-from lora.io import read_json
+from lora.tensor_files import read_json
 
 PEFT_CONFIG = "adapter_config.json"
 # What makes a peft LoRA something else than our LoRA or DoRA on the pretrained W0: options, and inits that change W0

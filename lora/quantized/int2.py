@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lora.quantized._base import GROUP, Quantization, linear
+from lora.quantized import GROUP, Quantization, linear
 
 
 class _Int2(Quantization):
@@ -22,13 +22,17 @@ class _Int2(Quantization):
         config = module.hqq_base_quant_config(**settings)
         return module.HQQLinear(linear(weight, None), config, compute_dtype=weight.dtype, device=str(device))
 
+    def hollow(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
+        """hqq computes with plain tensors, also when it quantises."""
+        self.check_shape(*weight.shape)
+        return self.quantize(weight, bias, weight.device)
+
     def settings_of(self, layer: Any) -> dict[str, Any]:
         own = layer.quant_config["weight_quant_params"]
         return {name: own[name] for name in self.settings}
 
     def dequantize(self, layer: Any) -> Tensor:
-        weight: Tensor = layer.dequantize()
-        return weight
+        return layer.dequantize()
 
     def tensors(self, layer: Any) -> list[Tensor]:
         return [layer.W_q, layer.meta["scale"], layer.meta["zero"]]

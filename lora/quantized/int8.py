@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lora.quantized._base import Quantization
+from lora.errors import library
+from lora.quantized import Quantization
 
 OUTLIER = 6.0  # inputs above it are not rounded, as in the paper
 
@@ -28,6 +29,15 @@ class _Int8(Quantization):
         # A weight is quantised on its way from the CPU.
         made.weight = module.Int8Params(weight.cpu(), requires_grad=False).to(device)
         made.compute_dtype = weight.dtype
+        return made
+
+    def _hollow(self, module: Any, d: int, k: int, dtype: torch.dtype) -> Any:
+        made = super()._hollow(module, d, k, dtype)
+        made.weight = nn.Parameter(torch.empty(d, k, dtype=torch.int8), requires_grad=False)
+        made.weight.CB = None  # it has been moved to the state
+        made.state = library("bitsandbytes", self.name).MatmulLtState()
+        made.state.threshold, made.state.has_fp16_weights = OUTLIER, False
+        made.state.CB, made.state.SCB = made.weight.data, torch.empty(d)
         return made
 
     def settings_of(self, layer: Any) -> dict[str, Any]:

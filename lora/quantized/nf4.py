@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora.errors import InputError
-from lora.libraries import library
-from lora.quantized._base import GROUP, Quantization
+from lora.errors import InputError, library
+from lora.quantized import GROUP, Quantization
 
 
 class _NF4(Quantization):
@@ -27,6 +26,19 @@ class _NF4(Quantization):
         d, k = weight.shape
         made = module.Linear4bit(k, d, bias=False, compute_dtype=weight.dtype, device="meta")
         made.weight = module.Params4bit(weight, requires_grad=False, module=made, **settings).to(device)
+        return made
+
+    def _hollow(self, module: Any, d: int, k: int, dtype: torch.dtype) -> Any:
+        state = library("bitsandbytes.functional", self.name).QuantState
+        groups = math.ceil(d * k / GROUP)
+        scales = state(torch.empty(math.ceil(groups / 256)), code=torch.empty(256), blocksize=256, dtype=torch.float32)
+        made = super()._hollow(module, d, k, dtype)
+        made.weight = nn.Parameter(torch.empty(math.ceil(d * k / 2), 1, dtype=torch.uint8), requires_grad=False)
+        made.weight.quant_state = state(
+            torch.empty(groups, dtype=torch.uint8), torch.Size((d, k)), torch.empty(16), GROUP, "nf4", dtype,
+            torch.empty(()), scales,
+        )  # fmt: skip
+        made.compute_type_is_set, made.support_avx512bf16_for_cpu = True, False
         return made
 
     def check(self, layer: Any) -> nn.Module:

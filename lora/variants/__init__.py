@@ -17,8 +17,7 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from lora.errors import InputError
-from lora.libraries import is_a
+from lora.errors import InputError, is_a
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

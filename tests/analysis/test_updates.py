@@ -19,7 +19,7 @@ from analysis.weights.pretrained import Weights
 from analysis.weights.updates import Updates, read, read_run
 from lora import io
 from lora.config import InputError
-from lora.interop import save_peft
+from lora.formats.peft_out import save_peft
 from lora.model import freeze
 
 

@@ -106,7 +106,7 @@ def test_the_command_trains_and_stores_every_layer(
     metrics = store.metrics(folder.name)
     assert 0 < metrics["training_memory_bytes"] <= metrics["peak_memory_bytes"]
     stored = io.read(folder / "adapter")
-    tensors = load_file(stored.folder / io.WEIGHTS)
+    tensors = load_file(stored.file.path)
     start = base_parameters(load(composed(*tiny, "method=full")).model)
     for layer in (0, 1):
         name = f"bert.encoder.layer.{layer}.output.dense.weight"

@@ -206,7 +206,7 @@ def test_other_architectures_learn_and_load(
     run = only_run(tmp_path)
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     io.load(model, run / "adapter")
-    assert head in io.read(run / "adapter").trained_parameters
+    assert head in io.read(run / "adapter").others
 
 
 def test_a_run_that_diverged_is_not_tried_again(cli: Cli, tiny: list[str], tmp_path: Path) -> None:

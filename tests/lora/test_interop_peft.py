@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from lora import targets
 from lora.config import InputError, LoRAConfig
-from lora.interop import load_peft, save_peft
+from lora.formats.peft_out import save_peft
+from lora.interop import load_peft
 from lora.layer import Part
 from lora.model import attach, base_parameters, freeze, inject, lora_layers, merge
 from lora.targets import Place

@@ -49,7 +49,7 @@ def test_every_trained_parameter_is_stored(tmp_path: Path) -> None:
     model = trained_model("bert", LoRAConfig(r=2, modules=("*.word_embeddings",)), heads)
     io.save(model, tmp_path)
     adapter = io.read(tmp_path)
-    assert adapter.trained_parameters == [
+    assert list(adapter.others) == [
         "bert.embeddings.LayerNorm.bias",
         "bert.embeddings.LayerNorm.weight",
         "bert.encoder.layer.1.attention.self.query.bias",

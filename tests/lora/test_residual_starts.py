@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lora import io
 from lora.config import InputError, LoRAConfig
-from lora.interop import save_peft
+from lora.formats.peft_out import save_peft
 from lora.layer import turned
 from lora.model import base_parameters, eject, freeze, inject, lora_layers, merge, unmerge
 from lora.variants import lora_ga

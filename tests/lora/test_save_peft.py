@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from lora import quantized
 from lora.config import QUANTIZATIONS, InputError, LoRAConfig
-from lora.interop import load_peft, save_peft
+from lora.formats.peft_out import save_peft
+from lora.interop import load_peft
 from lora.layer import turned
 from lora.model import freeze, inject
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from lora import io
 from lora.config import InputError, LoRAConfig
-from lora.interop import load_peft, save_peft
+from lora.formats.peft_out import save_peft
+from lora.interop import load_peft
 from lora.model import base_parameters, freeze, inject
 
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"

@@ -10,11 +10,13 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from experiments import quantization
 from experiments.hub import locate
-from experiments.measure.memory import quantized, training_step
+from experiments.measure.memory import training_step
 from experiments.measure.memory.setup import LABELS, Setup
 from experiments.models import SAFE, head_modules, set_dropout
 from lora.config import InputError
+from lora.quantized import KINDS
 from lora.quantized.int8 import OUTLIER
 
 # The defaults of bitsandbytes' config
@@ -107,5 +109,6 @@ def build(setup: Setup) -> PreTrainedModel:
         for name in head_modules(network):
             training_step.cast(network.get_submodule(name), torch.float32)
     if setup.model.get("quantization") is not None:
-        quantized.quantize(network, setup.model["quantization"])
+        kind = setup.model["quantization"]
+        quantization.replace_layers(network, kind, lambda weight, bias: KINDS[kind].hollow(weight, bias))
     return network

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from experiments import method_settings, quantization
 from experiments.layers import layers
-from experiments.measure.memory import batch, depth, network, quantized, training_step
+from experiments.measure.memory import batch, depth, network, training_step
 from experiments.measure.memory.fake import fake
 from experiments.measure.memory.setup import LABELS, Plan, Setup
 from experiments.measure.memory.trace import FORWARD, GRADIENT, LOGITS, STEP, Bytes, Trace
@@ -75,7 +75,7 @@ def _plan(problem: Problem, rows: Rows, setup: Setup) -> Plan:
     kept, lasting = parts.pop(KEPT), parts.pop(LASTING)
     peak = max(parts.values(), key=Counter.total)
     replaced = [weight for _, layer in lora_layers(model) for weight in layer.kept]
-    weights = _bytes([*model.parameters(), *model.buffers(), *replaced, *quantized.tensors(model)])
+    weights = _bytes([*model.parameters(), *model.buffers(), *replaced, *quantization.tensors(model)])
     gradients = parts[STEP][GRADIENT]
     named = {FORWARD: kept[FORWARD], LOGITS: short.logits, GRADIENT: gradients, STEP: lasting[STEP]}
     return Plan(
