@@ -1,15 +1,13 @@
 """What the data-to-text families share: inputs that are lists of facts, and splits with no list in two of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from sklearn.model_selection import train_test_split
 
-from experiments.paths import user_path
-from experiments.tasks._hub import load_dataset
 from experiments.tasks._reading import parse_json, read_text
 from lora.config import InputError
 
@@ -69,50 +67,6 @@ def tenth(entries: Sequence[Entry]) -> int:
     return max(1, len({entry.facts for entry in entries}) // 10)
 
 
-def folder(data_dir: str) -> Path:
-    """The folder; raises InputError if it is not there."""
-    path = user_path(data_dir)
-    if not path.is_dir():
-        raise InputError(f"task.data_dir: there is no folder {path}")
-    return path
-
-
-def official_files(data_dir: str, names: Mapping[str, tuple[str, ...]]) -> dict[str, Path]:
-    """The file of each split, the first of its names that is there: all three, or validation alone.
-
-    Raises InputError if there is no such folder, or some other set of files in it.
-    """
-    place = folder(data_dir)
-    files = {}
-    for split, given in names.items():
-        there = [place / name for name in given if (place / name).is_file()]
-        if there:
-            files[split] = there[0]
-    missing = [" or ".join(given) for split, given in names.items() if split not in files]
-    if missing and set(files) != {"validation"}:
-        alone = " or ".join(names["validation"])
-        raise InputError(
-            f"task.data_dir: there is no {missing[0]} in {place}; it should have a file of each split, or {alone} alone"
-        )
-    return files
-
-
 def read_json(path: Path) -> Any:
     """Raises InputError as `read_text` and `parse_json`."""
     return parse_json(read_text(path), str(path))
-
-
-def from_hub(repository: str, directory: str, files: str) -> DatasetDict:
-    """train, validation and test of a repository whose own data need a loading script, which datasets no longer runs.
-
-    The hub converts such repositories to Parquet, in a branch with a directory for each configuration. Raises
-    InputError, naming the `files` that data_dir takes, where the hub cannot be reached.
-    """
-    try:
-        return load_dataset(repository, data_dir=directory, revision="refs/convert/parquet")
-    except Exception as error:  # the hub's client raises errors of several libraries
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InputError(
-            f"cannot load {repository} ({directory}) from the Hugging Face hub, nor from its cache ({reason}); "
-            f"set task.data_dir to a folder with {files}"
-        ) from error

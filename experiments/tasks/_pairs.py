@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from datasets import Dataset
 from sklearn.model_selection import train_test_split
 
 from experiments.tasks import TextData
-from experiments.tasks._frames import require_columns
+from experiments.tasks._frames import columns, require_columns
 from lora.config import InputError
 
 
@@ -28,13 +27,12 @@ def load(task: Mapping[str, Any], files: Mapping[str, Path], tables: Mapping[str
     tenth = max(1, len(train) // 10)
     for field in open_splits:
         train, frames[field] = train_test_split(train, test_size=tenth, random_state=task["split_seed"])
-    pairs = train.explode("references")
-    return TextData(
-        Dataset.from_dict({"prompt": list(pairs["prompt"]), "completion": list(pairs["references"])}),
-        _dataset(frames["validation_path"]),
-        _dataset(frames["test_path"]),
-        task["metric"] or "rouge_lf",
+    validation, test = (
+        columns(frames[field].itertuples(index=False, name=None), "prompt", "references")
+        for field in ("validation_path", "test_path")
     )
+    pairs = columns(train.explode("references").itertuples(index=False, name=None), "prompt", "completion")
+    return TextData(pairs, validation, test, task["metric"] or "rouge_lf")
 
 
 def inputs(table: pd.DataFrame, task: Mapping[str, Any], path: Path) -> pd.DataFrame:
@@ -43,22 +41,18 @@ def inputs(table: pd.DataFrame, task: Mapping[str, Any], path: Path) -> pd.DataF
     Raises InputError, with the line, for a missing column, a table without rows, and a prompt or completion that is
     empty or no text.
     """
-    columns = [task["prompt_column"], task["completion_column"]]
-    require_columns(table, columns, path)
+    names = [task["prompt_column"], task["completion_column"]]
+    require_columns(table, names, path)
     if table.empty:
         raise InputError(f"{path} has no rows")
     references: dict[str, dict[str, None]] = {}  # a dict for each prompt's: it keeps their order and has each once
-    for line, prompt, completion in table[columns].itertuples(name=None):
+    for line, prompt, completion in table[names].itertuples(name=None):
         completions = completion if isinstance(completion, list) else [completion]
-        for column, texts in zip(columns, ([prompt], completions), strict=True):
+        for column, texts in zip(names, ([prompt], completions), strict=True):
             if not all(isinstance(text, str) for text in texts):
-                kind = "a text" if column == columns[0] else "a text or a list of texts"
+                kind = "a text" if column == names[0] else "a text or a list of texts"
                 raise InputError(f"{path}: line {line}: '{column}' should be {kind}")
             if not texts or not all(text.strip() for text in texts):
                 raise InputError(f"{path}: line {line} has an empty '{column}'")
         references.setdefault(prompt, {}).update(dict.fromkeys(completions))
     return pd.DataFrame({"prompt": list(references), "references": [list(texts) for texts in references.values()]})
-
-
-def _dataset(frame: pd.DataFrame) -> Dataset:
-    return Dataset.from_dict({"prompt": list(frame["prompt"]), "references": list(frame["references"])})

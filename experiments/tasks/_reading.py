@@ -152,18 +152,13 @@ def read(path: Path, encoding: str | None = None) -> pd.DataFrame:
     CSV may quote fields, TSV may not (a quotation mark is text). What a row lacks is an empty string. Raises
     InputError for an unknown file type, and a file that cannot be read or has no rows.
     """
-    readers = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl}
-    if path.suffix.lower() not in readers:
-        raise InputError(f"{path}: unknown file type '{path.suffix}'; there are: {', '.join(readers)}")
-    return readers[path.suffix.lower()](path, encoding)
-
-
-def _read_csv(path: Path, encoding: str | None) -> pd.DataFrame:
-    return _by_line(read_table(path, ",", csv.QUOTE_MINIMAL, encoding, option=True, skip_blank_lines=False))
-
-
-def _read_tsv(path: Path, encoding: str | None) -> pd.DataFrame:
-    return _by_line(read_table(path, "\t", encoding=encoding, option=True, skip_blank_lines=False))
+    ending = path.suffix.lower()
+    if ending == ".jsonl":
+        return _read_jsonl(path, encoding)
+    if ending not in (".csv", ".tsv"):
+        raise InputError(f"{path}: unknown file type '{path.suffix}'; there are: .csv, .tsv, .jsonl")
+    sep, quoting = (",", csv.QUOTE_MINIMAL) if ending == ".csv" else ("\t", csv.QUOTE_NONE)
+    return _by_line(read_table(path, sep, quoting, encoding, option=True, skip_blank_lines=False))
 
 
 def _by_line(table: pd.DataFrame) -> pd.DataFrame:

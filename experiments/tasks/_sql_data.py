@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
+from experiments.tasks._frames import columns
 from experiments.tasks._sql_query import Query, Table, identifier, sql
 
 
@@ -19,20 +20,17 @@ class Example(NamedTuple):
 def prompt(table: Table, question: str) -> str:
     """The context: the columns as SQL names them, which of them are numbers, and the question."""
     marks = {"text": "", "number": " (number)"}
-    columns = [identifier(name) + marks[type] for name, type in zip(table.columns, table.types, strict=True)]
-    return f"table: {', '.join(columns)}\nquestion: {question}\nSQL:"
+    names = [identifier(name) + marks[type] for name, type in zip(table.columns, table.types, strict=True)]
+    return f"table: {', '.join(names)}\nquestion: {question}\nSQL:"
 
 
 def pairs(examples: Iterable[Example]) -> Dataset:
     """Training data: columns prompt and completion."""
-    found = [(prompt(table, question), f" {sql(query, table)}") for table, question, query in examples]
-    return Dataset.from_dict({"prompt": [p for p, _ in found], "completion": [c for _, c in found]})
+    rows = ((prompt(table, question), f" {sql(query, table)}") for table, question, query in examples)
+    return columns(rows, "prompt", "completion")
 
 
 def inputs(examples: Iterable[Example]) -> Dataset:
     """Validation or test data: columns prompt, references, and schema: the table for the metrics."""
-    found = [
-        (prompt(table, question), [f" {sql(query, table)}"], table.schema()) for table, question, query in examples
-    ]
-    columns = ("prompt", "references", "schema")
-    return Dataset.from_dict({name: [row[index] for row in found] for index, name in enumerate(columns)})
+    rows = ((prompt(table, question), [f" {sql(query, table)}"], table.schema()) for table, question, query in examples)
+    return columns(rows, "prompt", "references", "schema")

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from datasets import Dataset
 
 from experiments.tasks import TextData
-from experiments.tasks._frames import split
+from experiments.tasks._frames import columns, tenths
 from experiments.tasks.bbc_news import articles
 from lora.config import InputError
 
@@ -24,12 +23,11 @@ def load(task: Mapping[str, Any]) -> TextData:
     """
     if task["words"] < 1:
         raise InputError(f"task.words must be 1 or more; got {task['words']}")
-    frame = stories(task["words"])
-    tenth = len(frame) // 10
-    rest, test = split(frame, tenth, task["split_seed"])
-    train, validation = split(rest, tenth, task["split_seed"])
-    pairs = {"prompt": list(train["prompt"]), "completion": list(train["headline"])}
-    return TextData(Dataset.from_dict(pairs), _inputs(validation), _inputs(test), task["metric"])
+    parts = tenths(stories(task["words"]), task["split_seed"])
+    train, validation, test = (list(zip(part["prompt"], part["headline"], strict=True)) for part in parts)
+    held_out = ([(prompt, [line]) for prompt, line in part] for part in (validation, test))
+    inputs = (columns(part, "prompt", "references") for part in held_out)
+    return TextData(columns(train, "prompt", "completion"), *inputs, metric=task["metric"])
 
 
 def stories(words: int) -> pd.DataFrame:
@@ -59,7 +57,3 @@ def lead(text: str, limit: int) -> str:
     words = text.split()[:limit]
     ends = [i for i, word in enumerate(words, 1) if SENTENCE_END.search(word)]
     return " ".join(words[: ends[-1]] if ends else words)
-
-
-def _inputs(frame: pd.DataFrame) -> Dataset:
-    return Dataset.from_dict({"prompt": list(frame["prompt"]), "references": [[line] for line in frame["headline"]]})

@@ -7,7 +7,7 @@ import pandas as pd
 
 from experiments.assets import ASSETS, fetch
 from experiments.tasks import TaskData
-from experiments.tasks._frames import split, task_data
+from experiments.tasks._frames import task_data, tenths
 
 LABELS = ASSETS["bbc_news"].members  # one folder a class
 
@@ -33,7 +33,4 @@ def load(task: Mapping[str, Any]) -> TaskData:
     """
     frame = articles()
     frame = frame.assign(text=[" ".join(text.split()) for text in frame["text"]]).drop_duplicates("text")
-    tenth = len(frame) // 10
-    rest, test = split(frame, tenth, task["split_seed"])
-    train, validation = split(rest, tenth, task["split_seed"])
-    return task_data(train, validation, test, LABELS, task["metric"])
+    return task_data(*tenths(frame, task["split_seed"]), LABELS, task["metric"])

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tasks import TextData
-from experiments.tasks._facts import Entry, from_hub, hold_out, inputs, official_files, pairs, read_json, tenth
+from experiments.tasks._facts import Entry, hold_out, inputs, pairs, read_json, tenth
+from experiments.tasks._official import PARQUET, from_hub, official_files
 from lora.config import InputError
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def _entries(records: Iterable[Any], where: str) -> list[Entry]:
 
 
 def _from_hub() -> dict[str, list[Entry]]:
-    data = from_hub(HUB, "default", "DART's train.json, dev.json and test.json")
+    data = from_hub(HUB, "DART's train.json, dev.json and test.json", data_dir="default", revision=PARQUET)
 
     def as_in_json(row: Mapping[str, Any]) -> dict[str, Any]:  # the hub has {"text": [...]}, not [{"text": ...}]
         return {"tripleset": row["tripleset"], "annotations": [{"text": text} for text in row["annotations"]["text"]]}

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tasks import TextData
-from experiments.tasks._facts import Entry, folder, from_hub, hold_out, inputs, pairs, tenth
+from experiments.tasks._facts import Entry, hold_out, inputs, pairs, tenth
+from experiments.tasks._official import PARQUET, folder, from_hub
 from experiments.tasks._reading import read_text
 from lora.config import InputError
 
@@ -58,7 +59,7 @@ def read(path: Path) -> list[Entry]:
 
 
 def _from_hub() -> dict[str, list[Entry]]:
-    data = from_hub(HUB, "default", "the authors' train.txt, valid.txt and test.txt")
+    data = from_hub(HUB, "the authors' train.txt, valid.txt and test.txt", data_dir="default", revision=PARQUET)
     return {
         split: [
             Entry.of(facts(row["meaning_representation"]), [row["human_reference"]], f"{HUB}, {split}: row {number}")

@@ -12,10 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.paths import user_path
 from experiments.tasks import TaskData
 from experiments.tasks._frames import dataset, require_classes, require_columns, split, task_data
-from experiments.tasks._hub import load_dataset
+from experiments.tasks._official import folder, from_hub
 from experiments.tasks._reading import read_table
 from lora.config import InputError
 
@@ -88,7 +87,7 @@ def load(task: Mapping[str, Any]) -> TaskData:
     if task["data_dir"] is None:
         official, dev, second = _from_hub(task["subset"], subset)
     else:
-        official, dev, second = _from_folder(user_path(task["data_dir"]), subset)
+        official, dev, second = _from_folder(folder(task["data_dir"]), subset)
     held_out = min(len(official) // 10, LARGEST_VALIDATION)
     train, validation = split(official, held_out, task["split_seed"], stratified=bool(subset.names))
     data = task_data(train, validation, dev, subset.names, task["metric"])
@@ -99,14 +98,7 @@ Parts = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None]  # train, dev, an
 
 
 def _from_hub(name: str, subset: Subset) -> Parts:
-    try:
-        data = load_dataset(HUB, name)
-    except Exception as error:  # the hub's client raises errors of several libraries
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InputError(
-            f"cannot load {HUB} ({name}) from the Hugging Face hub, nor from its cache ({reason}); "
-            "set task.data_dir to a folder with GLUE's TSV files"
-        ) from error
+    data = from_hub(HUB, "GLUE's TSV files", name)
 
     def frame(part: str) -> pd.DataFrame:
         columns = data[part].to_pandas()
@@ -117,13 +109,11 @@ def _from_hub(name: str, subset: Subset) -> Parts:
     return frame("train"), frame(subset.hub_dev), None if second is None else frame(second)
 
 
-def _from_folder(folder: Path, subset: Subset) -> Parts:
-    if not folder.is_dir():
-        raise InputError(f"task.data_dir: there is no folder {folder}")
-    train, dev = (_first_of(folder, names) for names in (subset.train, subset.dev))
+def _from_folder(place: Path, subset: Subset) -> Parts:
+    train, dev = (_first_of(place, names) for names in (subset.train, subset.dev))
     official = _read_tsv(train, subset)
     require_classes(official, train)
-    second = None if subset.second_dev is None else folder / subset.second_dev
+    second = None if subset.second_dev is None else place / subset.second_dev
     if second is not None and not second.is_file():
         log.warning("%s is not there: scores are of %s alone", second, dev.name)
         second = None

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from datasets import Dataset
 
-from experiments.paths import user_path
 from experiments.tasks import TextData
-from experiments.tasks._hub import load_dataset
+from experiments.tasks._frames import columns
+from experiments.tasks._official import folder, from_hub
 from experiments.tasks._reading import parse_json, read_text
 from lora.config import InputError
 
@@ -29,8 +28,8 @@ def load(task: Mapping[str, Any]) -> TextData:
     """
     if task["words"] is not None and task["words"] < 1:
         raise InputError(f"task.words must be 1 or more, or null for all; got {task['words']}")
-    parts = _from_hub() if task["data_dir"] is None else _from_folder(user_path(task["data_dir"]))
-    prompts, summaries = {}, {}
+    parts = _from_hub() if task["data_dir"] is None else _from_folder(folder(task["data_dir"]))
+    found: dict[str, list[tuple[str, str]]] = {}
     for split, frame in parts.items():
         # The corpus has a dialogue without any text.
         whole = (frame[["dialogue", "summary"]].fillna("").map(str.strip) != "").all(axis=1)
@@ -38,14 +37,14 @@ def load(task: Mapping[str, Any]) -> TextData:
             log.warning("SAMSum, %s: %d rows without a dialogue or a summary are left out", split, (~whole).sum())
         if not whole.any():
             raise InputError(f"SAMSum, {split}: there are no rows with a dialogue and a summary")
-        prompts[split] = [prompt(dialogue, task["words"]) for dialogue in frame["dialogue"][whole]]
-        summaries[split] = [" ".join(text.split()) for text in frame["summary"][whole]]
-    held_out = {
-        split: Dataset.from_dict({"prompt": prompts[split], "references": [[text] for text in summaries[split]]})
+        rows = frame[whole][["dialogue", "summary"]].itertuples(index=False, name=None)
+        found[split] = [(prompt(dialogue, task["words"]), " ".join(summary.split())) for dialogue, summary in rows]
+    pairs = columns(((asked, f" {text}") for asked, text in found["train"]), "prompt", "completion")
+    validation, test = (
+        columns(((asked, [text]) for asked, text in found[split]), "prompt", "references")
         for split in ("validation", "test")
-    }
-    pairs = {"prompt": prompts["train"], "completion": [f" {text}" for text in summaries["train"]]}
-    return TextData(Dataset.from_dict(pairs), **held_out, metric=task["metric"])
+    )
+    return TextData(pairs, validation, test, task["metric"])
 
 
 def prompt(dialogue: str, words: int | None) -> str:
@@ -56,21 +55,12 @@ def prompt(dialogue: str, words: int | None) -> str:
 
 
 def _from_hub() -> dict[str, pd.DataFrame]:
-    try:
-        data = load_dataset(HUB)
-    except Exception as error:  # the hub's client raises errors of several libraries
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InputError(
-            f"cannot load {HUB} from the Hugging Face hub, nor from its cache ({reason}); set task.data_dir to a "
-            f"folder with SAMSum's {', '.join(FILES.values())}"
-        ) from error
+    data = from_hub(HUB, f"SAMSum's {', '.join(FILES.values())}")
     return {split: data[split].to_pandas() for split in FILES}
 
 
-def _from_folder(folder: Path) -> dict[str, pd.DataFrame]:
-    if not folder.is_dir():
-        raise InputError(f"task.data_dir: there is no folder {folder}")
-    return {split: _read_json(folder / name) for split, name in FILES.items()}
+def _from_folder(place: Path) -> dict[str, pd.DataFrame]:
+    return {split: _read_json(place / name) for split, name in FILES.items()}
 
 
 def _read_json(path: Path) -> pd.DataFrame:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tasks import TextData
-from experiments.tasks._facts import Entry, from_hub, hold_out, inputs, official_files, pairs, read_json, tenth
+from experiments.tasks._facts import Entry, hold_out, inputs, pairs, read_json, tenth
+from experiments.tasks._official import PARQUET, from_hub, official_files
 from lora.config import InputError
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def _entries(records: Iterable[Any], where: str) -> list[Entry]:
 
 
 def _from_hub() -> dict[str, list[Entry]]:
-    data = from_hub(HUB, "en", "the challenge's train.json, dev.json and test.json")
+    data = from_hub(HUB, "the challenge's train.json, dev.json and test.json", data_dir="en", revision=PARQUET)
     return {split: _entries(map(_as_in_json, data[split]), f"{HUB}, {split}") for split in FILES}
 
 

@@ -10,15 +10,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from experiments.paths import user_path
 from experiments.tasks import TextData
-from experiments.tasks._hub import load_dataset
+from experiments.tasks._official import PARQUET, folder, from_hub
 from experiments.tasks._reading import json_lines
 from experiments.tasks._sql_data import Example, inputs, pairs
 from experiments.tasks._sql_query import AGGREGATES, OPERATORS, Condition, Query, Table, Value
 from lora.config import InputError
 
-HUB, REVISION = "Salesforce/wikisql", "refs/convert/parquet"  # the main revision is a loading script
+HUB = "Salesforce/wikisql"
 FILES = {"train": "train", "validation": "dev", "test": "test"}
 TYPES = {"text": "text", "real": "number"}
 
@@ -29,7 +28,7 @@ def load(task: Mapping[str, Any]) -> TextData:
     Raises InputError, with file and line, for files that are missing or not in WikiSQL's format, and where the hub
     cannot be reached.
     """
-    splits = _from_hub() if task["data_dir"] is None else _from_folder(user_path(task["data_dir"]))
+    splits = _from_hub() if task["data_dir"] is None else _from_folder(folder(task["data_dir"]))
     for split, examples in splits.items():
         if not examples:
             raise InputError(f"WikiSQL has no {split} questions")
@@ -38,14 +37,8 @@ def load(task: Mapping[str, Any]) -> TextData:
 
 
 def _from_hub() -> dict[str, list[Example]]:
-    try:
-        data = load_dataset(HUB, revision=REVISION)
-    except Exception as error:  # the hub's client raises errors of several libraries
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InputError(
-            f"cannot load {HUB} from the Hugging Face hub, nor from its cache ({reason}); set task.data_dir to a "
-            "folder with WikiSQL's train.jsonl, train.tables.jsonl, and so on for dev and test"
-        ) from error
+    files = "WikiSQL's train.jsonl, train.tables.jsonl, and so on for dev and test"
+    data = from_hub(HUB, files, revision=PARQUET)
 
     def examples(split: str) -> Iterator[Example]:
         for number, row in enumerate(data[split], start=1):
@@ -57,14 +50,11 @@ def _from_hub() -> dict[str, list[Example]]:
     return {split: list(examples(split)) for split in FILES}
 
 
-def _from_folder(folder: Path) -> dict[str, list[Example]]:
-    if not folder.is_dir():
-        raise InputError(f"task.data_dir: there is no folder {folder}")
-
+def _from_folder(place: Path) -> dict[str, list[Example]]:
     def examples(name: str) -> Iterator[Example]:
-        file = folder / f"{name}.tables.jsonl"
+        file = place / f"{name}.tables.jsonl"
         tables = {str(raw.get("id")): table(raw, where) for where, raw in _lines(file)}
-        for where, raw in _lines(folder / f"{name}.jsonl"):
+        for where, raw in _lines(place / f"{name}.jsonl"):
             if str(raw.get("table_id")) not in tables:
                 raise InputError(f"{where}: there is no table '{raw.get('table_id')}' in {file}")
             yield example(raw.get("question"), raw.get("sql"), tables[str(raw["table_id"])], where)

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from experiments import tasks
 from experiments.metrics import text_metrics
-from experiments.tasks import TextData, _facts, e2e
+from experiments.tasks import TextData, _facts, _official, e2e
 from lora.config import InputError
 
 FAMILIES = ("e2e", "webnlg", "dart")
@@ -257,7 +257,7 @@ def test_the_hub_gives_the_same_as_the_files(name: str, tmp_path: Path, monkeypa
         rows = {split: [row for i in which for row in on_the_hub(name, i)] for split, which in parts.items()}
         return DatasetDict({split: Dataset.from_list(part) for split, part in rows.items()})
 
-    monkeypatch.setattr(_facts, "load_dataset", load_dataset)
+    monkeypatch.setattr(_official, "load_dataset", load_dataset)
     hub = load(name, None)
     assert asked[0][2] == "refs/convert/parquet"
     files = load(name, official(name, tmp_path))
@@ -276,7 +276,7 @@ def test_no_hub_is_one_line_that_names_data_dir(name: str, monkeypatch: pytest.M
     def load_dataset(*args: Any, **kwargs: Any) -> None:
         raise ConnectionError("no route\nto host")
 
-    monkeypatch.setattr(_facts, "load_dataset", load_dataset)
+    monkeypatch.setattr(_official, "load_dataset", load_dataset)
     with pytest.raises(InputError, match=r"cannot load .*ConnectionError: no route\).*task.data_dir") as caught:
         load(name, None)
     assert "\n" not in str(caught.value)

@@ -264,7 +264,7 @@ def test_glue_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub's layout: labels are numbers, -1 in the test part; MNLI has other names for its columns and dev set."""
     part = pd.DataFrame({"premise": ["p"] * 30, "hypothesis": ["h"] * 30, "label": [0, 1, 2] * 10, "idx": range(30)})
     hub = DatasetDict({k: Dataset.from_pandas(part) for k in ("train", "validation_matched", "validation_mismatched")})
-    monkeypatch.setattr("experiments.tasks.glue.load_dataset", lambda *_: hub)
+    monkeypatch.setattr("experiments.tasks._official.load_dataset", lambda *_: hub)
     data = tasks.load(config("glue/mnli"))
     assert (len(data.train), len(data.validation), len(data.test)) == (27, 3, 30)
     assert data.train.column_names == ["text", "text_pair", "label"]
@@ -275,7 +275,7 @@ def test_glue_without_the_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -
     def offline(*_: str) -> None:
         raise ConnectionError("Couldn't reach 'nyu-mll/glue' on the Hub")
 
-    monkeypatch.setattr("experiments.tasks.glue.load_dataset", offline)
+    monkeypatch.setattr("experiments.tasks._official.load_dataset", offline)
     with pytest.raises(InputError, match="cannot load nyu-mll/glue .* set task.data_dir"):
         tasks.load(config("glue/sst2"))
 

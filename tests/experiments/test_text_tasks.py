@@ -312,7 +312,7 @@ def test_samsum_from_the_hub(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
     hub = DatasetDict({split: Dataset.from_list(part) for split, part in rows.items()})
     hub["train"] = Dataset.from_list([*rows["train"], {"id": "x", "summary": "s", "dialogue": None}])
     asked = []
-    monkeypatch.setattr("experiments.tasks.samsum.load_dataset", lambda name: asked.append(name) or hub)
+    monkeypatch.setattr("experiments.tasks._official.load_dataset", lambda name: asked.append(name) or hub)
     data = load("samsum")
     assert asked == ["knkarthick/samsum"]
     assert (len(data.train), len(data.validation), len(data.test)) == (5, 5, 5)
@@ -323,7 +323,7 @@ def test_samsum_without_the_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch)
     def offline(_: str) -> None:
         raise ConnectionError("Couldn't reach the Hub")
 
-    monkeypatch.setattr("experiments.tasks.samsum.load_dataset", offline)
+    monkeypatch.setattr("experiments.tasks._official.load_dataset", offline)
     with pytest.raises(InputError, match="cannot load knkarthick/samsum .* set task.data_dir to a folder with"):
         load("samsum")
 

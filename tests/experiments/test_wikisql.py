@@ -132,7 +132,7 @@ def test_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append((args, options))
         return hub
 
-    monkeypatch.setattr("experiments.tasks.wikisql.load_dataset", load_dataset)
+    monkeypatch.setattr("experiments.tasks._official.load_dataset", load_dataset)
     check(load())
     assert asked == [(("Salesforce/wikisql",), {"revision": "refs/convert/parquet"})]
 
@@ -141,7 +141,7 @@ def test_without_the_hub_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
     def offline(*_: str, **__: str) -> None:
         raise ConnectionError("Couldn't reach the Hub\nat all")
 
-    monkeypatch.setattr("experiments.tasks.wikisql.load_dataset", offline)
+    monkeypatch.setattr("experiments.tasks._official.load_dataset", offline)
     with pytest.raises(
         InputError, match="cannot load Salesforce/wikisql .* set task.data_dir to a folder with"
     ) as caught:
