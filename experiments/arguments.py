@@ -1,6 +1,9 @@
-"""Command lines of measurements, which have no Hydra config."""
+"""Commands that have no Hydra config: their command lines, and how they begin and end."""
 
 import argparse
+import os
+import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from lora.config import InputError
@@ -19,3 +22,19 @@ def whole(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
     return int(text)
+
+
+def finish(work: Callable[[], None], kept: str = "what was measured is stored, the same command continues") -> int:
+    """Do the work of a command: 0, 2 with one line on stderr if the input cannot work, 130 if it was interrupted, with
+    what is `kept`."""
+    # Threads that wait must not spin: beside other work on the same cores that makes a pass several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        work()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"interrupted: {kept}", file=sys.stderr)
+        return 130
+    return 0

@@ -11,9 +11,10 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from experiments import sample_size, tasks
+from experiments.paths import write
 from experiments.progress import report, span
 
 if TYPE_CHECKING:
@@ -25,18 +26,11 @@ FACTS = ".tasks"  # in the folder of all runs: what is known of tasks, a JSON fi
 LOOK = 0.3  # seconds until it is looked again whether the first run has loaded its data
 
 
-class Counts(NamedTuple):
-    """Runs in all as far as is known, those that are stored (or known to diverge), and those of a tuning to do."""
-
-    runs: int
-    stored: int
-    tuning: int
-
-
-def runs(name: str, counts: Counts) -> None:
-    """Print what there is to do."""
-    tuning = f", {counts.tuning} of them to choose learning rates" if counts.tuning else ""
-    report(f"{name}: {counts.runs} runs, {counts.stored} stored, {counts.runs - counts.stored} to do{tuning}")
+def runs(name: str, total: int, stored: int, tuning: int) -> None:
+    """Print what there is to do: runs in all as far as is known, those that are stored (or known to diverge), and those
+    of a tuning to do."""
+    of_tuning = f", {tuning} of them to choose learning rates" if tuning else ""
+    report(f"{name}: {total} runs, {stored} stored, {total - stored} to do{of_tuning}")
 
 
 def pace(engine: Engine, wanted: Sequence[Wanted], todo: int) -> None:
@@ -96,13 +90,14 @@ def note(config: RunConfig, data: Any) -> None:
     """Keep the sizes of a task's splits, for the next header. Nothing is lost where that cannot be written."""
     sizes = {split: len(getattr(data, split)) for split in tasks.SPLITS}
     classes = len(getattr(data, "label_names", ()) or getattr(data, "choices", ()))
-    _write(config, {**_facts(config), **sizes, "classes": classes})
+    write(_place(config), json.dumps({**_facts(config), **sizes, "classes": classes}))
 
 
 def note_seconds(config: RunConfig, seconds: float) -> None:
     """Keep how long a run took, from its data to its scores."""
     facts = _facts(config)
-    _write(config, {**facts, "seconds": {**facts.get("seconds", {}), config.model.name: round(seconds, 1)}})
+    known = {**facts.get("seconds", {}), config.model.name: round(seconds, 1)}
+    write(_place(config), json.dumps({**facts, "seconds": known}))
 
 
 def _place(config: RunConfig) -> Path:
@@ -116,11 +111,3 @@ def _facts(config: RunConfig) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) and "classes" in facts else {}
-
-
-def _write(config: RunConfig, facts: Mapping[str, Any]) -> None:
-    place = _place(config)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_suffix(f".{threading.get_native_id()}")
-    temporary.write_text(json.dumps(facts), encoding="utf-8")
-    temporary.replace(place)

@@ -26,7 +26,6 @@ from experiments import assets, names
 from experiments.paths import user_path
 from lora.config import InputError
 
-CONFIGS = Path(__file__).parent / "measure" / "memory" / "configs"
 SECONDS = 10.0  # for an answer of the hub, looking up its address included
 Kind = Literal["model", "dataset"]
 
@@ -118,10 +117,9 @@ def locate(path: str, what: str = "model", also: Sequence[str] = ()) -> str:
     Raises InputError if there is none, as `require` for a name of the hub.
     """
     if path.startswith("config:"):
-        known = {place.name.removesuffix(".json"): str(place) for place in CONFIGS.iterdir()}
-        name = path.removeprefix("config:")
+        name, known = path.removeprefix("config:"), names.shipped()
         if name not in known:
-            raise InputError(f"no config {name!r} ships{names.did_you_mean(name, sorted(known))}")
+            raise InputError(f"no config {name!r} ships{names.did_you_mean(name, list(known))}")
         return known[name]
     if path.startswith("asset:"):
         return str(assets.fetch(path.removeprefix("asset:")))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 CONF = Path(__file__).parent / "conf"
+SHIPPED = Path(__file__).parent / "measure" / "memory" / "configs"  # of models, of which there are no weights
 WHOLE, PART = 0.8, 0.65  # how alike, of 1, two names, or the last parts of two names, must be to be near
 
 
@@ -15,6 +16,11 @@ def options(group: str) -> list[str]:
     """The configs of a group, `glue/sst2` for those in folders; those that begin with _ are parts of others."""
     found = (path.relative_to(CONF / group).with_suffix("") for path in (CONF / group).rglob("*.yaml"))
     return sorted(name.as_posix() for name in found if not name.name.startswith("_"))
+
+
+def shipped() -> dict[str, str]:
+    """The model configs that ship here: name -> file."""
+    return {place.stem: str(place) for place in sorted(SHIPPED.glob("*.json"))}
 
 
 def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:

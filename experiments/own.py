@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from experiments import names
 from experiments.paths import user_path
 
-CONF = Path(__file__).parent / "conf"
 FILES = (
     "model.path", "task.path", "task.validation_path", "task.test_path", "task.data_dir", "glue_dir", "results_dir",
     "study_dir",
@@ -37,7 +36,7 @@ def quoted(text: str) -> str:
 
 def is_config(group: str, name: str) -> bool:
     """True if experiments/conf has a config of this name in the group, which is no part of others."""
-    return not name.rpartition("/")[2].startswith("_") and (CONF / group / f"{name}.yaml").is_file()
+    return name in names.options(group)
 
 
 def chosen(model: str, task: str) -> list[str]:

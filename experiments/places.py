@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from experiments import tasks
-from experiments.paths import user_path
+from experiments.paths import user_path, write
 
 MARK = "@"  # between a study and the place of its runs, in the name of a folder
 ORIGIN = ".origin"  # in such a folder: which files it is of
@@ -34,17 +33,14 @@ def set_study_dir(configs: Sequence[DictConfig], given: Sequence[str]) -> None:
     models = [str(config.model.path) for config in configs] if keys & {"model", "model.path", "model.name"} else []
     paths = {f"task.{field}" for field in tasks.PATH_FIELDS if field != "data_dir"}  # which is where a task lies
     data = [_data(config) for config in configs] if keys & {"task", "task.name", *paths} else []
-    names = [*dict.fromkeys(map(_model_name, configs if models else [])), *dict.fromkeys(name for name, _ in data)]
+    called = (user_path(str(config.model.name)).name or "model" for config in (configs if models else ()))
+    names = [*dict.fromkeys(called), *dict.fromkeys(name for name, _ in data)]
     if not names:
         return
     origin = "\n".join([*dict.fromkeys(models), *dict.fromkeys(place for _, place in data)])
     folder = _free(Path(f"{configs[0].study_dir}{MARK}{'_'.join(map(_plain, names))}"), origin)
     for config in configs:
         config.study_dir = str(folder)
-
-
-def _model_name(config: DictConfig) -> str:
-    return user_path(str(config.model.name)).name or "model"
 
 
 def _data(config: DictConfig) -> tuple[str, str]:
@@ -66,8 +62,5 @@ def _free(folder: Path, origin: str) -> Path:
         folder = folder.with_name(f"{folder.name}-{hashlib.sha256(origin.encode()).hexdigest()[:4]}")
         mark = folder / ORIGIN
     if not mark.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        whole = folder / f"{ORIGIN}.{os.getpid()}"
-        whole.write_text(origin, encoding="utf-8")
-        whole.replace(mark)
+        write(mark, origin)
     return folder

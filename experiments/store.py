@@ -18,7 +18,7 @@ from filelock import SoftFileLease, Timeout
 
 from experiments import progress, tasks
 from experiments.manifest import MANIFEST, damage, digest, seal, sync
-from experiments.paths import user_path
+from experiments.paths import user_path, write
 from lora.config import InputError
 
 RECIPE = 1  # part of every run_id: raise it when the same config would from now on give another result
@@ -153,9 +153,7 @@ class Store:
         if run != self.root and (run / MANIFEST).exists():
             listed = json.loads((run / MANIFEST).read_bytes())
             kept = {name: entry for name, entry in listed.items() if not name.startswith(f"{folder.name}/")}
-            temporary = run / f".{MANIFEST}"
-            temporary.write_text(json.dumps(kept, indent=0))
-            temporary.replace(run / MANIFEST)
+            write(run / MANIFEST, json.dumps(kept, indent=0))
         # Renamed first: what is cut off half-way must not pass for an adapter or a run.
         gone = self.root / f".{(folder if run == self.root else run).name}.removed"
         folder.rename(gone)
@@ -163,8 +161,7 @@ class Store:
 
     def metrics(self, identifier: str) -> dict[str, Any]:
         """metrics.json of a stored run."""
-        content: dict[str, Any] = json.loads((self.folder(identifier) / "metrics.json").read_text())
-        return content
+        return json.loads((self.folder(identifier) / "metrics.json").read_text())
 
     def main_scores(self, identifier: str) -> dict[str, float]:
         """The main metric of a stored run by split."""

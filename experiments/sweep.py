@@ -64,7 +64,7 @@ class Sweep:
             errors = self._begin()
             self.list = RunList(self.folder) if self.folder else None
             if self.config.study.name or len(self.entries) > 1:
-                header.runs(f"{self.progress.name} ({self.config.preset.name})", self._counts())
+                self._tell_what_there_is()
             for number, message in errors.items():
                 self._fail(number, message)
             self._tell_stored()
@@ -113,6 +113,12 @@ class Sweep:
                 elif self.progress.begun:
                     self._say(run)
             self.waiting[number].append(run)
+
+    def _tell_what_there_is(self) -> None:
+        stored = sum(run.outcome is not None for run in self.runs.values())
+        tuning = sum(run.wanted.role != "study" and not run.outcome for run in self.runs.values())
+        self.progress.total = self._total()
+        header.runs(f"{self.progress.name} ({self.config.preset.name})", self._total(), stored, tuning)
 
     def _tell_stored(self) -> None:
         known = [run for run in self.runs.values() if run.outcome]
@@ -227,12 +233,6 @@ class Sweep:
         """Runs in all, as far as is known: those asked for, and one for each job that has not asked for its own yet."""
         coming = sum(self.role[number] != "study" for number in self.waiting)
         return len(self.runs) + coming + self.without
-
-    def _counts(self) -> header.Counts:
-        stored = sum(run.outcome is not None for run in self.runs.values())
-        tuning = sum(run.wanted.role != "study" and not run.outcome for run in self.runs.values())
-        self.progress.total = self._total()
-        return header.Counts(self._total(), stored, tuning)
 
 
 def _reason(run: Run) -> str:

@@ -24,10 +24,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm.auto import tqdm
 
-from experiments.arguments import Parser, whole
+from experiments.arguments import Parser, finish, whole
 from experiments.config import ModelSettings, RuntimeSettings
 from experiments.measure import stored_runs
-from experiments.measure.command import finish
 from experiments.measure.results import Results
 from experiments.measure.schemas import FORGETTING
 from experiments.measure.stored_runs import Run
@@ -156,7 +155,7 @@ def _measure(run: Run, left: Sequence[Text], results: Results, base: dict[Base, 
     for text, before in zip(left, found, strict=True):
         row = {"text": text.name, "windows": len(before.windows), "tokens": text.tokens, "sha256": text.sha256}
         row |= {"loss_before": before.loss, "loss_after": held_out.loss(model, before.windows, runtime)}
-        results.add([run.names | row], *FORGETTING.key)
+        results.add([run.names | row])
 
 
 def parser(name: str, description: str) -> Parser:
@@ -169,7 +168,7 @@ def parser(name: str, description: str) -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line entry: see `command.finish`."""
+    """Command line entry: see `finish`."""
     options = parser("forgetting", __doc__.splitlines()[0])
     return finish(lambda: measure(options.parse_intermixed_args(arguments)))
 

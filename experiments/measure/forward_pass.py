@@ -10,7 +10,6 @@ import copy
 import random
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel
 
-from experiments import methods, processor
+from experiments import methods
 from experiments.hub import locate
 from experiments.models import SAFE, Runtime
 from lora.config import InputError, LoRAConfig
@@ -170,15 +169,3 @@ def _pass(model: nn.Module, tokens: Tensor) -> None:
     model(input_ids=tokens, use_cache=False, logits_to_keep=1)
     if tokens.device.type != "cpu":
         torch.accelerator.synchronize()
-
-
-def machine(runtime: Runtime) -> dict[str, Any]:
-    """What a time depends on, beside the model: processor, device, precision, threads and versions."""
-    return {
-        "processor": processor.name(runtime.device),
-        "device": runtime.device.type,
-        "precision": "bf16" if runtime.dtype == torch.bfloat16 else "fp32",
-        "threads": torch.get_num_threads(),
-        "torch": version("torch"),
-        "transformers": version("transformers"),
-    }

@@ -9,24 +9,20 @@ written when it is complete; one that is there is not measured again.
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
-import json
-import os
-import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 from tqdm.auto import tqdm
 
-from experiments.arguments import Parser, whole
-from experiments.measure.command import finish
-from experiments.measure.results import write
+from experiments.arguments import Parser, finish, whole
+from experiments.measure import machine
+from experiments.measure.results import Results
 from experiments.measure.schemas import TRIALS
-from lora.config import InputError
+from experiments.paths import write
 
 if TYPE_CHECKING:
     from experiments.measure import forward_pass
@@ -95,28 +91,6 @@ def plan(options: argparse.Namespace) -> tuple[list[Cell], list[Cell]]:
     return cells, left_out
 
 
-def read_trials(out: Path) -> pd.DataFrame:
-    """trials.csv, or no rows. Raises InputError if it is damaged."""
-    path = out / TRIALS.file
-    try:
-        return TRIALS.read(path)
-    except FileNotFoundError:
-        return pd.DataFrame(columns=TRIALS.names)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged; delete it, the same command measures anew") from error
-
-
-def read_machine(out: Path) -> dict[str, Any]:
-    """machine.json. Raises InputError if it is missing or damaged: nobody knows then what trials.csv is of."""
-    path = out / "machine.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is missing or damaged, but there are trials; delete {out}, the same command measures anew"
-        ) from error
-
-
 def _of(cell: Cell, trials: pd.DataFrame) -> pd.Series:
     return (trials[CELL] == list(cell)).all(axis=1)
 
@@ -125,15 +99,6 @@ def is_done(cell: Cell, trials: pd.DataFrame, bottlenecks: Sequence[int], rounds
     """True if the cell holds at least `rounds` rounds, with adapters of each of the bottlenecks."""
     rows = trials[_of(cell, trials)]
     return rows["round"].nunique() >= rounds and set(bottlenecks) <= set(rows["bottleneck"])
-
-
-def _refuse_others(stored: Mapping[str, Any], wanted: Mapping[str, Any], out: Path) -> None:
-    for name, value in wanted.items():
-        if stored.get(name) != value:
-            raise InputError(
-                f"{out} was measured with {name} {stored.get(name)}, this is {value}: times of both do not compare; "
-                f"delete it, or choose another folder"
-            )
 
 
 def measure(options: argparse.Namespace, out: Path) -> None:
@@ -145,11 +110,11 @@ def measure(options: argparse.Namespace, out: Path) -> None:
     bottlenecks = options.bottlenecks or preset.bottlenecks
     limits = (options.rounds, options.rounds, 0.0, preset.rounds[3]) if options.rounds else preset.rounds
     planned, left_out = plan(options)
-    trials = read_trials(out)
-    stored = {} if trials.empty else read_machine(out)
+    trials = Results(out, TRIALS).rows
+    stored = {} if trials.empty else machine.read(out)
     if stored:
         given = {name: getattr(options, name) for name in ("device", "precision", "threads")}
-        _refuse_others(stored, {name: value for name, value in given.items() if value not in ("auto", None)}, out)
+        machine.refuse_others(stored, {name: own for name, own in given.items() if own not in ("auto", None)}, out)
     missing = [cell for cell in planned if not is_done(cell, trials, bottlenecks, limits[0])]
     print(f"{out}: {len(planned)} cells, {len(planned) - len(missing)} of them stored")
     if not missing:
@@ -159,11 +124,11 @@ def measure(options: argparse.Namespace, out: Path) -> None:
     from experiments.measure import forward_pass
 
     runtime = models.choose_runtime(options.device, options.precision, options.threads)
-    machine = forward_pass.machine(runtime) | {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY")}
+    facts = machine.here(runtime)
     if stored:
-        _refuse_others(stored, machine, out)
-    record = machine | {"platform": platform.platform(), "started": stored.get("started") or _now()}
-    record["lora"] = f"r = {forward_pass.LORA.r} on {'+'.join(forward_pass.LORA.weight_types)}"
+        machine.refuse_others(stored, facts, out)
+    stored.setdefault("started", machine.now())
+    facts["lora"] = f"r = {forward_pass.LORA.r} on {'+'.join(forward_pass.LORA.weight_types)}"
     skipped = {tuple(cell) for cell in stored.get("left_out", [])} | set(left_out)
     out.mkdir(parents=True, exist_ok=True)
     competing: list[forward_pass.Contender] = []
@@ -177,8 +142,7 @@ def measure(options: argparse.Namespace, out: Path) -> None:
                 timed = forward_pass.trials(competing, rows, forward_pass.Rounds(*limits), options.seed)
                 trials = _with(trials, cell, timed)
                 measured = set(trials[CELL].itertuples(index=False, name=None))
-                record |= {"finished": _now(), "left_out": sorted(skipped - measured)}
-                write(out / "machine.json", json.dumps(record, indent=1) + "\n")
+                machine.keep(out, {**facts, "left_out": sorted(skipped - measured)}, stored)
                 write(out / TRIALS.file, trials.to_csv(index=False, float_format="%.6g"))
                 bar.update()
 
@@ -189,12 +153,8 @@ def _with(trials: pd.DataFrame, cell: Cell, timed: Iterable[forward_pass.Trial])
     return pd.DataFrame([*others, *rows], columns=TRIALS.names)
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line entry: see `command.finish`."""
+    """Command line entry: see `finish`."""
 
     def begin() -> None:
         options = _options(arguments)

@@ -21,13 +21,13 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
 from experiments import method_names, method_settings
+from experiments.arguments import finish
 from experiments.measure import forgetting, stored_runs
-from experiments.measure.command import finish
 from experiments.measure.forgetting import Text
 from experiments.measure.results import Results
 from experiments.measure.schemas import BASE_KEY, QUANTIZED_BASE, QUANTIZED_WEIGHTS
@@ -43,85 +43,65 @@ NONE = "none"
 BATCH = 8
 
 
-class Variant(NamedTuple):
-    """A model as some runs start from it; one of them stands for all."""
-
-    run: Run
-
-    @property
-    def key(self) -> tuple[str, str, str, str]:
-        """The values of BASE_KEY: LoftQ's start is named by the settings of its method."""
-        model, method = self.run.config.model, self.run.method
-        start = f"loftq, {method_names.settings(method)}" if method.get("init") == "loftq" else ""
-        return model.name, model.quantization or NONE, start, self.run.config.runtime.precision
-
-    @property
-    def is_quantized(self) -> bool:
-        """Whether it is."""
-        return self.key[1] != NONE
-
-    @property
-    def writes(self) -> bool:
-        """Whether it is a language model."""
-        return self.run.writes
+Key = tuple[str, str, str, str]  # the values of BASE_KEY
 
 
-def variants(runs: Sequence[Run]) -> list[Variant]:
-    """The models of the runs, each once in each quantisation and start."""
-    found: dict[tuple[str, ...], Variant] = {}
-    for run in runs:
-        found.setdefault(Variant(run).key, Variant(run))
-    return list(found.values())
+def key(run: Run) -> Key:
+    """The model as a run starts from it: LoftQ's start is named by the settings of its method."""
+    model, method = run.config.model, run.method
+    start = f"loftq, {method_names.settings(method)}" if method.get("init") == "loftq" else ""
+    return model.name, model.quantization or NONE, start, run.config.runtime.precision
 
 
 def measure(options: argparse.Namespace) -> None:
     """Measure what the two files lack. Raises InputError as `stored_runs.runs`, `forgetting.texts` and `Results`."""
-    found = variants(stored_runs.runs(options))
+    found: dict[Key, Run] = {}  # the models of the runs, of each in each quantisation and start the first
+    for run in stored_runs.runs(options):
+        found.setdefault(key(run), run)
     results, weights = Results(options.study_dir, QUANTIZED_BASE), Results(options.study_dir, QUANTIZED_WEIGHTS)
-    texts = forgetting.texts([variant.run for variant in found], options)
-    known = {variant.key for variant in found}
+    texts = forgetting.texts(list(found.values()), options)
     digest = ",".join(text.sha256 for text in texts)
-    results.keep([row[:4] in known and row[4] == digest for row in results.keys(*BASE_KEY, "sha256")])
-    weights.keep([row in known for row in weights.keys(*BASE_KEY)])
+    results.keep([row[:4] in found and row[4] == digest for row in results.keys(*BASE_KEY, "sha256")])
+    weights.keep([row in found for row in weights.keys(*BASE_KEY)])
     stored, read = set(results.keys(*BASE_KEY)), set(weights.keys(*BASE_KEY))
-    todo = [each for each in found if each.key not in stored or (each.is_quantized and each.key not in read)]
+    todo = [each for each in found if each not in stored or (each[1] != NONE and each not in read)]
     print(f"{results.path}: {len(found)} models, {len(found) - len(todo)} of them stored")
     with tqdm(todo, unit="model", disable=None) as bar:
-        for variant in bar:
-            bar.set_description(" ".join(filter(None, variant.key)))
-            keys = dict(zip(BASE_KEY, variant.key, strict=True))
-            values, errors = _measure(variant, texts)
+        for each in bar:
+            bar.set_description(" ".join(filter(None, each)))
+            keys = dict(zip(BASE_KEY, each, strict=True))
+            values, errors = _measure(found[each], texts)
             if errors:
-                weights.add([keys | row for row in errors], *QUANTIZED_WEIGHTS.key)
+                weights.add([keys | row for row in errors])
             rows = [keys | {"measure": measure, "on": on, "value": value} for (measure, on), value in values.items()]
-            results.add([row | {"sha256": digest} for row in rows], *QUANTIZED_BASE.key)
+            results.add([row | {"sha256": digest} for row in rows])
 
 
-def _measure(variant: Variant, texts: Sequence[Text]) -> tuple[dict[tuple[str, str], float], list[dict[str, Any]]]:
+def _measure(run: Run, texts: Sequence[Text]) -> tuple[dict[tuple[str, str], float], list[dict[str, Any]]]:
     """Values by measure and what it is on, and the rows of all weights."""
     from experiments import models, quantization  # torch: seconds that stored results do not need
     from experiments.measure import held_out
 
-    config, runtime = variant.run.config.model, variant.run.runtime()
-    load = models.load_language_model if variant.writes else models.load_body
+    config, runtime = run.config.model, run.runtime()
+    load = models.load_language_model if run.writes else models.load_body
     model, tokenizer = load(config, runtime)
     layers = quantization.layers_size(model)
     values = {("bits", "layers"): layers.bits, ("bytes", "layers"): float(layers.bytes)}
     values["bytes", "model"] = float(quantization.size(model).bytes)
-    errors = list(_start(variant, model)) if variant.is_quantized else []
+    errors = list(_start(run, model)) if config.quantization else []
     for text in texts:
-        if variant.writes:
+        if run.writes:
             windows = held_out.windows(text.documents, tokenizer, text.windows, text.tokens, text.name)
             values["loss", text.name] = held_out.loss(model, windows, runtime)
-        elif variant.is_quantized:
+        elif config.quantization:
             plain, _ = load(dataclasses.replace(config, quantization=None), runtime)
             exact, ours = (_hidden(network, tokenizer, text, runtime) for network in (plain, model))
             values["hidden_error", text.name] = float((ours - exact).norm() / exact.norm())
     return values, errors
 
 
-def _start(variant: Variant, model: PreTrainedModel) -> Iterator[dict[str, Any]]:
-    """Puts LoftQ's start into `model`, if that is the variant's, and gives a row for every quantised weight."""
+def _start(run: Run, model: PreTrainedModel) -> Iterator[dict[str, Any]]:
+    """Puts LoftQ's start into `model`, if that is the run's, and gives a row for every quantised weight."""
     from experiments import quantization
     from experiments.methods.lora import config
     from lora import quantized
@@ -129,8 +109,8 @@ def _start(variant: Variant, model: PreTrainedModel) -> Iterator[dict[str, Any]]
     from lora.targets import layer_of, types_by_name
 
     weights = quantization.pretrained(model)
-    adapters = method_settings.lora(variant.run.method)
-    if variant.key[2] and adapters is not None:
+    adapters = method_settings.lora(run.method)
+    if adapters is not None and adapters.init == "loftq":
         inject(model, config(adapters), pretrained=lambda: weights)
     adapted = dict(lora_layers(model))
     for name, weight in weights.items():
@@ -165,7 +145,7 @@ def _hidden(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: Te
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line entry: see `command.finish`."""
+    """Command line entry: see `finish`."""
     parser = forgetting.parser("quantized_base", __doc__.splitlines()[0])
     return finish(lambda: measure(parser.parse_intermixed_args(arguments)))
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.csv_schema import Schema
+from experiments.paths import write as write
 from lora.config import InputError
 
 
@@ -19,7 +20,7 @@ class Results:
     """
 
     def __init__(self, folder: Path, schema: Schema) -> None:
-        self.path, self.columns = folder / schema.file, schema.types
+        self.path, self.columns, self.key = folder / schema.file, schema.types, schema.key
         try:
             self.rows = schema.read(self.path)
         except FileNotFoundError:
@@ -38,7 +39,8 @@ class Results:
         return list(self.rows[list(names)].itertuples(index=False, name=None))
 
     def add(self, new: Sequence[Mapping[str, Any]], *by: str) -> None:
-        """Adds rows; rows with the same values in the columns `by` are replaced."""
+        """Adds rows; rows with the same values in the columns `by`, the schema's key by default, are replaced."""
+        by = by or self.key
         replaced = {tuple(row[name] for name in by) for row in new}
         kept = self.rows[[key not in replaced for key in self.keys(*by)]]
         added = pd.DataFrame(new)[list(self.columns)].astype(self.columns)
@@ -55,10 +57,3 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path} cannot be a folder ({error.strerror}): choose another") from error
-
-
-def write(path: Path, text: str) -> None:
-    """The whole text, or what was there before."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

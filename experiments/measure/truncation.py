@@ -22,8 +22,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from experiments.arguments import finish
 from experiments.measure import stored_runs
-from experiments.measure.command import finish
 from experiments.measure.results import Results
 from experiments.measure.schemas import TRUNCATION
 from experiments.measure.stored_runs import Run
@@ -97,7 +97,7 @@ def _measure(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line entry: see `command.finish`."""
+    """Command line entry: see `finish`."""
     parser = stored_runs.parser("truncation", __doc__.splitlines()[0])
     parser.add_argument("--generate", action="store_true", help="write text at each k too, where the task is to write")
     return finish(lambda: measure(parser.parse_intermixed_args(arguments)))

@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experiments.arguments import Parser
+from experiments.arguments import Parser, finish
 from experiments.listing import SWEEP
 from experiments.records import archive, transfer
 from experiments.records import prune as pruning
@@ -98,13 +98,12 @@ def prune(options: Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry: 0, or 2 with one line on stderr if the input cannot work."""
-    try:
+
+    def work() -> None:
         options = _parser().parse_args(arguments)
         {"pack": pack, "unpack": unpack, "verify": verify, "prune": prune}[options.command](options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return finish(work, "what is done stays")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import gzip
-import os
 import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.paths import write as put
 from experiments.records.schema import Record
 from lora.config import InputError
 
@@ -75,8 +75,4 @@ def write(path: Path, records: Sequence[Record]) -> None:
     """Writes a file of records, whole or not at all."""
     text = "".join(f"{record.line()}\n" for record in records)
     # No name and no time in the header: the same records are the same bytes.
-    content = gzip.compress(text.encode(), compresslevel=9, mtime=0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    put(path, gzip.compress(text.encode(), compresslevel=9, mtime=0))

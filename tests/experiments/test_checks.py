@@ -12,7 +12,7 @@ import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from experiments import checks, choice, names
+from experiments import checks, names, tuning
 from experiments.config import RunConfig
 from experiments.kinds import check_kind, kind_of
 from experiments.tasks import TaskData, TextData
@@ -148,6 +148,6 @@ def test_errors_that_are_the_same_are_one_line() -> None:
     ],
 )
 def test_which_rate_is_chosen_and_why(scores: dict[float, float], best: float, words: str) -> None:
-    assert choice.best_rate(scores, 3e-3) == best
-    assert words in choice.reason(scores, best)
-    assert ("scored the same" in choice.reason(scores, best)) == (list(scores.values()).count(scores[best]) > 1)
+    assert tuning.best_rate(scores, 3e-3) == best
+    assert words in tuning.reason(scores, best)
+    assert ("scored the same" in tuning.reason(scores, best)) == (list(scores.values()).count(scores[best]) > 1)

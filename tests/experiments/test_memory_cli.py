@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import transformers
 
+from experiments import names
 from experiments.measure.memory import __main__ as cli
 from experiments.measure.memory import compose, tables
 from experiments.measure.memory.contenders import traits
@@ -172,9 +173,9 @@ def test_a_folder_without_config_is_named(command: Callable[..., tuple[int, str,
 
 
 def test_every_method_composes() -> None:
-    parts = compose.composed("minilm", compose.known_methods(), ["method.r=2"])
+    parts = compose.composed("minilm", names.options("method"), ["method.r=2"])
     assert {part.method["r"] for part in parts if "r" in part.method} == {2}
-    assert {"galore", "badam", "freeze", "lora", "full"} <= set(compose.known_methods())
+    assert {"galore", "badam", "freeze", "lora", "full"} <= set(names.options("method"))
 
 
 def test_tables_of_the_smallest_preset(asked: list[Setup], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

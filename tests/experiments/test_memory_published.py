@@ -9,7 +9,8 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.measure.memory import compose, fits, paper_figures, plans, published
+from experiments import names
+from experiments.measure.memory import fits, paper_figures, plans, published
 from experiments.measure.memory.contenders import CONTENDERS, Contender, setup, traits
 from experiments.measure.memory.network import network_config
 from experiments.measure.memory.plans import Plans, identity
@@ -62,7 +63,7 @@ def test_shipped_configs_have_the_published_number_of_parameters(name: str) -> N
 
 
 def test_every_shipped_config_is_tested_and_its_file_is_a_plain_config() -> None:
-    assert compose.shipped() == sorted(PUBLISHED)
+    assert list(names.shipped()) == sorted(PUBLISHED)
     config = network_config("config:llama-70b")
     assert (config.num_key_value_heads, config.num_attention_heads, config.model_type) == (8, 64, "llama")
     with torch.device("meta"):

@@ -10,7 +10,8 @@ import pytest
 import torch
 import transformers
 
-from experiments.measure.memory import grid, machine, measured_step, option_steps, options, peaks, plans
+from experiments.measure import machine
+from experiments.measure.memory import grid, measured_step, option_steps, options, peaks, plans
 from experiments.measure.memory.measured_step import in_children
 from experiments.measure.memory.planner import plan
 from experiments.measure.memory.schemas import MEASURED, OPTIONS

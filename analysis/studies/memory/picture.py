@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.studies.memory.figures import draw_bytes
-from experiments.arguments import Parser
-from experiments.measure.command import finish
+from experiments.arguments import Parser, finish
 from experiments.measure.memory.schemas import PLAN
 from lora.config import InputError
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import statistics
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -22,14 +21,14 @@ from transformers import (
 )
 
 from experiments import tasks
-from experiments.arguments import Parser
+from experiments.arguments import Parser, finish
 from experiments.config import ModelSettings
 from experiments.measure.gradients.cost import flops, seconds
 from experiments.measure.gradients.formulas import STARTS, checks, first_steps
 from experiments.measure.schemas import CHECKS, FLOPS, STEPS
 from experiments.models import Runtime, choose_runtime, head_modules, load_classifier
 from experiments.problems.classification import tokenize
-from lora.config import InputError, LoRAConfig
+from lora.config import LoRAConfig
 from lora.model import freeze, inject
 
 RECIPE = 1  # raise it when what is measured changes: stored measurements are then made again
@@ -142,7 +141,8 @@ def main() -> int:
     parser.add_argument("--model", help="asset:NAME, a hub id or a folder (default: the preset's)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--out", type=Path, help="folder of the results (default: results/PRESET/gradients)")
-    try:
+
+    def work() -> None:
         options = parser.parse_args()
         out = options.out or Path("results") / options.preset / "gradients"
         sizes = PRESETS[options.preset]
@@ -158,11 +158,6 @@ def main() -> int:
             for schema, file in zip(FILES, files, strict=True):
                 frames[schema.file][schema.names].to_csv(file, index=False)
             stamp.write_text(wanted)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing is stored yet", file=sys.stderr)
-        return 130
-    print(f"{out}: {', '.join(file.name for file in files)}{' (stored)' if stored else ''}")
-    return 0
+        print(f"{out}: {', '.join(file.name for file in files)}{' (stored)' if stored else ''}")
+
+    return finish(work, "nothing is stored yet")

@@ -6,6 +6,7 @@ python -m experiments.measure.memory --model llama-7b --method full,lora --batch
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,16 +15,16 @@ from typing import Any
 import pandas as pd
 
 from experiments import method_names
-from experiments.arguments import Parser, whole
+from experiments.arguments import Parser, finish, whole
 from experiments.markdown import markdown
-from experiments.measure.command import finish
 from experiments.measure.memory import compose
 from experiments.measure.memory.contenders import traits
 from experiments.measure.memory.plans import row
 from experiments.measure.memory.schemas import PLAN
 from experiments.measure.memory.setup import PRECISIONS, Setup
 from experiments.measure.memory.units import KINDS, human
-from experiments.measure.results import make_folder, write
+from experiments.measure.results import make_folder
+from experiments.paths import write
 from lora.config import InputError
 
 OPTIMIZERS = ("adamw", "galore", "badam")
@@ -84,16 +85,15 @@ def setups(options: argparse.Namespace) -> list[Setup]:
         targets = options.length - 1 if known.writes_text else 0
     stored = {"quantization": known.quantization} if known.quantization else {}
     return [
-        Setup(
-            part.model if part.model.get("quantization") else {**part.model, **stored},
-            part.method,
-            options.batch,
-            options.length,
-            targets or None,
-            precision,
-            options.checkpointing or part.checkpointing,
-            part.state_precision,
-            options.device or choose_runtime().device.type,
+        dataclasses.replace(
+            part,
+            model=part.model if part.model.get("quantization") else {**part.model, **stored},
+            batch=options.batch,
+            length=options.length,
+            targets=targets or None,
+            precision=precision,
+            checkpointing=options.checkpointing or part.checkpointing,
+            device=options.device or choose_runtime().device.type,
         )
         for part in parts
         for precision in options.precision

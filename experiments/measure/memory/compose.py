@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
@@ -14,6 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments import budget, names, suggest
 from experiments.config import ModelSettings, RuntimeSettings, TrainingSettings
+from experiments.measure.memory.setup import Setup
+from experiments.own import quoted
 from experiments.paths import user_path
 from lora.config import InputError
 
@@ -21,42 +22,17 @@ from lora.config import InputError
 FIELDS = ("model.quantization", "model.dropout", "training.state_precision", "runtime.checkpointing")
 
 
-class Composed(NamedTuple):
-    """The parts of a run's config that say what is held in memory."""
-
-    model: dict[str, Any]
-    method: dict[str, Any]
-    state_precision: str | None
-    checkpointing: bool
-
-
-def _names(package: str, folder: str, ending: str) -> list[str]:
-    found = (place.name for place in files(package).joinpath(folder).iterdir() if place.name.endswith(ending))
-    return sorted(name.removesuffix(ending) for name in found if not name.startswith("_"))
-
-
-def shipped() -> list[str]:
-    """Names of the model configs that ship here, of which there are no weights."""
-    return _names("experiments.measure.memory", "configs", ".json")
-
-
-def known_methods() -> list[str]:
-    """Names of the methods' configs."""
-    return _names("experiments.conf", "method", ".yaml")
-
-
 def _model(model: str) -> list[str]:
     """The overrides that choose a model: a name in experiments/conf/model, a config that ships, a folder, a hub id."""
     name = model.removeprefix("asset:").removeprefix("config:")
-    if name in shipped():
+    if name in names.shipped():
         return ["model=hub", f"model.name={name}", f"model.path='config:{name}'"]
-    named = [one for one in _names("experiments.conf", "model", ".yaml") if one != "hub"]
+    named = [one for one in names.options("model") if one != "hub"]
     if name in named:
         return [f"model={name}"]
     if user_path(model).is_dir() or ("/" in model and ":" not in model):
-        quoted = model.replace("\\", "\\\\").replace("'", "\\'")
-        return ["model=hub", f"model.path='{quoted}'"]
-    known = [*named, *shipped()]
+        return ["model=hub", f"model.path={quoted(model)}"]
+    known = [*named, *names.shipped()]
     near = names.near(name, known)
     guess = f"did you mean {' or '.join(near)}? Else give" if near else "give"
     raise InputError(f"unknown model {model!r}: {guess} a folder, a hub id, or one of {', '.join(known)}")
@@ -71,37 +47,36 @@ def _config(overrides: tuple[str, ...]) -> Any:
         raise InputError(suggest.in_one_line(error, overrides)) from error
 
 
-def composed(model: str, methods: Sequence[str], fields: Sequence[str] = ()) -> list[Composed]:
-    """What a run of each of the methods has with such a model, and FIELD=VALUE as for a run.
+def composed(model: str, methods: Sequence[str], fields: Sequence[str] = ()) -> list[Setup]:
+    """What a run of each of the methods has with such a model, and FIELD=VALUE as for a run; sizes are for the caller.
 
     A field of a method is for those of the methods that have it. Raises InputError for an unknown model or method, and
     for a field that is none or that changes no memory.
     """
     for method in methods:
-        if method not in known_methods():
-            raise InputError(f"unknown method {method!r}{names.did_you_mean(method, known_methods())}")
+        if method not in names.options("method"):
+            raise InputError(f"unknown method {method!r}{names.did_you_mean(method, names.options('method'))}")
     chosen = {method: (*_model(model), f"method={method}") for method in methods}
     own = {
         method: [f"method.{name}" for name in _config(chosen[method])["method"] if name != "name"] for method in methods
     }
-    allowed = list(dict.fromkeys([*(name for names in own.values() for name in names), *FIELDS]))
-    for field in fields:
-        if field.partition("=")[0] not in allowed or "=" not in field:
+    allowed = list(dict.fromkeys([*(name for fields in own.values() for name in fields), *FIELDS]))
+    given = {field: field.partition("=")[0] for field in fields}
+    for field, name in given.items():
+        if name not in allowed or "=" not in field:
             raise InputError(
                 f"{field} is no setting of {', '.join(methods)}: FIELD=VALUE with FIELD one of {', '.join(allowed)}"
             )
-    return [
-        _parts(
-            _config(
-                (*chosen[method], *(field for field in fields if field.partition("=")[0] in (*own[method], *FIELDS)))
-            )
-        )
-        for method in methods
-    ]
+    fitting = {method: [field for field in fields if given[field] in (*own[method], *FIELDS)] for method in methods}
+    return [_setup(_config((*chosen[method], *fitting[method]))) for method in methods]
 
 
-def _parts(config: dict[str, Any]) -> Composed:
+def _setup(config: dict[str, Any]) -> Setup:
     ModelSettings.of(config["model"])
     runtime, training = RuntimeSettings.of(config["runtime"]), TrainingSettings.of(config["training"])
-    method = budget.resolve(config)["method"]
-    return Composed(dict(config["model"]), method, training.state_precision, runtime.checkpointing)
+    return Setup(
+        dict(config["model"]),
+        budget.resolve(config)["method"],
+        checkpointing=runtime.checkpointing,
+        state_precision=training.state_precision,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from typing import NamedTuple
 
@@ -77,14 +78,7 @@ def setup(model: str, contender: Contender, batch: int, length: int, checkpointi
     """The setup on a GPU; of a language model each token but the last has logits. Raises InputError as `composed`."""
     known = traits(model)
     fields = [field.replace(ALL_LINEAR, known.weight_types) for field in contender.fields]
-    parts = compose.composed(model, [contender.method], fields)[0]
-    return Setup(
-        parts.model,
-        parts.method,
-        batch,
-        length,
-        targets=length - 1 if known.writes_text else None,
-        precision=contender.precision,
-        checkpointing=checkpointing,
-        device="cuda",
-    )
+    (plain,) = compose.composed(model, [contender.method], fields)
+    targets = length - 1 if known.writes_text else None
+    sizes = {"batch": batch, "length": length, "targets": targets, "checkpointing": checkpointing}
+    return dataclasses.replace(plain, **sizes, precision=contender.precision, device="cuda")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,37 +56,25 @@ def _cases(preset: str, known: Traits) -> list[Case]:
 
 def setups(preset: str, models: Sequence[str], runtime: Runtime) -> list[Setup]:
     """The setups of a preset. Raises InputError as `compose.composed`."""
-    found = []
-    for model in models:
-        known = traits(model)
-        for case in _cases(preset, known):
-            fields = [field.replace(ALL_LINEAR, known.weight_types) for field in case.fields]
-            parts = compose.composed(model, [case.method], fields)[0]
-            for batch, length in (SIZES[known.writes_text][size] for size in case.sizes):
-                targets = length // 2 if known.writes_text else None
-                found.append(_setup(parts, batch, length, targets, runtime))
-    return found
-
-
-def _setup(parts: compose.Composed, batch: int, length: int, targets: int | None, runtime: Runtime) -> Setup:
-    precision = "bf16" if runtime.dtype.itemsize == 2 else "fp32"
-    return Setup(
-        parts.model,
-        parts.method,
-        batch,
-        length,
-        targets,
-        precision,
-        parts.checkpointing,
-        parts.state_precision,
-        runtime.device.type,
-    )
+    cases = [(model, case) for model in models for case in _cases(preset, traits(model))]
+    return [_setup(model, case, size, runtime) for model, case in cases for size in case.sizes]
 
 
 def usual(model: str, runtime: Runtime) -> Setup:
     """Full fine-tuning of a model at the size at which methods are compared. Raises InputError as `setups`."""
+    return _setup(model, _FULL, USUAL, runtime)
+
+
+def _setup(model: str, case: Case, size: int, runtime: Runtime) -> Setup:
     known = traits(model)
-    batch, length = SIZES[known.writes_text][USUAL]
-    return _setup(
-        compose.composed(model, ["full"])[0], batch, length, length // 2 if known.writes_text else None, runtime
+    fields = [field.replace(ALL_LINEAR, known.weight_types) for field in case.fields]
+    (plain,) = compose.composed(model, [case.method], fields)
+    batch, length = SIZES[known.writes_text][size]
+    return dataclasses.replace(
+        plain,
+        batch=batch,
+        length=length,
+        targets=length // 2 if known.writes_text else None,
+        precision="bf16" if runtime.dtype.itemsize == 2 else "fp32",
+        device=runtime.device.type,
     )

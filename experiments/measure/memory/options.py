@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from experiments.measure.command import finish
+from experiments.arguments import finish
 from experiments.measure.memory.grid import MODELS, usual
 from experiments.measure.memory.peaks import parser
 from experiments.measure.memory.schemas import OPTIONS
@@ -26,7 +26,8 @@ ROUNDS = {"smoke": 2, "quick": 5, "desk": 8, "paper": 20}
 
 def measure(options: argparse.Namespace) -> None:
     """Measure the models that the folder lacks. Raises InputError as `experiments.measure.memory.peaks.measure`."""
-    from experiments.measure.memory import machine, option_steps  # torch: seconds that a wrong option should not cost
+    from experiments.measure import machine
+    from experiments.measure.memory import option_steps  # torch: seconds that a wrong option should not cost
     from experiments.measure.memory.measured_step import in_children
     from experiments.models import choose_runtime
 
@@ -53,7 +54,7 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line entry: see `command.finish`."""
+    """Command line entry: see `finish`."""
     return finish(lambda: measure(parser("options", str(__doc__).splitlines()[0]).parse_args(arguments)))
 
 

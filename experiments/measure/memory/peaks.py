@@ -14,8 +14,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from experiments.arguments import Parser
-from experiments.measure.command import finish
+from experiments.arguments import Parser, finish
 from experiments.measure.memory import plans
 from experiments.measure.memory.grid import MODELS, setups
 from experiments.measure.memory.schemas import MEASURED
@@ -41,7 +40,8 @@ def measure(options: argparse.Namespace) -> None:
 
     Raises InputError for a model or settings that do not work here, and for results of another machine.
     """
-    from experiments.measure.memory import machine, measured_step  # torch: seconds that a wrong option should not cost
+    from experiments.measure import machine
+    from experiments.measure.memory import measured_step  # torch: seconds that a wrong option should not cost
     from experiments.measure.memory.planner import plan
     from experiments.models import choose_runtime
 
@@ -61,12 +61,12 @@ def measure(options: argparse.Namespace) -> None:
         row = plans.row(setup, plan(setup))
         row |= {name: row[kind] for name, kind in PREDICTED.items()}
         row |= {"measured_peak": allocated, "resident_peak": resident, "resident_before": before}
-        results.add([row | {"ratio": row["predicted_peak"] / allocated}], *MEASURED.key)
+        results.add([row | {"ratio": row["predicted_peak"] / allocated}])
         machine.claim(out, runtime)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line entry: see `command.finish`."""
+    """Command line entry: see `finish`."""
     return finish(lambda: measure(parser("peaks", str(__doc__).splitlines()[0]).parse_args(arguments)))
 
 

@@ -82,7 +82,7 @@ class Plans:
             from experiments.measure.memory.planner import plan  # torch: seconds that stored plans do not need
 
             self._known[key] = plan(setup)
-            self.results.add([row(setup, self._known[key])], *SETUPS.key)
+            self.results.add([row(setup, self._known[key])])
             self._made.update()
         return self._known[key]
 

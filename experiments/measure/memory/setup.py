@@ -28,8 +28,8 @@ class Setup:
 
     model: Mapping[str, Any]
     method: Mapping[str, Any]
-    batch: int
-    length: int
+    batch: int = 1
+    length: int = 1
     targets: int | None = None
     precision: str = "bf16"
     checkpointing: bool = False

@@ -16,16 +16,15 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from experiments.arguments import Parser
+from experiments.arguments import Parser, finish
 from experiments.csv_schema import Schema
-from experiments.measure.command import finish
 from experiments.measure.memory.contenders import CONTENDERS, Contender, setup, traits
 from experiments.measure.memory.fits import CARDS, LENGTHS, RESERVE, Request, fits
 from experiments.measure.memory.paper_figures import figures
 from experiments.measure.memory.plans import Plans, row
 from experiments.measure.memory.published import BATCH, LENGTH, beside
 from experiments.measure.memory.schemas import FITS, PAPER_FIGURES, PLANS, PUBLISHED
-from experiments.measure.results import write
+from experiments.paths import write
 
 
 class Preset(NamedTuple):
