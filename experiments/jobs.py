@@ -13,7 +13,7 @@ from experiments.checks import check
 from experiments.config import ModelSettings, RunConfig
 from experiments.engines import Outcome, Status
 from experiments.kinds import kind_of
-from experiments.store import Store, definition, run_id, store_of
+from experiments.store import definition, run_id, store_of
 from lora.config import InputError
 
 DONE = (Status.COMPUTED, Status.STORED)
@@ -76,8 +76,7 @@ def _tuned(config: DictConfig, say: Callable[[str], None]) -> Generator[list[Wan
         try:
             rates = searching.send(found)
         except StopIteration as ended:
-            best: float = ended.value
-            return best
+            return ended.value
 
 
 def _trained(outcomes: Sequence[Outcome], rate: str, say: Callable[[str], None]) -> bool:
@@ -136,11 +135,8 @@ def _floors(config: DictConfig, seeds: Sequence[int]) -> Generator[list[Wanted],
         if outcome.status not in DONE:
             raise InputError(f"its learning rate cannot be tuned, the head alone failed: {outcome.message}")
     store = store_of(config.results_dir)
-    return [store.metrics(run.run_id)["validation_accuracy"] for run in wanted if _has_classes(store, run)]
-
-
-def _has_classes(store: Store, run: Wanted) -> bool:
-    return store.metrics(run.run_id).get("validation_accuracy") is not None
+    found = (store.metrics(run.run_id).get("validation_accuracy") for run in wanted)
+    return [accuracy for accuracy in found if accuracy is not None]  # a regression has none
 
 
 def summary(run: Wanted, metrics: Mapping[str, Any]) -> str:

@@ -119,10 +119,6 @@ class Full(Method):
         return cls(optimizer=OPTIMIZERS[name].of(own) if name is not None else None)
 
 
-def _is_budget(value: object) -> bool:
-    return whole().fits(value) or text().fits(value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class LoRA(Method):
     """As in `lora.config.LoRAConfig`, but weight_types one word, q+v. lr_ratio is LoRA+'s. budget: see
@@ -130,7 +126,7 @@ class LoRA(Method):
 
     r: int | Mapping[str, int] = setting(either(whole(), mapping(whole(), least=1)), default=8)
     budget: int | str | None = setting(
-        Rule("it must be a number of parameters, or as in q@20", _is_budget).or_null(), default=None
+        Rule("it must be a number of parameters, or as in q@20", either(whole(), text()).fits).or_null(), default=None
     )
     alpha: float | Mapping[str, float] = setting(either(positive(), mapping(positive(), least=1)), default=16.0)
     dropout: float = setting(below_one(), default=0.0)

@@ -22,6 +22,9 @@ transformers.logging.set_verbosity_error()  # it reports a new head as a problem
 transformers.logging.disable_progress_bar()
 
 
+Loaded = tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]
+
+
 class Runtime(NamedTuple):
     """Where a model runs, and in which precision: frozen weights and activations in `dtype`, trained ones fp32."""
 
@@ -162,9 +165,7 @@ def head_modules(model: nn.Module) -> list[str]:
     ]
 
 
-def load_classifier(
-    model: ModelSettings, data: TaskData, runtime: Runtime
-) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+def load_classifier(model: ModelSettings, data: TaskData, runtime: Runtime) -> Loaded:
     """A pretrained model with a new classification (or one-output regression) head, drawn from torch's current seed.
 
     The body is in `runtime.dtype`, or quantised where the model's config says so, the head in fp32. Raises InputError
@@ -180,9 +181,7 @@ def load_classifier(
     return network, tokenizer
 
 
-def load_language_model(
-    model: ModelSettings, runtime: Runtime
-) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+def load_language_model(model: ModelSettings, runtime: Runtime) -> Loaded:
     """A pretrained causal language model in `runtime.dtype`, or quantised where its config says so.
 
     Raises InputError if it is none, or cannot be read or quantised.
@@ -193,16 +192,12 @@ def load_language_model(
     return _load(transformers.AutoModelForCausalLM, model, runtime, {})
 
 
-def load_body(
-    model: ModelSettings, runtime: Runtime
-) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+def load_body(model: ModelSettings, runtime: Runtime) -> Loaded:
     """A pretrained body without any head, as `load_language_model` loads one with. Raises InputError as that."""
     return _load(transformers.AutoModel, model, runtime, {})
 
 
-def _load(
-    kind: Any, model: ModelSettings, runtime: Runtime, options: Mapping[str, Any]
-) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+def _load(kind: Any, model: ModelSettings, runtime: Runtime, options: Mapping[str, Any]) -> Loaded:
     path = locate(model.path)
     tokenizer, config = _described(model.path, path, options)
     set_dropout(config, model.dropout)

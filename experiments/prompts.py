@@ -74,8 +74,10 @@ class Prompt(nn.Module):
 
 def attach(model: nn.Module, vectors: Tensor, count: Lengths) -> Prompt:
     """Give the body of `model` a Prompt as its child `prompt`, and the hooks that make room for it."""
-    inner = _stack(model)
-    inner.prompt = Prompt(vectors, count, _is_language_model(model))
+    language = _is_language_model(model)
+    # The module that the model calls: a language model's may be a part of its body (OPT).
+    inner: Any = cast(Any, model).get_decoder() if language else body(model)
+    inner.prompt = Prompt(vectors, count, language)
     inner.register_forward_pre_hook(_enter, with_kwargs=True)
     inner.register_forward_hook(_leave)
     return cast(Prompt, inner.prompt)
@@ -101,11 +103,6 @@ def contexts(model: nn.Module, lengths: Tensor | None) -> Iterator[None]:
 
 def _is_language_model(model: Any) -> bool:
     return causal(body(model)) and model.get_output_embeddings() is not None
-
-
-def _stack(model: Any) -> Any:
-    """The module that the model calls: a language model's may be a part of its body (OPT)."""
-    return model.get_decoder() if _is_language_model(model) else body(model)
 
 
 def _enter(inner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import NamedTuple
 
-from experiments import choice
 from lora.config import InputError
 
 
@@ -40,7 +40,7 @@ def search(grid: Sequence[float], extend: int, say: Callable[[str], None]) -> Se
         tried = sorted([*tried, *waiting])
         waiting = []
         if found and len(tried) < len(grid) + extend and min(one.worst for one in found.values()) < 2:
-            waiting = _beyond(tried, choice.best_rate(_sound(found), middle), say)
+            waiting = _beyond(tried, best_rate(_sound(found), middle), say)
     if not found:
         raise InputError(f"no learning rate of tuning.lr_grid = {grid} trains: give smaller ones")
     scores, rest = _sound(found), {lr: one for lr, one in found.items() if one.worst}
@@ -54,8 +54,8 @@ def search(grid: Sequence[float], extend: int, say: Callable[[str], None]) -> Se
     else:
         for lr, one in sorted(rest.items()):
             say(f"lr={lr:g} is out: a run {OUT[one.worst]}")
-    best = choice.best_rate(scores, middle)
-    say(choice.reason(scores, best))
+    best = best_rate(scores, middle)
+    say(reason(scores, best))
     return best
 
 
@@ -73,3 +73,18 @@ def _beyond(tried: list[float], best: float, say: Callable[[str], None]) -> list
     following = float(f"{second * edge / third:.3g}")
     say(f"lr={best:g} is the best and the last of those tried: {following:g} is tried too")
     return [following]
+
+
+def best_rate(scores: Mapping[float, float], middle: float) -> float:
+    """The learning rate with the highest score; of equals the one nearest to `middle`, by ratio."""
+    return max(scores, key=lambda lr: (scores[lr], -abs(math.log(lr / middle))))
+
+
+def reason(scores: Mapping[float, float], best: float) -> str:
+    """The line that says which rate was chosen; scores are of validation data, or minus its loss."""
+    equals = [f"{lr:g}" for lr in sorted(scores) if scores[lr] == scores[best] and lr != best]
+    line = f"lr={best:g} is chosen: the best validation score of {len(scores)} rates, {abs(scores[best]):.4f}"
+    if not equals:
+        return line
+    others = f"{', '.join(equals[:-1])} and {equals[-1]}" if len(equals) > 1 else equals[0]
+    return f"{line}; lr={others} scored the same, and of equals the one nearest to the middle of the grid is taken"

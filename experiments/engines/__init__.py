@@ -75,8 +75,7 @@ def make(config: Mapping[str, Any], configs: Sequence[RunConfig], grid: int) -> 
     Raises InputError if there is no such engine, it is not installed, or its settings cannot work.
     """
     engine = config["engine"]
-    known = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("inline", "sizing"))
+    known = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "sizing")
     if engine["name"] not in known:
         raise InputError(f"unknown engine {engine['name']!r}; there are: {', '.join(known)}")
-    made: Engine = importlib.import_module(f"{__name__}.{engine['name']}").make(config, configs, grid)
-    return made
+    return importlib.import_module(f"{__name__}.{engine['name']}").make(config, configs, grid)

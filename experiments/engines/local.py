@@ -1,4 +1,5 @@
-"""The engine of one machine: worker processes, each with its runs one after the other, and its GPU if there is one."""
+"""The engine of one machine: worker processes, each with its runs one after the other, and its GPU if there is one; or,
+with `engine.jobs=1`, this process."""
 
 from __future__ import annotations
 
@@ -16,9 +17,29 @@ from tqdm.auto import tqdm
 
 from experiments.config import RunConfig
 from experiments.engines import Engine, Outcome, Status, sizing
-from experiments.engines.inline import Inline
+from experiments.worker import work
 
 CONTEXT = sizing.CONTEXT
+
+
+class Inline(Engine):
+    """Computes a run while it is submitted. An interruption reaches it as any other code of the parent."""
+
+    slots = 1
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.ended: list[tuple[int, Outcome]] = []
+
+    def submit(self, ticket: int, config: RunConfig) -> None:  # noqa: D102
+        self.ended.append((ticket, work(config)))
+
+    def finished(self, seconds: float) -> list[tuple[int, Outcome]]:  # noqa: D102
+        ended, self.ended = self.ended, []
+        return ended
+
+    def close(self) -> None:  # noqa: D102
+        self.ended.clear()
 
 
 class Local(Engine):
@@ -137,8 +158,6 @@ def _serve(connection: Connection, threads: int, gpu: str | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed process would leave behind
-    from experiments.worker import work  # after the variables are set that torch reads when it is imported
-
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             connection.send(work(connection.recv()))

@@ -56,16 +56,13 @@ def memory() -> int:
 
 def gpus(device: str) -> list[str]:
     """The CUDA devices that runs with `runtime.device` may use. Asks torch only where the system has such a device."""
-    if device not in ("auto", "cuda") or not (os.environ.get("CUDA_VISIBLE_DEVICES") or _has_nvidia()):
+    here = os.environ.get("CUDA_VISIBLE_DEVICES") or any(Path("/dev").glob("nvidia[0-9]*"))
+    if device not in ("auto", "cuda") or not here:
         return []
     import torch
 
     shown = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return shown or [str(number) for number in range(torch.cuda.device_count())]
-
-
-def _has_nvidia() -> bool:
-    return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def size(jobs: object, configs: Sequence[RunConfig], grid: int) -> Size:

@@ -68,8 +68,7 @@ class Classification(Problem):
     def loss(self, rows: Rows, label_smoothing: float = 0.0) -> Tensor:  # noqa: D102
         output, batch = self._forward(rows)
         if not label_smoothing or output.logits.shape[1] == 1:
-            found: Tensor = output.loss
-            return found
+            return output.loss
         logits = output.logits.float()
         return torch.nn.functional.cross_entropy(logits, batch["labels"], label_smoothing=label_smoothing)
 

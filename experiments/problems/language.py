@@ -148,8 +148,7 @@ class Language(Problem):
         device = self.runtime.device
         with self.runtime.autocast, _only(self.model, chosen.to(device)), contexts(self.model, context.to(device)):
             output = self.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
-        logits: Tensor = output.logits
-        return logits
+        return output.logits
 
     @torch.inference_mode()
     def evaluate(self, split: str, generate: bool = True) -> Evaluated:

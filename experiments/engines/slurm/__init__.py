@@ -16,19 +16,58 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.config import RunConfig
+from experiments.config import Group, RunConfig, setting
 from experiments.engines import Engine, Outcome, Status
 from experiments.engines.slurm import queue
-from experiments.engines.slurm.settings import SlurmSettings
+from experiments.rules import Rule, any_text, listing, mapping, positive, text, whole
 from experiments.worker import work
 from lora.config import InputError
 
 SILENCE = 900  # seconds for which Slurm may leave every question unanswered
 STARTS = 3  # times that sbatch is tried while Slurm is too busy to answer
 BUSY = ("Socket timed out", "Unable to contact slurm controller", "temporarily unavailable")
+QUEUED = 64  # what engine.jobs = auto means: more in the queue than most users may run at once
+ANYTHING = Rule("it may be anything", lambda value: True)  # sbatch says what it may be
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmSettings(Group):
+    """Settings of conf/engine/slurm.yaml. memory is in GB, minutes a time limit; null is the cluster's."""
+
+    group = "engine"
+    name: str = setting(text())
+    jobs: int | str = setting(whole().or_word("auto"))
+    cpus: int = setting(whole())
+    gpus: int | None = setting(whole(0).or_null())
+    memory: float | None = setting(positive().or_null())
+    minutes: int | None = setting(whole().or_null())
+    partition: Any = setting(ANYTHING)
+    account: Any = setting(ANYTHING)
+    qos: Any = setting(ANYTHING)
+    constraint: Any = setting(ANYTHING)
+    setup: list[str] = setting(listing(any_text()))
+    more: Mapping[str, Any] = setting(mapping(ANYTHING))
+    poll: float = setting(positive())
+    grace: float = setting(positive())
+
+    @property
+    def most_jobs(self) -> int:
+        """How many jobs may be in the queue at once."""
+        return QUEUED if self.jobs == "auto" else int(self.jobs)
+
+    @property
+    def sbatch_flags(self) -> dict[str, Any]:
+        """What these settings are in sbatch's own words."""
+        named = {"cpus-per-task": self.cpus, "gpus-per-node": self.gpus, "time": self.minutes}
+        named |= {name: getattr(self, name) for name in ("partition", "account", "qos", "constraint")}
+        flags: dict[str, Any] = {flag: value for flag, value in named.items() if value}
+        if self.memory:
+            flags["mem"] = f"{round(1024 * self.memory)}M"
+        return flags | dict(self.more)
 
 
 def make(config: Mapping[str, Any], configs: Sequence[RunConfig], grid: int) -> Slurm:
@@ -37,7 +76,7 @@ def make(config: Mapping[str, Any], configs: Sequence[RunConfig], grid: int) -> 
 
 
 class Slurm(Engine):
-    """Settings are those of conf/engine/slurm.yaml; `results` is a folder that all nodes see.
+    """`settings` are of SlurmSettings; `results` is a folder that all nodes see.
 
     submitit's files lie in results/.slurm/<name>, where <name> is also what all jobs of this sweep are called. Those of
     a run that was lost or broke stay, for their logs. Raises InputError if submitit or Slurm is not installed, and if

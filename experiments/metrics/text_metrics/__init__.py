@@ -8,26 +8,23 @@ METRICS. Values are fractions, but for NIST and CIDEr, which have scales of thei
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.metrics.text_metrics.captions import cider, meteor_stem, rouge_l
-from experiments.metrics.text_metrics.edits import accuracy, ter
-from experiments.metrics.text_metrics.ngrams import bleu, nist
+from experiments.metrics.text_metrics import overlap
 from experiments.metrics.text_metrics.sql import execution, logical_form
-from experiments.metrics.text_metrics.summaries import rouge_1, rouge_2, rouge_lf
 from lora.config import InputError
 
 METRICS: dict[str, Callable[[list[str], list[Mapping[str, Any]]], float]] = {
-    "accuracy": accuracy,
-    "bleu": bleu,
-    "cider": cider,
+    "accuracy": overlap.accuracy,
+    "bleu": overlap.bleu,
+    "cider": overlap.cider,
     "execution": execution,
     "logical_form": logical_form,
-    "meteor_stem": meteor_stem,
-    "nist": nist,
-    "rouge_1": rouge_1,
-    "rouge_2": rouge_2,
-    "rouge_l": rouge_l,
-    "rouge_lf": rouge_lf,
-    "ter": ter,
+    "meteor_stem": overlap.meteor_stem,
+    "nist": overlap.nist,
+    "rouge_1": overlap.rouge_1,
+    "rouge_2": overlap.rouge_2,
+    "rouge_l": overlap.rouge_l,
+    "rouge_lf": overlap.rouge_lf,
+    "ter": overlap.ter,
 }
 EXACT = ("accuracy", "logical_form")  # shares of outputs that are right, each right or wrong by itself
 

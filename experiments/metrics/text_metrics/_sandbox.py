@@ -75,8 +75,7 @@ class Sandbox:
             if not waiting.select(DEADLINE):
                 return None
         line = self._worker.stdout.readline()
-        answer: dict[str, Any] | None = json.loads(line) if line.endswith(b"\n") else None
-        return answer
+        return json.loads(line) if line.endswith(b"\n") else None
 
     def _end(self) -> None:
         if self._worker is not None:
