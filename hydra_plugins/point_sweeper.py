@@ -10,10 +10,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from hydra_plugins.grid_sweeper import GridSweeper
+
 WHEN, UNLESS = "when:", "unless:"
 
 
-class PointSweeper(BasicSweeper):
+class PointSweeper(GridSweeper):
     """Runs every point at every place for every combination of `params`. A point is some overrides, `method=lora
     method.r=4`, and so is a place: a model, a task and what they need, `model=smollm2 task=e2e training.epochs=1`.
 

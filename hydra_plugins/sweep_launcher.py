@@ -22,13 +22,14 @@ class SweepLauncher(Launcher):
         """Called by Hydra before `launch`."""
         self.loader, self.config = hydra_context.config_loader, config
         self.chosen: dict[tuple[str, ...], DictConfig] = {}
+        self.jobs: dict[tuple[str, ...], DictConfig] = {}
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Do the jobs of a batch; their failures are in the sweep's list and exit code, not here."""
         from experiments import checks, commands, places  # later: Hydra imports its plugins before it is set up
         from experiments.sweep import Entry
 
-        configs = [self._composed(list(overrides)) for overrides in job_overrides]
+        configs = [self.composed(overrides) for overrides in job_overrides]
         places.set_study_dir(configs, list(self.config.hydra.overrides.task))
         names = checks.short_names(job_overrides)
         commands.do([Entry(name, config) for name, config in zip(names, configs, strict=True)])
@@ -36,6 +37,12 @@ class SweepLauncher(Launcher):
         for job in made:
             job.return_value = None
         return made
+
+    def composed(self, overrides: Sequence[str]) -> DictConfig:
+        """The config of a job, the same object each time. Raises HydraException if its overrides do not fit."""
+        if tuple(overrides) not in self.jobs:
+            self.jobs[tuple(overrides)] = self._composed(list(overrides))
+        return self.jobs[tuple(overrides)]
 
     def _composed(self, overrides: list[str]) -> DictConfig:
         parsed = OverridesParser.create().parse_overrides(overrides)

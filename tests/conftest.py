@@ -1,5 +1,6 @@
 """Small made-up corpora in the formats of the real ones, for tests that must not touch the hub."""
 
+import gc
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,12 @@ GLUE = {
     "mnli": ("gold_label", ("entailment", "neutral", "contradiction")),
     "rte": ("label", ("entailment", "not_entailment")),
 }
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector, which each run calls, need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""The commands of the README as a user types them: real weights, real data, the smallest preset."""
+"""The commands of the README as a user types them: real weights, real data, the smallest preset.
+
+The two commands start as a user's do. The other targets are made by the same make with a python whose imports are done.
+"""
 
 import json
 import os
@@ -6,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import warm
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 from experiments import assets
@@ -32,6 +37,13 @@ def finished(results: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("make") / "results"
+
+
+@pytest.fixture(scope="module")
+def python() -> Iterator[str]:
+    """What make is told to start commands with."""
+    with warm.python() as program:
+        yield f"PYTHON={program}"
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +136,11 @@ ON_A_TINY_MODEL = (
     ],
 )
 def test_every_other_study(
-    target: str, study: str, pictures: list[str], tiny_encoder: Path, tiny_decoder: Path, results: Path
+    target: str, study: str, pictures: list[str], tiny_encoder: Path, tiny_decoder: Path, results: Path, python: str
 ) -> None:
     own = {"forgetting": tiny_decoder} | dict.fromkeys(ON_A_TINY_MODEL, tiny_encoder)
     model = [f"MODEL={own[target]}", "JOBS=1"] if target in own else []
-    made = run("make", target, "PRESET=smoke", f"RESULTS={results}", *model)
+    made = run("make", python, target, "PRESET=smoke", f"RESULTS={results}", *model)
     assert made.returncode == 0, made.stderr
     folder = results / "smoke" / (f"{study}@tiny" if model else study)
     assert any(line.startswith(f"{folder}: ") for line in made.stdout.splitlines())
@@ -154,11 +166,18 @@ def test_every_other_study(
     ],
 )
 def test_every_table(
-    target: str, study: str, data: str | None, corpora: Path, tiny_encoder: Path, tiny_decoder: Path, results: Path
+    target: str,
+    study: str,
+    data: str | None,
+    corpora: Path,
+    tiny_encoder: Path,
+    tiny_decoder: Path,
+    results: Path,
+    python: str,
 ) -> None:
     arguments = [f"ARGS=task.data_dir={corpora / data}"] if data else []
     model = tiny_encoder if target == "table2" else tiny_decoder
-    made = run("make", target, "PRESET=smoke", f"RESULTS={results}", "JOBS=1", f"MODEL={model}", *arguments)
+    made = run("make", python, target, "PRESET=smoke", f"RESULTS={results}", "JOBS=1", f"MODEL={model}", *arguments)
     assert made.returncode == 0, made.stderr
     folder = results / "smoke" / f"{study}@tiny"
     assert any(line.startswith(f"{folder}: ") for line in made.stdout.splitlines())
@@ -168,9 +187,9 @@ def test_every_table(
 
 
 @pytest.mark.skipif(not (ROOT / ".venv").is_dir(), reason="make uses the environment that make setup creates")
-def test_the_scoreboard_judges_the_studies_that_are_there(results: Path) -> None:
+def test_the_scoreboard_judges_the_studies_that_are_there(results: Path, python: str) -> None:
     (results / "smoke").mkdir(parents=True, exist_ok=True)
-    made = run("make", "claims", "PRESET=smoke", f"RESULTS={results}")
+    made = run("make", python, "claims", "PRESET=smoke", f"RESULTS={results}")
     assert made.returncode == 0, made.stderr
     folder = results / "smoke"
     assert any(line.startswith(f"{folder}: ") for line in made.stdout.splitlines())
@@ -180,13 +199,13 @@ def test_the_scoreboard_judges_the_studies_that_are_there(results: Path) -> None
 
 
 @pytest.mark.skipif(not (ROOT / ".venv").is_dir(), reason="make uses the environment that make setup creates")
-def test_a_table_of_the_users_own_prompts(tmp_path: Path) -> None:
+def test_a_table_of_the_users_own_prompts(tmp_path: Path, python: str) -> None:
     pairs = tmp_path / "pairs.jsonl"
     lines = [json.dumps({"prompt": f"Add 1 to {n}:", "completion": f" {n + 1}"}) for n in range(40)]
     pairs.write_text("\n".join(lines) + "\n")
     results = tmp_path / "results"
     size = "ARGS=task.max_length=32 task.generation.max_new_tokens=8"
-    made = run("make", "table3", f"TASK={pairs}", "PRESET=smoke", f"RESULTS={results}", size)
+    made = run("make", python, "table3", f"TASK={pairs}", "PRESET=smoke", f"RESULTS={results}", size)
     assert made.returncode == 0, made.stderr
     runs = pd.read_csv(results / "smoke" / "table3@pairs" / "runs.csv")
     assert set(runs["task"]) == {"pairs"} and set(runs["model"]) == {"smollm2"}
