@@ -1,9 +1,15 @@
 """Command lines of measurements, which have no Hydra config."""
 
 import argparse
+import sys
 from typing import NoReturn
 
 from lora.config import InputError
+
+
+def program(module: str) -> str:
+    """What was typed to start the command of a module: `lora-lab NAME`, or `python -m MODULE`."""
+    return sys.argv[0] if sys.argv[0].startswith("lora-lab ") else f"python -m {module}"
 
 
 class Parser(argparse.ArgumentParser):

@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experiments.arguments import Parser
+from experiments.arguments import Parser, program
 from experiments.listing import SWEEP
 from experiments.records import archive, transfer
 from experiments.records import prune as pruning
@@ -22,7 +22,7 @@ MB = 10**6
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m experiments.records", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog=program("experiments.records"), description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     studies = {
         "pack": "write records.jsonl.gz of a study from its stored runs",
