@@ -35,7 +35,7 @@ text = $(if $(LAB_TEXT),--text="$$LAB_TEXT")
 
 .PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study weight-types \
 	amplification w-vs-delta spectrum truncation forgetting memory qlora memory-methods table2 table3 table4 \
-	table13 table14 table15 low-data few-shot rank-generation rank-data steps latency gradient-check tables claims report compare shrink extract lint test fuzz kill-test \
+	table13 table14 table15 low-data few-shot rank-generation rank-data steps latency gradient-check tables claims report compare shrink extract docs lint test fuzz kill-test \
 	bench clean
 .DEFAULT_GOAL := help
 
@@ -159,6 +159,10 @@ shrink: $(READY) ## an adapter made smaller, without training: ADAPTER=RUN_ID|FO
 
 extract: $(READY) ## the update of a full checkpoint as a LoRA adapter: CHECKPOINT=FOLDER|HUB_ID|FILE BASE=MODEL OUT=FOLDER ARGS='--rank 16'
 	@$(LAB) extract $(CHECKPOINT) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") --runs $(RESULTS)/runs --out $(or $(OUT),$(RESULTS)/extract) $(ARGS)
+
+docs: $(READY) ## the documentation as a site, in site/; first what of it is made from code and results
+	@$(PYTHON) -m analysis.dictionary && $(PYTHON) -m analysis.reference && $(PYTHON) -m analysis.report.texts
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 lint: $(READY) ## ruff and mypy
 	$(PYTHON) -m ruff check
