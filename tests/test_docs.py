@@ -54,8 +54,8 @@ class ParsedError(Exception):
 def composes(arguments: list[str]) -> None:
     """Hydra makes a config of it; of a grid, of its first point."""
     overrides = OverridesParser.create().parse_overrides(own.typed(arguments))
-    own_grid = [one for one in overrides if not str(one.key_or_group).startswith("hydra.")]
-    first = BasicSweeper.split_arguments(own_grid, None)[0][0]
+    plain = [one for one in overrides if not str(one.key_or_group).startswith("hydra.")]
+    first = BasicSweeper.split_arguments(plain, None)[0][0]
     assert compose("config", first)
 
 
