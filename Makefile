@@ -14,6 +14,7 @@ ARGS ?=
 
 MAKEFLAGS += --no-print-directory
 PYTHON := .venv/bin/python
+LAB := $(PYTHON) -m lora_lab
 READY := .venv/.ready
 # As they are typed: the shell hands them on in quotes, and experiments/own.py puts them into Hydra's.
 export LAB_MODEL := $(value MODEL)
@@ -25,26 +26,16 @@ own = $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(if $(LAB_TASK),--task="$$LAB_TA
 # What is no study takes a config's name as that of an asset.
 asset = $(if $(word 2,$(1)),,$(if $(wildcard experiments/conf/model/$(1).yaml),asset:))
 
-# How much of a held-out text is read, where that is less than the commands' own 64 windows.
-windows = $(if $(filter smoke,$(PRESET)),--windows 4) $(if $(filter desk1,$(PRESET)),--windows $(if $(filter qlora,$@),32,12))
-
-# Trains what is missing, measures the trained runs where $(2) names a measurement (with the options $(3)), then derives
-# tables and figures from the stored runs, also of a study in which some runs failed.
-# A command that could not begin leaves the list of runs, and so the tables, as they were.
+# Trains what is missing, measures what is missing, then derives tables and figures from what is stored, also of a study
+# in which some runs failed; $(2): options of its measurement. A command that could not begin leaves all as it was.
 define study
-	@$(PYTHON) -m analysis.lab $(1) $(if $(2),--measure $(2) $(3) --) preset=$(PRESET) results_dir=$(RESULTS) engine.jobs=$(JOBS) $(own) $(ARGS)
+	@$(LAB) study $(1) $(if $(2),$(2) --) preset=$(PRESET) results_dir=$(RESULTS) engine.jobs=$(JOBS) $(own) $(ARGS)
 endef
-
-# Measures what is missing, then derives tables and figures.
-define measured
-	$(if $(LAB_TASK),$(error $@ measures a model, not a task: leave TASK out))
-	@$(PYTHON) -m experiments.measure.$(1) --preset $(PRESET) --out $(RESULTS)/$(PRESET)/$(1) $(if $(LAB_MODEL),--model=$(call asset,$(LAB_MODEL))"$$LAB_MODEL") $(ARGS)
-	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/$(1)
-endef
+text = $(if $(LAB_TEXT),--text="$$LAB_TEXT")
 
 .PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study weight-types \
 	amplification w-vs-delta spectrum truncation forgetting memory qlora memory-methods table2 table3 table4 \
-	table13 table14 table15 low-data few-shot rank-generation rank-data steps latency gradient-check tables claims report compare shrink extract lint test fuzz kill-test \
+	table13 table14 table15 low-data few-shot rank-generation rank-data steps latency gradient-check tables claims report compare shrink extract docs lint test fuzz kill-test \
 	bench clean
 .DEFAULT_GOAL := help
 
@@ -82,7 +73,7 @@ spectrum: $(READY) ## spectra and ranks of the update, full fine-tuning's and Lo
 	$(call study,spectrum)
 
 truncation: $(READY) ## how much of an update's effect its own truncation to rank k keeps
-	$(call study,truncation,truncation)
+	$(call study,truncation)
 
 compare-methods: $(READY) ## Table 2: every method, each with its own tuned learning rate
 	$(call study,compare_methods)
@@ -127,7 +118,7 @@ rank-generation: $(READY) ## Table 18: LoRA's rank on E2E
 	$(call study,rank_generation)
 
 forgetting: $(READY) ## what a method forgets: loss on other texts before and after; TEXT=FILE.txt for one of yours
-	$(call study,forgetting,forgetting,$(if $(LAB_TEXT),--text="$$LAB_TEXT") $(windows))
+	$(call study,forgetting,$(text))
 
 rank-data: $(READY) ## do more training data need a larger rank?
 	$(call study,rank_data)
@@ -136,42 +127,42 @@ steps: $(READY) ## how the gap to full fine-tuning, the best rate and phi(1,1) m
 	$(call study,steps)
 
 latency: $(READY) ## Table 1, Figure 5: one forward pass, merged and unmerged LoRA, adapters
-	$(call measured,latency)
+	$(call study,latency)
 
 gradient-check: $(READY) ## LoRA's gradients against autograd, the first step, FLOPs
-	$(call measured,gradients)
+	$(call study,gradients)
 
 memory: $(READY) ## what training costs in memory: planned, measured, and what fits on a card
-	$(if $(LAB_TASK),$(error $@ is about a model, not a task: leave TASK out))
-	@for part in peaks options tables; do \
-	  $(PYTHON) -m experiments.measure.memory.$$part --preset $(PRESET) --out $(RESULTS)/$(PRESET)/memory $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(ARGS) || exit $$?; \
-	done
-	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)/memory
+	$(call study,memory)
 
 qlora: $(READY) ## QLoRA: base weights in 16, 8, 4 and 2 bits
-	$(call study,qlora,quantized_base,$(if $(LAB_TEXT),--text="$$LAB_TEXT") $(windows))
+	$(call study,qlora,$(text))
 
 memory-methods: $(READY) ## GaLore, BAdam and Freeze beside full fine-tuning and LoRA: quality, memory, rank of the update
 	$(call study,memory_methods)
 
 tables: $(READY) ## every table and figure of PRESET, from stored runs or, without any, from the studies' records; then claims and report
-	@$(PYTHON) -m analysis.study $(RESULTS)/$(PRESET)
+	@$(LAB) tables $(RESULTS)/$(PRESET)
 	@$(MAKE) report
 
 claims: $(READY) ## the scoreboard: what the studies of PRESET say of the claims of the paper and of guides
-	@$(PYTHON) -m analysis.claims $(RESULTS)/$(PRESET)
+	@$(LAB) claims $(RESULTS)/$(PRESET)
 
 report: claims ## every table and figure of PRESET on one page, the scoreboard first: report.html, report.md
-	@$(PYTHON) -m analysis.report $(RESULTS)/$(PRESET) $(ARGS)
+	@$(LAB) report $(RESULTS)/$(PRESET) $(ARGS)
 
 compare: $(READY) ## any adapters side by side: ADAPTERS='RUN_ID FOLDER HUB_ID FILE.pt' BASE=minilm|HUB_ID|FOLDER
-	@$(PYTHON) -m analysis.compare $(ADAPTERS) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") --runs $(RESULTS)/runs --out $(RESULTS)/compare $(ARGS)
+	@$(LAB) compare $(ADAPTERS) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") --runs $(RESULTS)/runs --out $(RESULTS)/compare $(ARGS)
 
 shrink: $(READY) ## an adapter made smaller, without training: ADAPTER=RUN_ID|FOLDER|HUB_ID OUT=FOLDER ARGS='--energy 0.95'
-	@$(PYTHON) -m analysis.shrink $(ADAPTER) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") $(if $(LAB_TASK),--task="$$LAB_TASK") --runs $(RESULTS)/runs --out $(or $(OUT),$(RESULTS)/shrink) $(ARGS)
+	@$(LAB) shrink $(ADAPTER) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") $(if $(LAB_TASK),--task="$$LAB_TASK") --runs $(RESULTS)/runs --out $(or $(OUT),$(RESULTS)/shrink) $(ARGS)
 
 extract: $(READY) ## the update of a full checkpoint as a LoRA adapter: CHECKPOINT=FOLDER|HUB_ID|FILE BASE=MODEL OUT=FOLDER ARGS='--rank 16'
-	@$(PYTHON) -m analysis.extract $(CHECKPOINT) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") --runs $(RESULTS)/runs --out $(or $(OUT),$(RESULTS)/extract) $(ARGS)
+	@$(LAB) extract $(CHECKPOINT) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") --runs $(RESULTS)/runs --out $(or $(OUT),$(RESULTS)/extract) $(ARGS)
+
+docs: $(READY) ## the documentation as a site, in site/; first what of it is made from code and results
+	@$(PYTHON) -m analysis.dictionary && $(PYTHON) -m analysis.reference && $(PYTHON) -m analysis.report.texts
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 lint: $(READY) ## ruff and mypy
 	$(PYTHON) -m ruff check
@@ -188,10 +179,10 @@ kill-test: $(READY) ## a sweep that is killed at random points, N=40 times, ends
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 KILLS=$(or $(N),40) FUZZ_SEED=$(or $(SEED),1) $(PYTHON) -m pytest -k killed_again --timeout 0 tests/experiments/engines $(ARGS)
 
 bench: $(READY) ## speed: training and a sweep against peft + transformers.Trainer, Section 7 and extract at GPT-3's size against dense SVDs
-	$(PYTHON) -m bench.training --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(ARGS)
-	$(PYTHON) -m bench.sweep --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SWEEP)
-	$(PYTHON) -m bench.section7 --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SECTION7)
-	$(PYTHON) -m bench.extract --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(EXTRACT)
+	$(LAB) bench training --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(ARGS)
+	$(LAB) bench sweep --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SWEEP)
+	$(LAB) bench section7 --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SECTION7)
+	$(LAB) bench extract --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(EXTRACT)
 
 clean: ## remove the environment and caches, but no results
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

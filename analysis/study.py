@@ -10,7 +10,7 @@ import itertools
 import multiprocessing
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +19,7 @@ from typing import NamedTuple
 import analysis.studies
 from analysis.kit import stamp, table_md
 from experiments import own, places
+from experiments.arguments import program
 from experiments.engines.sizing import cores
 from lora.config import InputError
 
@@ -90,16 +91,16 @@ def _plain(module: ModuleType) -> _Plain:
     return _Plain(module.build, inputs is None, reads, getattr(module, "BASE", False))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry: 0, or 2 with one line on stderr if the input cannot work."""
     description = (__doc__ or "").splitlines()[0]
-    parser = argparse.ArgumentParser(prog="python -m analysis.study", description=description)
+    parser = argparse.ArgumentParser(prog=program("analysis.study"), description=description)
     parser.add_argument("folder", type=Path, nargs="+", help="results/<preset>/<study>, or results/<preset>")
     parser.add_argument("--runs", type=Path, help="folder of the stored runs (default: STUDY_DIR/../../runs)")
     parser.add_argument("--base", help="the pretrained model, where it is a folder: runs store its content alone")
     parser.add_argument("--model", default="", help="as of experiments.run, from which --base is taken")
     parser.add_argument("--among", nargs=argparse.REMAINDER, default=[], help="a command line of experiments.run")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     base = args.base or own.places(args.model, "", args.among, ["model.path"]).get("model.path")
     folders = [study_dir for folder in args.folder for study_dir in studies_in(folder)]
     if len(folders) == 1:

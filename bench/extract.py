@@ -34,7 +34,7 @@ from analysis.weights.pretrained import Weights
 from bench import extract_commands
 from bench.projections import SPECTRA, drawn
 from bench.results import write
-from experiments.arguments import Parser, whole
+from experiments.arguments import Parser, program, whole
 from experiments.compute import PeakMemory
 from lora.config import InputError
 from lora.tensor_files import open_tensors
@@ -201,7 +201,7 @@ def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="python -m bench.extract", description=__doc__.splitlines()[0])
+    parser = Parser(prog=program("bench.extract"), description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=whole, nargs="*", default=[2048, 4096, 12288], help="of the square projections")
     parser.add_argument("--rank", type=whole, default=64)
     parser.add_argument("--spectrum", nargs="+", choices=SPECTRA, default=[*SPECTRA])

@@ -27,7 +27,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from bench.results import write
-from experiments.arguments import Parser, whole
+from experiments.arguments import Parser, program, whole
 from experiments.engines.sizing import cores
 from lora.config import InputError
 
@@ -116,7 +116,7 @@ def table(trials: dict[str, list[Trial]], runs: int) -> pd.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Time all contenders and write the table. Returns 0, or 2 with one line on stderr."""
-    parser = Parser(prog="python -m bench.sweep", description=__doc__.splitlines()[0])
+    parser = Parser(prog=program("bench.sweep"), description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=("smoke", "quick"), default="quick")
     parser.add_argument("--rounds", type=whole, default=2)
     parser.add_argument("--seeds", type=whole, default=1, help="of each rank (default: 1)")

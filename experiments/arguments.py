@@ -9,6 +9,11 @@ from typing import NoReturn
 from lora.config import InputError
 
 
+def program(module: str) -> str:
+    """What was typed to start the command of a module: `lora-lab NAME`, or `python -m MODULE`."""
+    return sys.argv[0] if sys.argv[0].startswith("lora-lab ") else f"python -m {module}"
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are InputError, one line like all others."""
 

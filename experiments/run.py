@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 if __name__ == "__main__":  # Ctrl-C while the rest is imported: nothing was begun
@@ -53,5 +54,11 @@ def command() -> commands.Done:
     return commands.done
 
 
+def start(arguments: Sequence[str]) -> int:
+    """The exit code of `command` for these arguments."""
+    sys.argv[1:] = arguments
+    return command().code
+
+
 if __name__ == "__main__":
-    sys.exit(command().code)
+    sys.exit(start(sys.argv[1:]))

@@ -13,7 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("lora", "experiments", "analysis", "bench")
+PACKAGES = ("lora", "experiments", "analysis", "bench", "lora_lab")
 Graph = Mapping[str, frozenset[str]]
 
 

@@ -10,6 +10,7 @@ BELOW = {  # package -> what it may import of this repository
     "experiments": {"experiments", "lora"},
     "analysis": {"analysis", "experiments", "lora"},
     "bench": {"bench", "analysis", "experiments", "lora"},
+    "lora_lab": {"lora_lab", "analysis", "experiments"},
 }
 NOT_MATHS = {"pathlib", "os", "io", "csv", "json", "tempfile", "matplotlib", "seaborn", "PIL", "experiments"}
 MODULES = modules()

@@ -37,7 +37,7 @@ from analysis.kit.safe import make_safe
 from analysis.weights import sources
 from analysis.weights.pretrained import Weights
 from analysis.weights.updates import Updates, read
-from experiments.arguments import Parser, whole
+from experiments.arguments import Parser, program, whole
 from lora.config import InputError
 
 PAIR_COLUMNS = [
@@ -48,7 +48,7 @@ PAIR_COLUMNS = [
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. Raises InputError for a wrong one."""
-    parser = Parser(prog="python -m analysis.compare", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog=program("analysis.compare"), description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("adapters", nargs="+", metavar="ADAPTER", help="run, adapter, peft, loralib, full checkpoint")
     sources.add_options(parser)
     parser.add_argument("--top", type=whole, default=64, metavar="K", help="directions that are compared (%(default)s)")

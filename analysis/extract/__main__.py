@@ -29,7 +29,7 @@ from analysis.weights import beside, sources
 from analysis.weights.pairs import Pair, pair
 from analysis.weights.pretrained import Weights
 from analysis.weights.run_base import Start
-from experiments.arguments import Parser, whole
+from experiments.arguments import Parser, program, whole
 from lora.config import InputError
 from lora.stored import Adapter
 
@@ -38,7 +38,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. Raises InputError for a wrong one."""
-    parser = Parser(prog="python -m analysis.extract", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog=program("analysis.extract"), description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="model folder, hub id, file of weights, or run")
     ranks.add_options(parser)
     parser.add_argument("--base", metavar="MODEL", help="the base model: folder, hub id or asset:NAME")

@@ -12,6 +12,7 @@ from pathlib import Path
 from analysis.kit.safe import make_safe
 from analysis.report import as_html, as_markdown, entries, pictures, scoreboard, section
 from analysis.report.content import Report
+from experiments.arguments import program
 from lora.config import InputError
 
 LIMIT = 1_000_000
@@ -46,7 +47,7 @@ def _size(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry: 0, or 2 with one line on stderr if the input cannot work."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.report", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=program("analysis.report"), description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, help="results/<preset>, where the study folders are")
     parser.add_argument("--limit", type=int, default=LIMIT, help="largest size of report.html in bytes (%(default)s)")
     options = parser.parse_args(arguments)

@@ -1,6 +1,7 @@
 """The report's sections: the YAML beside each study, in the order that these give, which is the paper's."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -36,6 +37,8 @@ class Entry:
 
     paper: which tables, figures or sections of the paper it is about; make: the target that makes it; see: what to look
     at (what was found is in the study's table.md, from its numbers); differs: what is not as in the paper, and why.
+    measure: the commands of `experiments.measure` that come before the tables, on the study's runs or, for a study that
+    has none, on a model; measure_options: what they are told in a preset.
     """
 
     folder: str
@@ -46,6 +49,8 @@ class Entry:
     see: str = ""
     differs: str = ""
     figures: tuple[Caption, ...] = ()
+    measure: tuple[str, ...] = ()
+    measure_options: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def caption(self, name: str) -> Caption:
         """The caption of the figure `name`, a file's name: that of the first pattern that fits, or the name itself."""
@@ -63,4 +68,5 @@ def load() -> list[Entry]:
 def _read(path: Traversable) -> Entry:
     fields: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
     captions = tuple(Caption(**caption) for caption in fields.pop("figures", ()))
-    return Entry(path.name.removesuffix(".yaml"), **fields, figures=captions)
+    measure = tuple(fields.pop("measure", ()))
+    return Entry(path.name.removesuffix(".yaml"), **fields, figures=captions, measure=measure)

@@ -22,13 +22,13 @@ from analysis.shrink import stored
 from analysis.weights import sources, updates
 from analysis.weights.pretrained import Weights
 from analysis.weights.run_base import Start
-from experiments.arguments import Parser
+from experiments.arguments import Parser, program
 from lora.config import InputError
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. Raises InputError for a wrong one."""
-    parser = Parser(prog="python -m analysis.shrink", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog=program("analysis.shrink"), description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "adapter", metavar="ADAPTER", help="run, adapter of this suite, peft adapter, loralib checkpoint"
     )

@@ -1,4 +1,4 @@
-"""Records of a study's runs: pack them, unpack them elsewhere, verify them; and prune what tables do not need.
+"""Records of a study's runs: pack, unpack, verify; prune what tables do not need, export runs to a tracker.
 
 python -m experiments.records pack results/desk/rank_ablation
 python -m experiments.records verify results/desk
@@ -12,9 +12,10 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experiments.arguments import Parser, finish
+from experiments.arguments import Parser, finish, program
 from experiments.listing import SWEEP
 from experiments.records import archive, transfer
+from experiments.records import export as exporting
 from experiments.records import prune as pruning
 from lora.config import InputError
 
@@ -22,7 +23,7 @@ MB = 10**6
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m experiments.records", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog=program("experiments.records"), description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     studies = {
         "pack": "write records.jsonl.gz of a study from its stored runs",
@@ -43,6 +44,13 @@ def _parser() -> Parser:
     command.add_argument("runs", nargs="+", type=Path, help="results/runs")
     command.add_argument("--unlisted", action="store_true", help="in place of adapters, runs that no study lists")
     command.add_argument("--yes", action="store_true", help="do it; otherwise it is only listed")
+    text = "write runs for a tracker to show, each once, under its run id"
+    command = commands.add_parser("export", help=text, description=text)
+    command.add_argument(
+        "folder", nargs="+", type=Path, help="results/<preset>, a study's folder in it, or results/runs"
+    )
+    command.add_argument("--to", choices=exporting.TRACKERS, required=True)
+    command.add_argument("--out", type=Path, metavar="FOLDER", required=True)
     return parser
 
 
@@ -96,12 +104,20 @@ def prune(options: Namespace) -> None:
         print(f"{runs_dir}: {total} freed" if options.yes else f"{runs_dir}: {total} can be freed; --yes does it")
 
 
+def export(options: Namespace) -> None:
+    """Export the runs of each folder, and say how many are new."""
+    for folder in map(Path.resolve, options.folder):
+        written = [exporting.TRACKERS[options.to](run, options.out) for run in exporting.runs_in(folder)]
+        print(f"{folder}: {sum(written)} runs written to {options.out}, {written.count(False)} were there")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry: 0, or 2 with one line on stderr if the input cannot work."""
 
     def work() -> None:
         options = _parser().parse_args(arguments)
-        {"pack": pack, "unpack": unpack, "verify": verify, "prune": prune}[options.command](options)
+        done = {"pack": pack, "unpack": unpack, "verify": verify, "prune": prune, "export": export}
+        done[options.command](options)
 
     return finish(work, "what is done stays")
 

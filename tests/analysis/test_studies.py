@@ -19,7 +19,7 @@ def rows_of(target: str) -> list[str]:
     """What the README's table says the paper has, in the rows with a make target."""
     found = []
     for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():
-        item, command, *_ = [*line.strip("|").split(" | "), "", ""]
+        item, _, command, *_ = [*line.strip("|").split(" | "), "", "", ""]
         if line.startswith("|") and re.search(rf"`make {target}[ `]", command):
             found.append(item)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -134,7 +134,7 @@ def measure(sizes: Sizes, runtime: Runtime) -> dict[str, pd.DataFrame]:
     }
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry: 0, or 2 with one line on stderr if the input cannot work."""
     parser = Parser(prog="python -m experiments.measure.gradients", description=__doc__)
     parser.add_argument("--preset", choices=PRESETS, default="quick")
@@ -143,7 +143,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder of the results (default: results/PRESET/gradients)")
 
     def work() -> None:
-        options = parser.parse_args()
+        options = parser.parse_args(arguments)
         out = options.out or Path("results") / options.preset / "gradients"
         sizes = PRESETS[options.preset]
         sizes = sizes._replace(model=options.model or sizes.model)

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from experiments import method_names
-from experiments.arguments import Parser, finish, whole
+from experiments.arguments import Parser, finish, program, whole
 from experiments.markdown import markdown
 from experiments.measure.memory import compose
 from experiments.measure.memory.contenders import traits
@@ -46,7 +46,7 @@ def _tokens(text: str) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="python -m experiments.measure.memory", description=str(__doc__).splitlines()[0])
+    parser = Parser(prog=program("experiments.measure.memory"), description=str(__doc__).splitlines()[0])
     parser.add_argument("--model", default="minilm", help="a folder, a hub id, smollm2, llama-7b, … (default: minilm)")
     parser.add_argument("--method", type=_parts, default=["lora"], help="of experiments/conf/method, e.g. full,lora")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, help="of full fine-tuning (default: adamw)")

@@ -1,4 +1,4 @@
-"""Sentences of README and FINDINGS that quote the scoreboard say what it says."""
+"""Sentences of FINDINGS that quote the scoreboard say what it says."""
 
 from pathlib import Path
 
@@ -9,11 +9,8 @@ ROOT = Path(__file__).parents[3]
 QUOTED = {
     # claim: its verdict when the sentence was written, the texts with its estimate and interval, and the files
     "small_rank": ("holds", "{value:.1f} points below", "from {low:.1f} to {high:+.1f}", ["FINDINGS.md"]),
-    "rank_one": ("not decided", "{value:.1f}", "{low:.1f} to {high:.1f}", ["FINDINGS.md", "README.md"]),
-    "as_good_as_full": ("not decided", "{value:+.1f}", "from {low:.1f} to {high:+.1f}", ["FINDINGS.md", "README.md"]),
-    "qv_for_the_budget": ("holds", "by {value:.1f} points on two tasks", "", ["README.md"]),
-    "qv_for_the_budget_text": ("holds", "{value:.0f}% of the perplexity on SQL", "", ["README.md"]),
-    "all_layers": ("does not hold here", "{below:.1f} points below it", "", ["README.md"]),
+    "rank_one": ("not decided", "{value:.1f}", "{low:.1f} to {high:.1f}", ["FINDINGS.md"]),
+    "as_good_as_full": ("not decided", "{value:+.1f}", "from {low:.1f} to {high:+.1f}", ["FINDINGS.md"]),
     "prefixes_fall": (
         "holds",
         "{below:.1f} points for the two together",
@@ -24,9 +21,9 @@ QUOTED = {
         "not decided",
         "by {share:.2f}",
         "{share_low:.2f} to {share_high:.2f}",
-        ["FINDINGS.md", "README.md"],
+        ["FINDINGS.md"],
     ),
-    "top_above_chance": ("not decided", "one pair of runs a task", "", ["FINDINGS.md", "README.md"]),
+    "top_above_chance": ("not decided", "one pair of runs a task", "", ["FINDINGS.md"]),
 }
 
 

@@ -1,0 +1,157 @@
+"""Every command that README and docs show: it is composed, or its line is parsed, as far as it goes without running."""
+
+import argparse
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from analysis.report import entries, texts
+from experiments import own
+from lora_lab.commands import available
+
+ROOT = Path(__file__).parents[1]
+FENCE = re.compile(r"^ *```\n(.*?)^ *```", re.S | re.M)
+STUDIES = {entry.make: entry.folder for entry in entries.load()}
+WORDS = ("make", "lora-lab")
+
+
+def lines() -> dict[str, list[str]]:
+    """Each command that a page shows, and the pages."""
+    found: dict[str, list[str]] = {}
+    for page in texts.pages():
+        for block in FENCE.findall(page.read_text(encoding="utf-8")):
+            for line in block.splitlines():
+                plain = line.split("  #")[0].split(" # ")[0].strip()
+                if plain.partition(" ")[0] in WORDS:
+                    found.setdefault(plain, []).append(page.name)
+    return found
+
+
+LINES = lines()
+MAKE = sorted(line for line in LINES if line.startswith("make "))
+LAB = sorted(line for line in LINES if line.startswith("lora-lab "))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hydra() -> object:
+    with initialize_config_module("experiments.conf", version_base="1.3"):
+        yield
+
+
+class ParsedError(Exception):
+    """The line of a command was taken."""
+
+
+def composes(arguments: list[str]) -> None:
+    """Hydra makes a config of it; of a grid, of its first point."""
+    overrides = OverridesParser.create().parse_overrides(own.typed(arguments))
+    plain = [one for one in overrides if not str(one.key_or_group).startswith("hydra.")]
+    first = BasicSweeper.split_arguments(plain, None)[0][0]
+    assert compose("config", first)
+
+
+def parses(where: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parser of the command takes it. Nothing is done with it."""
+
+    def stop(before: Any) -> Any:
+        def parse(*args: Any, **kwargs: Any) -> NoReturn:
+            before(*args, **kwargs)
+            raise ParsedError
+
+        return parse
+
+    for name in ("parse_args", "parse_intermixed_args"):
+        monkeypatch.setattr(argparse.ArgumentParser, name, stop(getattr(argparse.ArgumentParser, name)))
+    module, _, function = where.partition(":")
+    with pytest.raises(ParsedError):
+        getattr(importlib.import_module(module), function)(arguments)
+
+
+@pytest.mark.parametrize("line", LAB)
+def test_a_line_of_lora_lab(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, *rest = shlex.split(line)[1:]
+    if name.startswith("-") or "--help" in rest or rest in ([], ["--cfg", "job"]):
+        return
+    if name == "run":
+        composes(rest)
+    elif name == "study":
+        assert rest[0] in STUDIES.values()
+        composes([f"study={rest[0]}", *(rest[rest.index("--") + 1 :] if "--" in rest else rest[1:])])
+    else:
+        parses(available()[name].where, rest, monkeypatch)
+
+
+@pytest.mark.parametrize("line", MAKE)
+def test_a_line_of_make(line: str) -> None:
+    target, *rest = shlex.split(line)[1:]
+    values = dict(one.partition("=")[::2] for one in rest)
+    assert set(values) <= {
+        "PRESET",
+        "MODEL",
+        "TASK",
+        "TEXT",
+        "ARGS",
+        "ADAPTERS",
+        "ADAPTER",
+        "BASE",
+        "OUT",
+        "RESULTS",
+        "JOBS",
+        "CHECKPOINT",
+    }
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M), target
+    folder = STUDIES.get(target)
+    if folder and own.is_config("study", folder):
+        named = [f"--{name.lower()}={values[name]}" for name in ("MODEL", "TASK") if name in values]
+        composes(
+            [f"study={folder}", f"preset={values.get('PRESET', 'quick')}", *named, *shlex.split(values.get("ARGS", ""))]
+        )
+
+
+def test_make_hands_on_what_was_typed() -> None:
+    line = [
+        "make",
+        "-n",
+        "-o",
+        ".venv/.ready",
+        "forgetting",
+        "TEXT=my notes.txt",
+        "MODEL=my model",
+        "PRESET=smoke",
+        "ARGS=seed=1",
+    ]
+    shown = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    asked = ["study", "forgetting", '--text="$LAB_TEXT"', "--"]
+    settings = ["preset=smoke", "results_dir=results", "engine.jobs=auto", '--model="$LAB_MODEL"', "seed=1"]
+    assert shown.split("-m lora_lab ")[1].split() == [*asked, *settings]
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(MAKE) > 40 and len(LAB) > 15
+
+
+@pytest.mark.parametrize("name", ["settings", "api"])
+def test_the_reference_is_current(name: str) -> None:
+    from analysis import reference
+
+    page = (reference.DOCS / f"{name}.md").read_text(encoding="utf-8")
+    assert page == getattr(reference, f"{name}_page")(), "run `python -m analysis.reference`"
+
+
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    pytest.importorskip("material", reason="mkdocs-material is in the extra `docs`")
+    line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    built = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    for page in ("index.html", "docs/quickstart/index.html", "results/desk/claims/index.html"):
+        assert (tmp_path / "site" / page).is_file(), page
+    assert "rank_ablation.png" in (tmp_path / "site" / "docs" / "which-rank" / "index.html").read_text()
