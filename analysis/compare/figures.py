@@ -16,7 +16,8 @@ from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
 
 from analysis.compare.measures import SIDES, Measured, Module
 from analysis.compare.tables import first_entry
-from analysis.kit.figures import PAGE_WIDTH, Panel, panels, phi_figure, save, weight_name
+from analysis.kit.figures import PAGE_WIDTH, panels, save, weight_name
+from analysis.kit.heat_maps import Panel, heat_map, phi_figure
 
 FEW = 12  # layers up to which the cells of `draw_chance` carry their numbers
 
@@ -111,20 +112,14 @@ def draw_chance(pair: pd.DataFrame, title: str, path: Path) -> Path:
             for name in ("phi", "chance_high")
         )
         colour = np.log2((value / high).clip(min=1))
-        image = axis.imshow(colour, cmap="rocket_r", vmin=0, vmax=top, aspect="auto", interpolation="nearest")
-        if len(layers) <= FEW:
-            for (row, column), number in np.ndenumerate(value):
-                if np.isfinite(number):
-                    axis.text(column, row, f"{number:.2f}", ha="center", va="center", fontsize=6,
-                              color="white" if colour[row, column] > top / 2 else "black")  # fmt: skip
+        write = "{:.2f}" if len(layers) <= FEW else ""
+        image = heat_map(axis, colour, Normalize(0, top), write, value)
         step = -(-len(layers) // FEW)
         axis.set_xticks(range(0, len(layers), step), [_short(layer, 12) for layer in layers[::step]],
                         rotation=0 if all(layer.isdigit() for layer in layers) else 90)  # fmt: skip
         axis.set_yticks(range(len(types)), [weight_name(weight_type) for weight_type in types])
         axis.set_title(f"{side} singular vectors")
         axis.set_xlabel("layer", labelpad=2)
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01, ticks=range(0, top + 1, -(-top // 4)))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"×{2**x:g}" if x else "within"))
     bar.outline.set_visible(False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
+from typing import Any
 
 import pandas as pd
 
@@ -17,6 +18,15 @@ PARTS = {"mean": "{}", "interval": "{}_interval", "n": "{}_n"}
 def means(data: Data) -> pd.DataFrame:
     """Mean, interval and n of each cell of the study: of `tables.summarise`."""
     return summarise(data.scores, data.study.cell)
+
+
+def each(
+    rows: pd.DataFrame, by: Sequence[str], values: Callable[[pd.DataFrame], Mapping[str, Any] | None]
+) -> pd.DataFrame:
+    """A row for each group of `by`, in order of appearance: the group, and what `values` makes of its rows; none where
+    that is None."""
+    groups = ((dict(zip(by, key, strict=True)), values(own)) for key, own in rows.groupby(list(by), sort=False))
+    return pd.DataFrame([{**key, **found} for key, found in groups if found is not None])
 
 
 def paper(name: str) -> pd.DataFrame:

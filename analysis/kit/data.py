@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from analysis.kit import tables, tuning
+from analysis.kit import measured, tables, tuning
+from experiments.csv_schema import Schema
 
 if TYPE_CHECKING:
     from analysis.kit.study import Study
@@ -72,6 +73,16 @@ class Data:
         if found is None:
             raise KeyError(name)
         return found
+
+    def read(self, schema: Schema) -> pd.DataFrame:
+        """The rows of a measured file that are of the study's own runs, or all if it has no runs."""
+        if schema.file not in self._frames:
+            if self.study.runs:
+                found = measured.read(self.folder, schema, set(self.final["run_id"]))
+            else:
+                found = measured.whole(self.folder, schema)
+            self._frames[schema.file] = _rows(found, self.place)
+        return self[schema.file]
 
     def once(self, function: Callable[[Data], T]) -> T:
         """What the function makes of these data, made once: for what is no file, but several blocks need."""

@@ -1,9 +1,8 @@
-"""Drawing helpers shared by the studies: one theme, heat maps of phi as in the paper, quality against a size."""
+"""Drawing helpers shared by the studies: one theme, panels, axes, and quality against a size."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import matplotlib
 
@@ -18,10 +17,9 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from analysis.maths.svd import Array
-
 Item = TypeVar("Item")
 PAGE_WIDTH = 7.5  # inches; every font below is in points at this width
+DOTS: dict[str, Any] = {"fmt": "o", "markersize": 3.5, "elinewidth": 0.9, "capsize": 1.5}  # of axis.errorbar
 sns.set_theme(context="paper", style="ticks", palette="colorblind", rc={
     "font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
     "legend.fontsize": 7.5, "legend.title_fontsize": 7.5, "figure.titlesize": 9.5, "savefig.dpi": 200,
@@ -49,46 +47,6 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-class Panel(NamedTuple):
-    """One heat map: a title and a phi grid (rows i, columns j); `row_label` names the row of panels it begins."""
-
-    title: str
-    grid: Array
-    row_label: str = ""
-
-
-def phi_figure(maps: Sequence[Panel | None], columns: int, title: str, path: Path) -> Path:
-    """Heat maps of phi as in the paper's Figures 3, 4, 6 to 8: i downwards from 1, j to the right from 1.
-
-    One colour scale for the figure, from 0 to its largest phi. The maps fill rows of `columns`; None leaves a gap.
-    """
-    rows = -(-len(maps) // columns)
-    height = 0.4 + rows * (0.5 + 0.72 * PAGE_WIDTH / columns)
-    figure, axes = panels(rows, columns, PAGE_WIDTH, height)
-    top = max(panel.grid.max() for panel in maps if panel)
-    for axis, panel in itertools.zip_longest(axes.flat, maps):
-        if panel is None:
-            axis.axis("off")
-            continue
-        # Not sns.heatmap: it draws the whole figure once for each panel, minutes for a deep model.
-        image = axis.imshow(panel.grid, vmin=0, vmax=top, cmap="rocket", aspect="auto", interpolation="nearest")
-        axis.set_title(panel.title)
-        axis.set_xlabel("j", labelpad=2)
-        axis.set_ylabel(f"{panel.row_label}\ni" if panel.row_label else "i", labelpad=1)
-        for set_ticks, size, rotation in (
-            (axis.set_xticks, panel.grid.shape[1], 90),
-            (axis.set_yticks, panel.grid.shape[0], 0),
-        ):
-            ticks = index_ticks(size) if columns <= 4 else index_ticks(size, 5)
-            set_ticks(ticks - 1, ticks, rotation=rotation if size > 9 else 0)
-        axis.tick_params(length=2, pad=1)
-        axis.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, aspect=12 * rows + 10, fraction=0.03, pad=0.01)
-    bar.set_label(rf"$\phi$, scale 0 to {top:.2f}")
-    figure.suptitle(title)
-    return save(figure, path)
-
-
 def interval_note(intervals: pd.Series, over: str = "seeds") -> str:
     """What the bars and small points of a figure are; intervals are NaN where there is one seed. over: what runs of one
     method differ in."""
@@ -96,11 +54,6 @@ def interval_note(intervals: pd.Series, over: str = "seeds") -> str:
         return "1 seed: no interval"
     note = f"bars: 95% Student-t interval over {over}, cut at the panel's edge; small points: single runs"
     return f"{note}; no bar: 1 seed, no interval" if intervals.isna().any() else note
-
-
-def index_ticks(size: int, most: int = 12) -> np.ndarray[tuple[int], np.dtype[np.int_]]:
-    """Indices to label on an axis 1..size: all of a short one, else one fewer than `most` (the paper's own for 64)."""
-    return np.arange(1, size + 1) if size <= most else np.linspace(1, size * 10 // 11, most - 1).astype(int)
 
 
 def layer_axis(axis: Axes, layers: Sequence[str]) -> None:
@@ -145,7 +98,12 @@ def quality_lines(
             marker="o", markersize=4, linewidth=1.2, elinewidth=1, capsize=2,
         )  # fmt: skip
         axis.scatter(seeds[x] * dodge, 100 * seeds["value"], s=7, color=colour, alpha=0.45, linewidths=0)
-    ticks = sorted(summary[x].unique())
+    log2_axis(axis, summary[x])
+
+
+def log2_axis(axis: Axes, values: pd.Series) -> None:
+    """An x axis of powers of two, with a tick at each of the values."""
+    ticks = sorted(values.unique())
     axis.set_xscale("log", base=2)
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()

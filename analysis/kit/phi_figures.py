@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.kit.figures import Panel, phi_figure, weight_name
+from analysis.kit.figures import weight_name
+from analysis.kit.heat_maps import Panel, phi_figure
 from analysis.maths.svd import Array
 from analysis.weights.comparison import SIDES, Comparison, Site
 

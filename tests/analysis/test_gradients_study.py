@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 from measured_files import write
 
-from analysis.studies.gradients import study as gradients
+from analysis import study
+from analysis.studies import gradients
 from lora.config import InputError
 
 STUDY = "gradients"
@@ -42,8 +43,8 @@ def measured(study_dir: Path) -> Path:
 
 
 def test_tables_and_figure(measured: Path, tmp_path: Path) -> None:
-    outputs = gradients.build(measured, tmp_path / "no runs")
-    assert {path.name for path in outputs} == {"table.csv", "table.md", "gradients.png"}
+    outputs = study.run_study(measured, tmp_path / "no runs")
+    assert {path.name for path in outputs} == {"table.csv", "table.md", "gradients.png", "provenance.json"}
     assert all(path.stat().st_size for path in outputs)
     table = pd.read_csv(measured / "table.csv").set_index(["part", "item", "quantity"])["value"].sort_index()
     assert table["checks", "tiny, Linear, q", "dL/dA fp64"] == pytest.approx(8e-15)  # the largest over ranks
@@ -59,7 +60,7 @@ def test_tables_and_figure(measured: Path, tmp_path: Path) -> None:
 
 
 def test_the_report_says_what_the_numbers_say(measured: Path) -> None:
-    gradients.build(measured, measured)
+    study.run_study(measured, measured)
     text = (measured / "table.md").read_text()
     assert "differ by at most 8.0e-15 in fp64 and 8.0e-07 in fp32: tiny and r = 1, 8." in text
     assert (
@@ -77,18 +78,18 @@ def test_a_count_that_differs_is_not_called_exact(measured: Path) -> None:
     flops = pd.read_csv(measured / "flops.csv")
     flops.loc[3, "counted"] += 1
     flops.to_csv(measured / "flops.csv", index=False)
-    gradients.build(measured, measured)
+    study.run_study(measured, measured)
     assert "in 7 of 9 passes" in (measured / "table.md").read_text()  # the backward pass, and the sum of both
 
 
 @pytest.mark.parametrize("content", [None, "", "model,module\n", "step,loss\n1,2\n"])
-@pytest.mark.parametrize("name", gradients.INPUTS)
+@pytest.mark.parametrize("name", gradients.STUDY.reads)
 def test_missing_or_damaged_files_name_the_command(name: str, content: str | None, measured: Path) -> None:
     (measured / name).unlink()
     if content is not None:
         (measured / name).write_text(content)
-    with pytest.raises(InputError, match=rf"{name} .*`make .* PRESET=quick` makes it") as caught:
-        gradients.build(measured, measured)
+    with pytest.raises(InputError, match=rf"{name}[ ;].*`make .* PRESET=quick` makes it") as caught:
+        study.run_study(measured, measured)
     assert "\n" not in str(caught.value)
 
 
@@ -96,4 +97,4 @@ def test_a_file_without_rows_is_refused(measured: Path) -> None:
     checks = measured / "checks.csv"
     checks.write_text(checks.read_text().splitlines()[0] + "\n")
     with pytest.raises(InputError, match="checks.csv has no rows"):
-        gradients.build(measured, measured)
+        study.run_study(measured, measured)

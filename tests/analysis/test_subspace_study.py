@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from analysis.kit import phi_figures, phi_grids
-from analysis.kit.figures import Panel, index_ticks
+from analysis.kit.heat_maps import Panel, index_ticks
 from analysis.kit.tables import load_runs
 from analysis.maths.subspace import Baseline, phi
 from analysis.studies.subspace import study as subspace

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from analysis.kit import figures, phi_grids
-from analysis.kit.figures import Panel, phi_figure
+from analysis.kit.heat_maps import Panel, phi_figure
 from analysis.kit.phi_figures import VERSIONS, vectors
 from analysis.maths.subspace import random_baseline
 from analysis.weights.comparison import Place

@@ -2,5 +2,5 @@
 
     python -m experiments.measure.gradients --preset quick --out results/quick/gradients
 
-writes checks.csv, steps.csv and flops.csv, of which `studies.gradients.study` makes the tables and the figure.
+writes checks.csv, steps.csv and flops.csv, of which `studies.gradients` makes the tables and the figure.
 """
