@@ -9,7 +9,7 @@ from bench.workload import Workload
 from experiments.config import RunConfig
 from experiments.hub import locate
 from experiments.problems.base import Problem, Rows
-from experiments.problems.language import IGNORED
+from experiments.problems.encoding import IGNORED
 
 
 class LanguageModel(Workload):

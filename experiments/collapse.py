@@ -5,6 +5,8 @@ A mean over seeds of which some have collapsed says nothing of the others: such 
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 MARGIN = 0.02  # of accuracy
@@ -18,6 +20,12 @@ class Check(NamedTuple):
     accuracy: float | None
     majority: float | None
     collapsed: bool | None
+
+
+def majority(classes: Iterable[object]) -> float:
+    """The share of the commonest of these classes, of which there is one at least."""
+    counts = Counter(classes)
+    return max(counts.values()) / counts.total()
 
 
 def above(accuracy: float, floor: float) -> bool:

@@ -73,10 +73,10 @@ def _go_offline() -> None:
         sys.modules["datasets"].config.HF_HUB_OFFLINE = True
 
 
-def is_cached(identifier: str, kind: Kind = "model") -> bool:
-    """True if the hub's cache has some version of a repository, whole or in part."""
+def is_cached(identifier: str) -> bool:
+    """True if the hub's cache has some version of a model, whole or in part."""
     try:
-        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=identifier, repo_type=kind)
+        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=identifier, repo_type="model")
     except HFValidationError:
         return False
     return any(folder.glob("snapshots/*/*"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 CONF = Path(__file__).parent / "conf"
 SHIPPED = Path(__file__).parent / "measure" / "memory" / "configs"  # of models, of which there are no weights
+MOST = 3  # names that are told
 WHOLE, PART = 0.8, 0.65  # how alike, of 1, two names, or the last parts of two names, must be to be near
 
 
@@ -23,14 +24,14 @@ def shipped() -> dict[str, str]:
     return {place.stem: str(place) for place in sorted(SHIPPED.glob("*.json"))}
 
 
-def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+def near(name: str, known: Iterable[str]) -> list[str]:
     """Those of the known names that are spelt nearly as `name`, or whose last part, after `/` or `:`, is spelt nearly
     as its last part; the nearest first."""
     names = {_plain(item): item for item in known}
-    found = difflib.get_close_matches(_plain(name), names, most, WHOLE)
+    found = difflib.get_close_matches(_plain(name), names, MOST, WHOLE)
     if not found:
         ends = {_end(plain): plain for plain in reversed(names)}
-        found = [ends[end] for end in difflib.get_close_matches(_end(_plain(name)), ends, most, PART)]
+        found = [ends[end] for end in difflib.get_close_matches(_end(_plain(name)), ends, MOST, PART)]
     return [names[plain] for plain in found]
 
 

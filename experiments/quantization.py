@@ -16,7 +16,6 @@ from transformers.pytorch_utils import Conv1D
 from lora import quantized
 from lora.config import InputError
 from lora.layer import adaptable, shape, turned
-from lora.quantized import stored_bytes as stored_bytes
 from lora.targets import layer_of
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lora.config import InputError
+from lora.errors import InputError, is_count, is_number
 
 MOST = 2**31 - 1  # of whole numbers, where nothing else bounds them: what torch and tokenizers take for a size
 
@@ -39,20 +38,10 @@ class Rule:
         return replace(self, required=False)
 
 
-def is_number(value: object) -> bool:
-    """True for a finite int or float; true and false are none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond all floats
-        return False
-
-
 def whole(least: int = 1, most: int = MOST) -> Rule:
     """A whole number between these bounds."""
     what = f"it must be a whole number of at least {least}" + (f" and at most {most}" if most != MOST else "")
-    return Rule(what, lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most)
+    return Rule(what, lambda value: is_count(value, least) and value <= most)
 
 
 def positive() -> Rule:

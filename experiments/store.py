@@ -84,10 +84,6 @@ class DivergedError(InputError):
     """Training stopped because the loss was not finite."""
 
 
-class DamagedError(InputError):
-    """A stored run is not as it was written."""
-
-
 def store_of(results_dir: str) -> Store:
     """The store of the runs of a folder of results."""
     return Store(Path(results_dir) / "runs")
@@ -163,20 +159,13 @@ class Store:
         """metrics.json of a stored run."""
         return json.loads((self.folder(identifier) / "metrics.json").read_text())
 
-    def main_scores(self, identifier: str) -> dict[str, float]:
-        """The main metric of a stored run by split."""
-        content = self.metrics(identifier)
-        return {row["split"]: row["value"] for row in content["metrics"] if row["metric"] == content["main_metric"]}
-
     def validation_score(self, identifier: str, by_loss: bool = False) -> float:
         """What a learning rate is chosen by, higher is better: the main metric on validation data, or -loss where text
         is generated, or always if `by_loss`."""
         content = self.metrics(identifier)
         metric = "loss" if by_loss else content.get("validation_metric", content["main_metric"])
-        value: float = next(
-            row["value"] for row in content["metrics"] if (row["split"], row["metric"]) == ("validation", metric)
-        )
-        return -value if metric == "loss" else value
+        scores = {(row["split"], row["metric"]): row["value"] for row in content["metrics"]}
+        return -scores["validation", metric] if metric == "loss" else scores["validation", metric]
 
     def raise_if_diverged(self, identifier: str) -> None:
         """Raises DivergedError if this run was tried before and did: the same settings do so again."""

@@ -188,8 +188,7 @@ class LoRALayer(nn.Module):
 
     def stored(self, name: str) -> dict[str, Tensor]:
         """What is stored of one part: A and B of `matrices`, and what its variant trains beside them, by name."""
-        A, B = self.matrices(name)
-        return {**self.trained(name), "A": A, "B": B}
+        return {**self.trained(name), **dict(zip("AB", self.matrices(name), strict=True))}
 
     def delta_w(self, name: str) -> Tensor:
         """What one part adds to the pretrained W0, (rows, k), fp32: scaling * B A for LoRA."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lora.errors import InputError, is_count, is_number
-from lora.tensor_files import TensorFile
 from lora.variants import PLAIN, USUAL, Update, chosen, known
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lora.tensor_files import TensorFile
 
 
 class Target(NamedTuple):

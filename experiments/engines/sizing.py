@@ -17,7 +17,7 @@ from typing import NamedTuple
 from experiments import assets
 from experiments.config import RunConfig
 from experiments.paths import user_path
-from lora.config import InputError
+from lora.errors import InputError, is_count
 
 CONTEXT = multiprocessing.get_context("spawn")  # a fork of a process with threads, or with CUDA, may hang
 GIB = 2**30
@@ -72,7 +72,7 @@ def size(jobs: object, configs: Sequence[RunConfig], grid: int) -> Size:
     """
     asked: int | None = None
     if jobs != "auto":
-        if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+        if not is_count(jobs):
             raise InputError(f"engine.jobs = {jobs!r} (JOBS=): it must be auto, or a whole number of at least 1")
         asked = jobs
     devices = gpus(configs[0].runtime.device)

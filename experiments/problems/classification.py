@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from experiments import methods
+from experiments.collapse import majority
 from experiments.config import ModelSettings
 from experiments.items import Items
 from experiments.metrics import label_metrics
@@ -57,7 +58,8 @@ class Classification(Problem):
         for rows in self.rows.values():
             check_tokens(rows, self.model)
         self.metric = self.validation_metric = data.metric
-        self.names, self.majority = (data.metric, *data.more_metrics), _majority(data)
+        self.names = (data.metric, *data.more_metrics)
+        self.majority = majority(data.validation["label"][:]) if data.label_names else None
         self.collate = DataCollatorWithPadding(self.tokenizer)
 
     def _forward(self, rows: Rows) -> tuple[Any, BatchEncoding]:
@@ -122,11 +124,3 @@ class _Predicted(NamedTuple):
     predictions: list[float]
     references: list[float]
     order: list[int]
-
-
-def _majority(data: TaskData) -> float | None:
-    """The share of the commonest label of the validation split; None for a regression."""
-    if not data.label_names:
-        return None
-    _, counts = np.unique(data.validation["label"][:], return_counts=True)
-    return float(counts.max() / counts.sum())

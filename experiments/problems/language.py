@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,70 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedTokenizerBase
 
 from experiments import methods
+from experiments.collapse import majority
 from experiments.config import ModelSettings
 from experiments.items import Items
 from experiments.metrics import text_metrics
 from experiments.models import Runtime, check_tokens, load_language_model
 from experiments.problems.base import Evaluated, Problem, Rows
+from experiments.problems.encoding import IGNORED, Encoder
 from experiments.progress import report
 from experiments.prompts import contexts
 from experiments.tasks import SPLITS, TextData
 from lora.config import InputError
 from lora.model import merge, unmerge
-
-FORMATS = ("plain", "chat")
-IGNORED = -100
-
-
-class Encoder:
-    """Pairs as tokens. plain: the context as it is; chat: as what a user says, in the tokenizer's chat template.
-
-    A pair has at most `max_length` tokens: a longer context loses its first ones, a longer target its last ones.
-    Raises InputError for an unknown format, a tokenizer without chat template or end mark, a context without tokens.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: str, max_length: int) -> None:
-        if format not in FORMATS:
-            raise InputError(f"task.format = {format!r}: choose from {', '.join(FORMATS)}")
-        if format == "chat" and not tokenizer.chat_template:
-            raise InputError("task.format = chat: the model's tokenizer has no chat template; choose plain")
-        if tokenizer.eos_token_id is None:
-            raise InputError("the model's tokenizer has no end-of-text token, so a target could not end")
-        self.tokenizer, self.format, self.max_length = tokenizer, format, max_length
-        self.cut = 0  # pairs that were too long
-
-    def context(self, prompt: str) -> list[int]:
-        """The tokens of a context, the model's start mark included."""
-        if self.format == "chat":
-            said = [{"role": "user", "content": prompt.strip()}]
-            chat = self.tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=True)
-            return list(chat["input_ids"])
-        tokens = list(self.tokenizer(prompt)["input_ids"])
-        return tokens[:-1] if tokens[-1:] == [self.tokenizer.eos_token_id] else tokens
-
-    def target(self, text: str) -> list[int]:
-        """The tokens of a target, without an end mark."""
-        if self.format == "chat":
-            text = text.strip()
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def pair(self, prompt: str, completion: str) -> dict[str, Any]:
-        """input_ids of context and target, its end mark included, and labels, which are IGNORED in the context."""
-        target = [*self.target(completion), self.tokenizer.eos_token_id][: self.max_length - 1]
-        context = self.context(prompt)
-        if not context or not target:
-            raise InputError(
-                f"the tokenizer makes no token of {prompt[:60]!r}, and has no start mark: nothing can follow it"
-                if target
-                else f"task.max_length = {self.max_length} leaves no room for a target after its prompt: raise it"
-            )
-        if len(context) + len(target) > self.max_length:
-            self.cut += 1
-            context = context[len(context) + len(target) - self.max_length :]
-        return {"input_ids": context + target, "labels": [IGNORED] * len(context) + target}
 
 
 class Language(Problem):
@@ -108,7 +57,8 @@ class Language(Problem):
                 f"task.generation.max_new_tokens = {self.generation['max_new_tokens']}: the model has room for {room}"
             )
         self.data = {split: getattr(data, split).to_list() for split in SPLITS}
-        self.majority = _majority(self.data["validation"]) if self.choices else None
+        firsts = (row["references"][0] for row in self.data["validation"])
+        self.majority = majority(firsts) if self.choices else None
         self.rows = {split: self._encode(split) for split in SPLITS}
         for rows in self.rows.values():
             check_tokens(rows, self.model)
@@ -255,12 +205,6 @@ class Language(Problem):
 
 def _targets(row: Mapping[str, Any]) -> int:
     return sum(label != IGNORED for label in row["labels"])
-
-
-def _majority(rows: Rows) -> float:
-    """The share of the commonest first reference."""
-    counts = Counter(row["references"][0] for row in rows)
-    return max(counts.values()) / len(rows)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from experiments import items as item_files
+from experiments.collapse import majority
 from experiments.store import run_id as identify
 
 HASHED = re.compile(r"[0-9a-f]{12}")  # a run that could not begin is listed by its overrides instead
@@ -42,12 +43,11 @@ class Predictions:
         if not entries or not all(entry["references"] and {"prompt", "output"} <= entry.keys() for entry in entries):
             raise ValueError("an entry has no prompt, references or output")
         groups = Counter(str(entry["group"]) for entry in entries if "group" in entry)
-        first = Counter(entry["references"][0] for entry in entries)
         words = sum(len(entry["prompt"].split()) for entry in entries)
         return cls(
             len(entries),
             dict(sorted(groups.items())),
-            first.most_common(1)[0][1] / len(entries),
+            majority(entry["references"][0] for entry in entries),
             words / len(entries),
             [dict(entry) for entry in entries[:SHOWN]],
         )

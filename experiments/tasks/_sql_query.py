@@ -5,8 +5,9 @@ SELECT [aggregate] column FROM t [WHERE column = | > | < value AND …], of one 
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Value = str | int | float
 
@@ -38,6 +39,11 @@ class Table:
     columns: tuple[str, ...]
     types: tuple[str, ...]
     rows: tuple[tuple[Value | None, ...], ...]
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "Table":
+        """The table of the fields of `schema`."""
+        return cls(tuple(fields["columns"]), tuple(fields["types"]), tuple(map(tuple, fields["rows"])))
 
     def schema(self) -> str:
         """The table as JSON, from which the metrics build it."""

@@ -25,8 +25,7 @@ MEMORY = 2**29  # bytes beside what the process holds at its start
 
 def answer(request: dict[str, Any]) -> None:
     """Write the answers to one request."""
-    fields = request["table"]
-    table = Table(tuple(fields["columns"]), tuple(fields["types"]), tuple(map(tuple, fields["rows"])))
+    table = Table.of(request["table"])
     try:
         with closing(database(table)) as connection:
             wanted = [run(connection, reference, table) for reference in request["references"]]

@@ -1,18 +1,21 @@
 """Classification as text: a language model writes the label, a word after a prompt (MNLI in the paper's Tables 4, 8).
 
 Any classification family serves: its texts fill a template, its labels become words. The rows are those of the
-classification task, in the same splits.
+classification task, in the same splits. Of the training examples some can be shown in the prompt: in-context learning
+(Brown et al. 2020; few-shot in the paper's Table 8).
 """
 
 import importlib
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import replace
 from string import Formatter
 from typing import Any
 
+import pandas as pd
 from datasets import Dataset
 
-from experiments.tasks import PATH_FIELDS, TaskData, TextData, _shots
+from experiments.tasks import PATH_FIELDS, TaskData, TextData
 from lora.config import InputError
 
 
@@ -39,7 +42,7 @@ def load(task: Mapping[str, Any]) -> TextData:
 
     pairs = {"prompt": prompts(data.train), "completion": [words[label] for label in data.train["label"]]}
     text = TextData(Dataset.from_dict(pairs), inputs(data.validation), inputs(data.test), task["metric"], choices=words)
-    return _shots.add(text, task["shots"], task["shots_seed"])
+    return _with_shots(text, task["shots"], task["shots_seed"])
 
 
 def _classification(task: Mapping[str, Any]) -> TaskData:
@@ -86,3 +89,40 @@ def _words(task: Mapping[str, Any], label_names: tuple[str, ...]) -> tuple[str, 
                 "space, or end the template with a line break"
             )
     return tuple(words[label] for label in label_names)
+
+
+def _with_shots(data: TextData, shots: int, seed: int) -> TextData:
+    """Put the same `shots` demonstrations before every prompt of validation and test; train stays as it is.
+
+    A demonstration is a training pair, prompt and completion; blank lines stand between them. Which they are and their
+    order depend on the training pairs and the seed alone. Raises InputError for a number that is negative, or larger
+    than that of the prompts in the training set.
+    """
+    if shots < 0:
+        raise InputError(f"task.shots must be 0 or more; got {shots}")
+    if shots == 0:
+        return data
+    before = "".join(f"{text}\n\n" for text in draw(data.train, shots, seed))
+
+    def shown(part: Dataset) -> Dataset:
+        columns = part[:]
+        prompts = [before + prompt for prompt in columns["prompt"]]
+        return Dataset.from_dict({**columns, "prompt": prompts}, features=part.features)
+
+    return replace(data, validation=shown(data.validation), test=shown(data.test))
+
+
+def draw(train: Dataset, shots: int, seed: int) -> list[str]:
+    """`shots` training pairs as texts, no prompt twice, each completion as often as any other (or once less).
+
+    A completion with too few prompts is there with all of them.
+    """
+    pairs = pd.DataFrame({column: train[column][:] for column in ("prompt", "completion")})
+    pool = pairs.drop_duplicates("prompt").sample(frac=1, random_state=seed)
+    if shots > len(pool):
+        raise InputError(f"task.shots = {shots}, but the training set has {len(pool)} different prompts")
+    # One pair of every completion, then a second one of every completion, and so on; the draw is shuffled again, lest
+    # the completions come in turns.
+    turn = pool.groupby("completion").cumcount().sort_values(kind="stable")
+    drawn = pool.loc[turn.index[:shots]].sample(frac=1, random_state=seed)
+    return list(drawn["prompt"] + drawn["completion"])

@@ -15,7 +15,7 @@ from experiments.tasks._official import PARQUET, folder, from_hub
 from experiments.tasks._reading import json_lines
 from experiments.tasks._sql_data import Example, inputs, pairs
 from experiments.tasks._sql_query import AGGREGATES, OPERATORS, Condition, Query, Table, Value
-from lora.config import InputError
+from lora.errors import InputError, is_count
 
 HUB = "Salesforce/wikisql"
 FILES = {"train": "train", "validation": "dev", "test": "test"}
@@ -142,6 +142,6 @@ def _number(raw: Any) -> float | None:
 
 
 def _index(value: Any, size: int, what: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < size:
+    if not is_count(value, 0) or value >= size:
         raise InputError(f"{what} is {value!r}: it should be one of 0 to {size - 1}")
     return value

@@ -113,10 +113,6 @@ class Quantization(ABC):
     def tensors(self, layer: Any) -> list[Tensor]:
         """All that a layer stores of its weight: codes, scales, and tables."""
 
-    @abstractmethod
-    def stored_bytes(self, d: int, k: int, dtype: torch.dtype) -> int:
-        """Bytes of all `tensors` of a weight (d, k) in a layer that computes in `dtype`."""
-
 
 KINDS: dict[str, Quantization] = {
     kind.name: importlib.import_module(f"{__name__}.{kind.name}").KIND for kind in pkgutil.iter_modules(__path__)
@@ -172,8 +168,3 @@ def dequantize(layer: nn.Module) -> Tensor:
 def tensors(layer: nn.Module) -> list[Tensor]:
     """As `Quantization.tensors`, of a layer of any kind."""
     return _kind_of(layer).tensors(layer)
-
-
-def stored_bytes(kind: str, d: int, k: int, dtype: torch.dtype = torch.bfloat16) -> int:
-    """As `Quantization.stored_bytes`, of a layer of `kind`."""
-    return KINDS[kind].stored_bytes(d, k, dtype)

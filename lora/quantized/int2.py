@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,10 +35,6 @@ class _Int2(Quantization):
 
     def tensors(self, layer: Any) -> list[Tensor]:
         return [layer.W_q, layer.meta["scale"], layer.meta["zero"]]
-
-    def stored_bytes(self, d: int, k: int, dtype: torch.dtype) -> int:
-        """Scales and zero points are in `dtype`."""
-        return d * k // 4 + 2 * math.ceil(d * k / GROUP) * dtype.itemsize
 
 
 KIND = _Int2(__name__)

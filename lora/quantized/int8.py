@@ -52,8 +52,5 @@ class _Int8(Quantization):
         place = layer.state if layer.weight.CB is None else layer.weight
         return [place.CB, place.SCB]
 
-    def stored_bytes(self, d: int, k: int, dtype: torch.dtype) -> int:
-        return d * k + 4 * d
-
 
 KIND = _Int8(__name__)

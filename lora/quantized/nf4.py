@@ -76,10 +76,5 @@ class _NF4(Quantization):
         again = [] if state.state2 is None else [state.offset, state.state2.absmax, state.state2.code]
         return [layer.weight.data, state.absmax, state.code, *again]
 
-    def stored_bytes(self, d: int, k: int, dtype: torch.dtype) -> int:
-        """A byte for each scale, an fp32 for 256 of these; a table of each, and the mean of the scales, in fp32."""
-        size, groups = d * k, math.ceil(d * k / GROUP)
-        return math.ceil(size / 2) + groups + 4 * (math.ceil(groups / 256) + 256 + 16 + 1)
-
 
 KIND = _NF4(__name__)

@@ -16,7 +16,8 @@ from experiments import methods, training
 from experiments.assets import fetch
 from experiments.config import ModelSettings, TrainingSettings
 from experiments.models import choose_runtime
-from experiments.problems.language import IGNORED, Encoder, Language
+from experiments.problems.encoding import IGNORED, Encoder
+from experiments.problems.language import Language
 from experiments.tasks import TextData
 from lora.config import InputError
 from lora.model import trainable_parameters

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from made_up_runs import composed
 from networks import BATCH, KINDS, METHODS, network
+from quantized_bytes import stored_bytes
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -66,10 +67,10 @@ def test_the_layers_that_are_quantised(kind: str) -> None:
     assert [name for name, module in model.named_modules() if quantized.is_quantized(module)] == names
     assert heads and not any(name.startswith(tuple(heads)) for name in names)
     shapes = [shape(model.get_submodule(name)) for name in names]
-    assert quantization.layers_size(model).bytes == sum(quantization.stored_bytes("nf4", d, k) for d, k in shapes)
+    assert quantization.layers_size(model).bytes == sum(stored_bytes("nf4", d, k) for d, k in shapes)
     after = quantization.size(model)
     assert after.numbers == before.numbers and before.bytes == 4 * before.numbers
-    assert before.bytes - after.bytes == sum(4 * d * k - quantization.stored_bytes("nf4", d, k) for d, k in shapes)
+    assert before.bytes - after.bytes == sum(4 * d * k - stored_bytes("nf4", d, k) for d, k in shapes)
 
 
 def test_the_output_layer_stays_as_it_is() -> None:

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from experiments import tasks
-from experiments.tasks import TextData, _shots, bbc_headlines, bbc_news
+from experiments.tasks import TextData, as_text, bbc_headlines, bbc_news
 from experiments.tasks.glue import SUBSETS
 from lora.config import InputError
 
@@ -201,7 +201,7 @@ def test_shots_of_few_and_of_unequal_classes() -> None:
     train = Dataset.from_dict({"prompt": [f"p{i}:" for i in range(13)], "completion": completions})
 
     def counts(shots: int) -> list[int]:
-        drawn = _shots.draw(train, shots, 0)
+        drawn = as_text.draw(train, shots, 0)
         assert len(set(drawn)) == shots
         count = Counter(text[-1] for text in drawn)
         return [count[label] for label in "abc"]
@@ -215,7 +215,7 @@ def test_shots_of_few_and_of_unequal_classes() -> None:
 
 def test_shots_are_not_sorted_by_completion() -> None:
     train = Dataset.from_dict({"prompt": [f"p{i}:" for i in range(40)], "completion": [" a", " b"] * 20})
-    orders = {"".join(text[-1] for text in _shots.draw(train, 8, seed)) for seed in range(20)}
+    orders = {"".join(text[-1] for text in as_text.draw(train, 8, seed)) for seed in range(20)}
     assert len(orders) > 10  # of 70
     turns = {"ab" * 4, "ba" * 4}
     assert not orders <= turns
@@ -223,9 +223,9 @@ def test_shots_are_not_sorted_by_completion() -> None:
 
 def test_a_prompt_with_several_completions_is_shown_once() -> None:
     train = Dataset.from_dict({"prompt": ["p:", "p:", "q:"], "completion": [" a", " b", " c"]})
-    assert {text[0] for text in _shots.draw(train, 2, 0)} == {"p", "q"}
+    assert {text[0] for text in as_text.draw(train, 2, 0)} == {"p", "q"}
     with pytest.raises(InputError, match="task.shots = 3, but the training set has 2 different prompts"):
-        _shots.draw(train, 3, 0)
+        as_text.draw(train, 3, 0)
 
 
 # Headlines.

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quantized_bytes import stored_bytes
 from tiny_models import RESIDUAL, logits, randomise, tiny_model
 from torch import Tensor, nn
 from torch.nn import functional
@@ -99,12 +100,12 @@ def test_error_of_normal_weights(kind: str, low: float, high: float) -> None:
 def test_stored_bytes_are_those_of_the_tensors(kind: str, rows: int, columns: int, dtype: torch.dtype) -> None:
     d, k = 64 * rows, 64 * columns
     layer = quantized.quantize(_weight(d, k).to(dtype), None, kind)
-    assert quantized.stored_bytes(kind, d, k, dtype) == sum(tensor.nbytes for tensor in quantized.tensors(layer))
+    assert stored_bytes(kind, d, k, dtype) == sum(tensor.nbytes for tensor in quantized.tensors(layer))
     assert len({tensor.data_ptr() for tensor in quantized.tensors(layer)}) == len(quantized.tensors(layer))
 
 
 def test_bits_of_a_large_weight() -> None:
-    bits = {kind: 8 * quantized.stored_bytes(kind, 4096, 4096) / 4096**2 for kind in QUANTIZATIONS}
+    bits = {kind: 8 * stored_bytes(kind, 4096, 4096) / 4096**2 for kind in QUANTIZATIONS}
     assert bits["nf4"] == pytest.approx(4.127, abs=2e-3)  # QLoRA, section 3: 4 + 8 / 64 + 32 / (64 * 256)
     assert bits["int8"] == pytest.approx(8, abs=0.01)
     assert bits["int2"] == 2.5

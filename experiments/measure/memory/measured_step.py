@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from experiments.compute import PeakMemory
 from experiments.config import ModelSettings
-from experiments.measure.memory import batch, training_step
+from experiments.measure.memory import training_step
 from experiments.measure.memory.setup import LABELS, Setup
 from experiments.models import Runtime, load_classifier, load_language_model
 from experiments.problems.base import Problem, Rows
@@ -52,7 +52,7 @@ class Step:
             model, _ = load_classifier(model_settings, SimpleNamespace(label_names=labels), where)  # type: ignore[arg-type]
         else:
             model, _ = load_language_model(model_settings, where)
-        self.rows: Rows = batch.rows(model.config, setup)
+        self.rows: Rows = training_step.rows(model.config, setup)
         self.problem: Problem = training_step.adapt(model, self.rows, setup, where)
         self.optimizer = training_step.optimizer(self.problem, setup, training_step.method(setup))
         if adamw:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from experiments import method_settings, quantization
 from experiments.layers import layers
-from experiments.measure.memory import batch, depth, network, training_step
+from experiments.measure.memory import depth, network, training_step
 from experiments.measure.memory.fake import fake
 from experiments.measure.memory.setup import LABELS, Plan, Setup
 from experiments.measure.memory.trace import FORWARD, GRADIENT, LOGITS, STEP, Bytes, Trace
@@ -42,11 +42,11 @@ def plan(setup: Setup) -> Plan:
     stored = network.stored_as(config, path)
     if stored not in (None, asked):
         raise InputError(f"model {path} is stored in {stored}: model.quantization = {asked or 'null'} is not of it")
-    rows = batch.rows(config, setup)
+    rows = training_step.rows(config, setup)
     adapters = method_settings.lora(setup.method)
     if adapters is not None:
         lora.config(adapters)  # a start that cannot be is an error, though another one takes its place below
-    with fake(batch.chosen(rows), len(rows) > 1, setup.device):
+    with fake(training_step.chosen(rows), len(rows) > 1, setup.device):
         started = dataclasses.replace(setup, method=_without_values(setup))
         problem = training_step.adapt(network.build(setup), rows, started, training_step.runtime(setup, "cpu"))
         try:

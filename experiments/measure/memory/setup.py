@@ -39,12 +39,10 @@ class Setup:
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes of one training step, and numbers of parameters.
+    """Bytes of one training step, and numbers of parameters: what each is, `schemas.SETUPS` says.
 
-    weights: of the model as it is held, quantised ones with their scales, and what the method adds; master: fp32 copies
-    of trained 16-bit weights; activations: what the backward pass needs, without logits; logits: those and their
-    gradients and log-probabilities; temporary: what else is alive at the peak. `peak` is the largest sum alive at one
-    time, which is at most the sum of all of them: gradients and activations are not all alive together.
+    `peak` is the largest sum alive at one time, which is at most the sum of all of them: gradients and activations are
+    not all alive together.
     """
 
     total_params: int

@@ -66,8 +66,7 @@ def _share(hits: list[bool]) -> float:
 def _table(row: Mapping[str, Any]) -> Table:
     if "schema" not in row:
         raise InputError("the metrics logical_form and execution are for the tasks text2sql and wikisql alone")
-    table = json.loads(row["schema"])
-    return Table(tuple(table["columns"]), tuple(table["types"]), tuple(map(tuple, table["rows"])))
+    return Table.of(json.loads(row["schema"]))
 
 
 def parse(text: str, table: Table) -> Query | None:

@@ -117,7 +117,8 @@ def test_two_packs_of_a_study_are_merged_by_run(results: Path, tmp_path: Path, c
     assert "1 runs stored" in said and f"run {one} is stored with other results, and stays" in said
     assert "test accuracy 0.8 here, 0.9 there" in said
     store = Store(laptop / "runs")
-    assert [store.main_scores(each)["test"] for each in (zero, one, two)] == [0.8, 0.8, 0.9]
+    scores = [{row["split"]: row["value"] for row in store.metrics(each)["metrics"]} for each in (zero, one, two)]
+    assert [each["test"] for each in scores] == [0.8, 0.8, 0.9]
     assert [store.has_adapter(each) for each in (zero, one, two)] == [True, True, False]
     study = laptop / "desk" / "alpha"
     assert set(read_sweep(study).roles) == {zero, one, two}
