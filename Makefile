@@ -170,7 +170,7 @@ lint: $(READY) ## ruff and mypy
 	$(PYTHON) -m mypy
 
 test: lint ## lint and all tests
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto $(ARGS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist worksteal $(ARGS)
 
 fuzz: $(READY) ## made-up adapters, data, settings, SQL and names, many of them: N=5000 SEED=1
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 FUZZ_N=$(or $(N),5000) FUZZ_SEED=$(or $(SEED),1) $(PYTHON) -m pytest -n auto -k fuzz --timeout 0 $(ARGS)

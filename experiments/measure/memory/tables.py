@@ -41,7 +41,7 @@ SIZES = ("7B", "13B", "30B", "70B", "8x7B", "8x22B")
 _FEW = tuple(contender for contender in CONTENDERS if contender.title == "LoRA")
 _DESK = Preset(("llama-7b", "smollm2"), ("llama-7b", "llama-13b"), SIZES)
 PRESETS = {
-    "smoke": Preset(("minilm",), ("minilm",), ("7B",), (64,), _FEW),
+    "smoke": Preset(("minilm",), ("minilm",), ("7B",), (512,), _FEW),
     "quick": Preset(("llama-7b", "smollm2"), ("llama-7b",), ("7B",), (2048,)),
     "desk": _DESK,
     "paper": _DESK,

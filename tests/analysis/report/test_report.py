@@ -169,7 +169,8 @@ def test_extra_figures_become_links_when_there_is_no_room(
     assert len(links) == 2  # in the list, and among the files
 
 
-def test_the_same_results_make_the_same_report(results: Path) -> None:
+def test_the_same_results_make_the_same_report(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # of conftest's: each time every picture is encoded
     make(results)
     first = [(results / name).read_bytes() for name in ("report.html", "report.md")]
     make(results)

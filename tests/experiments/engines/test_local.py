@@ -77,7 +77,7 @@ def _computed(text: str) -> set[str]:
 KILLED = """
 import os, random, signal, sys, time
 from experiments import run
-import experiments.compute, peft  # loaded once, so that a kill meets the work and not the imports
+import experiments.compute, experiments.problems.classification, peft  # once: a kill meets the work, not imports
 
 def sweep(out):
     os.dup2(os.open(out, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 1)
