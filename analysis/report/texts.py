@@ -65,7 +65,7 @@ def _claim(path: Path, key: str, verdict: str, chinese: bool) -> str:
         return link
     unit = "" if pd.isna(row["unit"]) else str(row["unit"])
     value, low, high = (_number(row[name], unit) for name in ("estimate", "low", "high"))
-    suffix = unit if unit in ("×", "%") else f" {words.get(unit, unit)}" if unit else ""
+    suffix = words.get(unit, unit) if unit in ("×", "%") else f" {words.get(unit, unit)}" if unit else ""
     between = "" if low == high else f"{low} {words.get('to', 'to')} {high}{words.get('; ', '; ')}"
     return f"{value}{suffix}{words.get(' (', ' (')}{between}{link}{words.get(')', ')')}"
 
