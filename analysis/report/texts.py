@@ -24,6 +24,7 @@ from lora.config import InputError
 ROOT = Path(__file__).parents[2]
 DESK = ROOT / "results" / "desk"
 PART = re.compile(r"<!--(studies|claim (?P<key>\w+): (?P<verdict>[\w ]+))-->.*?<!--/-->", re.S)
+BEGINS = re.compile(r"^ *<!--claim", re.M)
 CHINESE = yaml.safe_load((Path(__file__).parents[1] / "chinese.yaml").read_text(encoding="utf-8"))
 PICTURES = 4  # of a study, in the table, at most
 
@@ -37,18 +38,24 @@ def pages() -> Iterator[Path]:
 def made(path: Path) -> str:
     """The text of a page with its parts made anew.
 
-    Raises InputError for a claim that there is not, and for one with another verdict than its sentence was written for.
+    Raises InputError for a claim that there is not, for one with another verdict than its sentence was written for,
+    and for one that begins a line.
     """
     chinese = path.name.endswith(".zh-CN.md")
 
     def part(match: re.Match[str]) -> str:
         if match["key"] is None:
-            text = f"\n{studies(path, chinese)}\n"
+            text = f"\n\n{studies(path, chinese)}\n\n"
         else:
             text = _claim(path, match["key"], match["verdict"], chinese)
         return f"<!--{match[1]}-->{text}<!--/-->"
 
-    return PART.sub(part, path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    if BEGINS.search(text):
+        raise InputError(
+            f"{path.name}: a line begins with <!--claim, so that GitHub shows it as it is: put a word before"
+        )
+    return PART.sub(part, text)
 
 
 def _claim(path: Path, key: str, verdict: str, chinese: bool) -> str:
