@@ -160,7 +160,12 @@ shrink: $(READY) ## an adapter made smaller, without training: ADAPTER=RUN_ID|FO
 extract: $(READY) ## the update of a full checkpoint as a LoRA adapter: CHECKPOINT=FOLDER|HUB_ID|FILE BASE=MODEL OUT=FOLDER ARGS='--rank 16'
 	@$(LAB) extract $(CHECKPOINT) $(if $(LAB_BASE),--base=$(call asset,$(LAB_BASE))"$$LAB_BASE") --runs $(RESULTS)/runs --out $(or $(OUT),$(RESULTS)/extract) $(ARGS)
 
-docs: $(READY) ## the documentation as a site, in site/; first what of it is made from code and results
+DOCS := .venv/.docs
+$(DOCS): $(READY) requirements-docs.lock
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
+	@touch $@
+
+docs: $(DOCS) ## the documentation as a site, in site/; first what of it is made from code and results
 	@$(PYTHON) -m analysis.dictionary && $(PYTHON) -m analysis.reference && $(PYTHON) -m analysis.report.texts
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
@@ -185,4 +190,4 @@ bench: $(READY) ## speed: training and a sweep against peft + transformers.Train
 	$(LAB) bench extract --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(EXTRACT)
 
 clean: ## remove the environment and caches, but no results
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis site *.egg-info

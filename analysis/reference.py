@@ -124,7 +124,8 @@ def _table(fields: Mapping[str, tuple[str, str]], prefix: str, rules: Mapping[st
 
 def api_page() -> str:
     """The page of the core's functions as markdown."""
-    parts = [API]
+    code = (lora.__doc__ or "").partition("\n\n")[2].rpartition("\n\n")[0]
+    parts = [API, f"```python\n{inspect.cleandoc(code)}\n```"]
     for name in lora.__all__:
         one = getattr(lora, name)
         parts += [f"## lora.{name}", f"```python\nlora.{name}{_signature(one)}\n```", _quoted(one)]

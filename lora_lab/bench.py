@@ -21,5 +21,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: unknown benchmark {name!r}{names.did_you_mean(name, BENCHES)}", file=sys.stderr)
         return 2
     sys.argv = [f"lora-lab bench {name}", *rest]
-    code: int = importlib.import_module(f"bench.{name}").main(rest)
+    try:
+        bench = importlib.import_module(f"bench.{name}")
+    except ModuleNotFoundError as error:
+        print(f"error: {sys.argv[0]} needs the package {error.name}: pip install 'lora-lab[dev]'", file=sys.stderr)
+        return 2
+    code: int = bench.main(rest)
     return code

@@ -71,6 +71,14 @@ def test_a_wrong_name_is_one_line_with_the_nearest(
     assert said.startswith(error) and said.count("\n") == 1
 
 
+def test_a_benchmark_says_which_package_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "bench.section7", None)
+    assert call(monkeypatch, "bench", "section7") == 2
+    assert capsys.readouterr().err.endswith("needs the package bench.section7: pip install 'lora-lab[dev]'\n")
+
+
 @pytest.mark.parametrize(
     ("words", "found"),
     [

@@ -46,6 +46,7 @@ def test_section_7_of_two_adapters(tiny: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
         model = AutoModelForSequenceClassification.from_pretrained(tiny)
         lora.inject(model, lora.LoRAConfig(r=4))
+        lora.freeze(model)
         torch.manual_seed(seed)
         for name, parameter in model.named_parameters():
             if ".lora_" in name:

@@ -24,6 +24,7 @@ from lora.config import InputError
 ROOT = Path(__file__).parents[2]
 DESK = ROOT / "results" / "desk"
 PART = re.compile(r"<!--(studies|claim (?P<key>\w+): (?P<verdict>[\w ]+))-->.*?<!--/-->", re.S)
+BEGINS = re.compile(r"^ *<!--claim", re.M)
 CHINESE = yaml.safe_load((Path(__file__).parents[1] / "chinese.yaml").read_text(encoding="utf-8"))
 PICTURES = 4  # of a study, in the table, at most
 
@@ -37,18 +38,24 @@ def pages() -> Iterator[Path]:
 def made(path: Path) -> str:
     """The text of a page with its parts made anew.
 
-    Raises InputError for a claim that there is not, and for one with another verdict than its sentence was written for.
+    Raises InputError for a claim that there is not, for one with another verdict than its sentence was written for,
+    and for one that begins a line.
     """
     chinese = path.name.endswith(".zh-CN.md")
 
     def part(match: re.Match[str]) -> str:
         if match["key"] is None:
-            text = f"\n{studies(path, chinese)}\n"
+            text = f"\n\n{studies(path, chinese)}\n\n"
         else:
             text = _claim(path, match["key"], match["verdict"], chinese)
         return f"<!--{match[1]}-->{text}<!--/-->"
 
-    return PART.sub(part, path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    if BEGINS.search(text):
+        raise InputError(
+            f"{path.name}: a line begins with <!--claim, so that GitHub shows it as it is: put a word before"
+        )
+    return PART.sub(part, text)
 
 
 def _claim(path: Path, key: str, verdict: str, chinese: bool) -> str:
@@ -65,7 +72,7 @@ def _claim(path: Path, key: str, verdict: str, chinese: bool) -> str:
         return link
     unit = "" if pd.isna(row["unit"]) else str(row["unit"])
     value, low, high = (_number(row[name], unit) for name in ("estimate", "low", "high"))
-    suffix = unit if unit in ("×", "%") else f" {words.get(unit, unit)}" if unit else ""
+    suffix = words.get(unit, unit) if unit in ("×", "%") else f" {words.get(unit, unit)}" if unit else ""
     between = "" if low == high else f"{low} {words.get('to', 'to')} {high}{words.get('; ', '; ')}"
     return f"{value}{suffix}{words.get(' (', ' (')}{between}{link}{words.get(')', ')')}"
 

@@ -64,6 +64,14 @@ def test_a_sentence_must_be_written_anew_when_its_verdict_changes(tmp_path: Path
     page.write_text("so it is: <!--claim small_rank: no runs--><!--/-->")
     with pytest.raises(InputError, match=r"page.md: small_rank is now .*, not no runs: write its sentence anew"):
         texts.made(page)
-    page.write_text("<!--claim smallrank: holds--><!--/-->")
+    page.write_text("so: <!--claim smallrank: holds--><!--/-->")
     with pytest.raises(InputError, match="no claim is called smallrank"):
+        texts.made(page)
+
+
+def test_a_claim_does_not_begin_a_line(tmp_path: Path) -> None:
+    """Of such a line Markdown makes HTML: its links would be shown as they are written."""
+    page = tmp_path / "page.md"
+    page.write_text("- so it is:\n  <!--claim small_rank: holds--><!--/-->")
+    with pytest.raises(InputError, match="a line begins with"):
         texts.made(page)
