@@ -28,7 +28,7 @@ class SweepLauncher(Launcher):
         from experiments import checks, commands, places  # later: Hydra imports its plugins before it is set up
         from experiments.sweep import Entry
 
-        configs = [self._composed(list(overrides)) for overrides in job_overrides]
+        configs = [self.composed(list(overrides)) for overrides in job_overrides]
         places.set_study_dir(configs, list(self.config.hydra.overrides.task))
         names = checks.short_names(job_overrides)
         commands.do([Entry(name, config) for name, config in zip(names, configs, strict=True)])
@@ -37,7 +37,8 @@ class SweepLauncher(Launcher):
             job.return_value = None
         return made
 
-    def _composed(self, overrides: list[str]) -> DictConfig:
+    def composed(self, overrides: list[str]) -> DictConfig:
+        """The config of one job."""
         parsed = OverridesParser.create().parse_overrides(overrides)
         groups = [override for override in parsed if self._is_group(override.key_or_group)]
         key = tuple(str(override.input_line) for override in groups)
