@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.claims.engine import NATS, Case, Claim, Frames
 from analysis.claims.measures import Pair, by_task, compared, ids, method, places, replicates, runs_of
 from analysis.claims.rank import NAT, POINT
-from analysis.maths import judging
+from analysis.maths import estimates
 
 FEW = 1000
 SHOWN = 256
@@ -39,11 +39,11 @@ def _prompts(frames: Frames) -> list[Case]:
             runs = rows[(rows["label"] == label) & (rows["train_examples"] <= SHOWN)]
             runs = runs[runs["train_examples"] == runs["train_examples"].max()]
             if not runs.empty:
-                trained, shown = (judging.mean(part["value"].to_numpy()) for part in (runs, prompt))
+                trained, shown = (estimates.mean(part["value"].to_numpy()) for part in (runs, prompt))
                 if means.idxmax() == 0:  # nothing is drawn: one run is all there is to know
-                    shown = judging.Estimate(shown.value, 0.0, np.inf, trained.n)
+                    shown = estimates.Estimate(shown.value, 0.0, np.inf, trained.n)
                 place = f"{where} {label}, n = {runs['train_examples'].iloc[0]:g}"
-                found = judging.difference(trained, shown)
+                found = estimates.difference(trained, shown)
                 cases.append(Case(study, place, str(rows["task"].iloc[0]), found, "seeds", ids(runs, prompt)))
     return cases
 

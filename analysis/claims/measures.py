@@ -9,8 +9,8 @@ import pandas as pd
 
 from analysis.claims.engine import Case, Frames, Judge
 from analysis.kit import tables
-from analysis.maths import judging
-from analysis.maths.judging import NOT_POOLED, Residual
+from analysis.maths import estimates
+from analysis.maths.estimates import NOT_POOLED, Residual
 from analysis.maths.svd import Array
 
 SETTING = ["model", "task", "label", "settings"]
@@ -84,7 +84,7 @@ class Block(NamedTuple):
         by = [name for name in VARIES if name in rows]
         codes = rows.groupby(by, dropna=False, sort=False).ngroup()
         apart = {int(code) for part in compared for code in codes.reindex(part.index).dropna()}
-        return judging.residual(rows["value"].to_numpy(), codes.to_numpy(), rows["seed"].to_numpy(), apart)
+        return estimates.residual(rows["value"].to_numpy(), codes.to_numpy(), rows["seed"].to_numpy(), apart)
 
 
 class _Table:
@@ -186,20 +186,13 @@ def paired(block: Block, ours: pd.DataFrame, theirs: pd.DataFrame, name: str = "
         counts = " and ".join(f"{gone.sum()} of {len(gone)}" for gone in lost)
         note = f"{counts} runs predict about one class, and do not count"
     where = f"{block.where} {name}".strip()
-    differences = (by_seed(kept[0]) - by_seed(kept[1])).dropna()
-    if not by_seed(ours).index.intersection(by_seed(theirs).index).size:
+    if not set(ours["seed"]) & set(theirs["seed"]):
         return None
-    if differences.empty:
-        return Case(block.study, where, block.task, judging.NOTHING, "seeds", ids(ours, theirs), note=note)
+    items = _by_item(kept[0], kept[1], block.column)
+    runs = sum(1 / part.groupby("seed").size().mean() for part in kept if len(part))
     pooled = block.others(ours, theirs)
-    table = _by_item(kept[0], kept[1], block.column)
-    if table is None:
-        runs = sum(1 / part.groupby("seed").size().mean() for part in kept)
-        estimate = judging.mean(differences, pooled, runs)
-    else:
-        estimate = judging.two_way(table, pooled)
-    runs_of_both = ids(ours, theirs)
-    return Case(block.study, where, block.task, estimate, "seeds", runs_of_both, note=note, items=table is not None)
+    found = estimates.paired(by_seed(kept[0]), by_seed(kept[1]), pooled, runs, items)
+    return Case(block.study, where, block.task, found, "seeds", ids(ours, theirs), note=note, items=items is not None)
 
 
 def _by_item(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> Array | None:
@@ -212,6 +205,8 @@ def _by_item(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> Array | N
         return None
     first, second = (part.set_index("seed")[column] for part in (ours, theirs))
     shared = first.index.intersection(second.index)
+    if shared.empty:
+        return None
     table: Array = np.stack([first[seed] - second[seed] for seed in shared])
     return -table if column == "losses" else table
 
@@ -250,12 +245,12 @@ def replicates(
     known = pd.Series(values, dtype=float).dropna()
     if known.empty:
         return []
-    return [Case(study, where, task, judging.mean(known.to_numpy(), pooled, each), unit, runs)]
+    return [Case(study, where, task, estimates.mean(known.to_numpy(), pooled, each), unit, runs)]
 
 
 def exact(study: str, where: str, task: str, value: float, unit: str = "", runs: tuple[str, ...] = ()) -> Case:
     """The case of a number that has no spread."""
-    return Case(study, where, task, judging.Estimate(value, 0.0, np.inf, 1), unit, runs, exact=True)
+    return Case(study, where, task, estimates.Estimate(value, 0.0, np.inf, 1), unit, runs, exact=True)
 
 
 def places(table: pd.DataFrame | None, *also: str) -> Iterator[tuple[str, str, pd.DataFrame]]:

@@ -9,7 +9,7 @@ from analysis.claims.engine import PLAIN, SIGNED, TIMES, Case, Claim, Frames, Ju
 from analysis.claims.measures import by_task, exact, ids, method, own_runs, per_run, places, replicates, runs_of
 from analysis.claims.rank import POINT
 from analysis.kit import tables
-from analysis.maths import judging
+from analysis.maths import estimates
 
 ENDS = {"smallest": min, "largest": max}
 
@@ -78,7 +78,7 @@ def _rates(frames: Frames) -> list[Case]:
     if not found:
         return []
     each = ", ".join(f"{where} {value:.3g}" for where, value in found.items())
-    logs = judging.mean([math.log(value) for value in found.values()])
+    logs = estimates.mean([math.log(value) for value in found.values()])
     return [Case(", ".join(dict.fromkeys(studies)), f"all tasks ({each})", "all", logs, "tasks", ids(*used))]
 
 

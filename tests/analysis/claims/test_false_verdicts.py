@@ -8,7 +8,7 @@ import pytest
 
 from analysis.claims.engine import PLAIN, Case, Claim, Verdict, judge
 from analysis.maths import judging
-from analysis.maths.judging import Estimate
+from analysis.maths.estimates import Estimate
 
 DRAWS = 1000
 SETTINGS = 6
@@ -31,9 +31,9 @@ def studies(rng: np.random.Generator, seeds: int, cases: int, spread: np.ndarray
         runs = rng.normal(0, 1, (DRAWS, SETTINGS, seeds)) * spread[:, None] + rng.normal(0, 2, (DRAWS, 1, seeds))
         runs[:, 0] += truths[:, case, None]
         codes = np.repeat(np.arange(SETTINGS), seeds), np.tile(np.arange(seeds), SETTINGS)
-        pooled = judging.residual(runs.reshape(DRAWS, -1), *codes, apart=(0, 1))
-        estimates.append(judging.mean(runs[:, 0] - runs[:, 1], pooled, runs=2))
-    return judging.average(estimates)
+        pooled = estimates.residual(runs.reshape(DRAWS, -1), *codes, apart=(0, 1))
+        estimates.append(estimates.mean(runs[:, 0] - runs[:, 1], pooled, runs=2))
+    return estimates.average(estimates)
 
 
 def told(estimate: Estimate, low: float, margin: float = MARGIN) -> np.ndarray:
