@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from analysis.claims.engine import NATS, Case, Claim, Frames
-from analysis.claims.measures import Pair, by_task, compared, ids, method, places, replicates, runs_of
-from analysis.claims.rank import NAT, POINT
+from analysis.claims.engine import Case, Claim, Frames
+from analysis.claims.measures import by_task, ids, method, places, replicates, runs_of
+from analysis.claims.pairs import POINT, Pair, of_losses
+from analysis.claims.scales import NATS
 from analysis.maths import estimates
 
 FEW = 1000
@@ -60,39 +61,24 @@ def _forgetting(frames: Frames) -> list[Case]:
 
 
 CLAIMS = [
-    Claim(
-        key="few_examples",
-        statement="With few training examples LoRA is better than full fine-tuning.",
-        source="paper, Section F.3, Table 16",
-        statistic="LoRA minus full fine-tuning at the smallest number of training examples that both have, "
-        f"{FEW:,} at most; by how much the test loss is lower, paired by seed.",
-        files=runs_of("table16", "table8"),
-        judge=compared(_few_examples, written=True),
-        low=0,
-        margin=NAT,
-        scale=NATS,
+    of_losses(
+        "few_examples", "With few training examples LoRA is better than full fine-tuning.",
+        "paper, Section F.3, Table 16",
+        "LoRA minus full fine-tuning at the smallest number of training examples that both have, "
+        f"{FEW:,} at most; by how much the test loss is lower, paired by seed.", runs_of("table16", "table8"),
+        _few_examples, low=0,
     ),
     Claim(
-        key="prompts_below",
-        statement=f"Demonstrations in the prompt are below training on few examples ({SHOWN} at most).",
-        source="paper, Appendix A, Table 8",
-        statistic="LoRA and full fine-tuning at their largest such number of examples minus the best prompt, which is "
-        "chosen on test data, in its favour; Welch's t.",
-        files=runs_of("table8"),
-        judge=_prompts,
-        low=0,
-        margin=2 * POINT,
+        "prompts_below", f"Demonstrations in the prompt are below training on few examples ({SHOWN} at most).",
+        "paper, Appendix A, Table 8",
+        "LoRA and full fine-tuning at their largest such number of examples minus the best prompt, which is "
+        "chosen on test data, in its favour; Welch's t.", runs_of("table8"), _prompts, margin=2 * POINT, low=0,
     ),
     Claim(
-        key="forgets_less",
-        statement="LoRA forgets less than full fine-tuning.",
-        source="guides: LoRA Learns Less and Forgets Less (arXiv 2405.09673)",
-        statistic="Rise of the loss on texts that are not trained on, nats a token: LoRA's, the mean over its "
-        "settings, minus that of full fine-tuning, the mean over texts, paired by seed.",
-        files=(FORGETTING,),
-        judge=_forgetting,
-        high=0,
-        margin=0.1,
-        scale=NATS,
+        "forgets_less", "LoRA forgets less than full fine-tuning.",
+        "guides: LoRA Learns Less and Forgets Less (arXiv 2405.09673)",
+        "Rise of the loss on texts that are not trained on, nats a token: LoRA's, the mean over its "
+        "settings, minus that of full fine-tuning, the mean over texts, paired by seed.", (FORGETTING,), _forgetting,
+        margin=0.1, high=0, scale=NATS,
     ),
-]
+]  # fmt: skip

@@ -1,33 +1,21 @@
 """From tables of runs to cases: which runs are compared, and the estimates with their errors."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from analysis.claims.engine import Case, Frames, Judge
+from analysis.claims.engine import Case, Frames
 from analysis.kit import tables
 from analysis.maths import estimates
 from analysis.maths.estimates import NOT_POOLED, Residual
-from analysis.maths.svd import Array
 
 SETTING = ["model", "task", "label", "settings"]
 VARIES = ["label", "settings", "train_examples", "shots", "budget", "quantization", "r", "alpha", "lr"]
 COLLAPSED = 0.02  # a score that is no further above that of always saying one class
 FAR = 0.1  # how far below the median of a study's runs such a score is, where runs do not say it
-
-
-class Pair(NamedTuple):
-    """Two sets of runs to be compared seed by seed; name: what tells this pair from others of the same task."""
-
-    ours: pd.DataFrame
-    theirs: pd.DataFrame
-    name: str = ""
-
-
-Choose = Callable[[pd.DataFrame], Iterable[Pair]]
 
 
 def runs_of(*studies: str) -> tuple[str, ...]:
@@ -153,62 +141,6 @@ def collapsed(rows: pd.DataFrame) -> pd.Series:
     lowest = scores.min()
     several = ((scores - lowest).abs() < 1e-9).sum() > 1
     return (scores <= lowest + COLLAPSED) & bool(several and lowest < scores.median() - FAR)
-
-
-def compared(choose: Choose, written: bool = False) -> Judge:
-    """A judge: in every study, model and task the differences that `choose` picks, paired by seed; of scores of
-    classifiers, or of the test loss of language models (written), as `blocks`.
-
-    A study whose runs are all in a case before adds none: a run speaks once.
-    """
-
-    def judge(frames: Frames) -> list[Case]:
-        cases: list[Case] = []
-        for block in blocks(frames, written):
-            for ours, theirs, name in choose(block.rows):
-                runs = ids(ours, theirs)
-                if ours.empty or theirs.empty or any(set(runs) <= set(case.runs) for case in cases):
-                    continue
-                case = paired(block, ours, theirs, name)
-                cases += [case] if case else []
-        return cases
-
-    return judge
-
-
-def paired(block: Block, ours: pd.DataFrame, theirs: pd.DataFrame, name: str = "") -> Case | None:
-    """The case of ours minus theirs, rows of a block, by seed and without runs that predict about one class; None if
-    they share no seed."""
-    lost = [block.lost[part.index] for part in (ours, theirs)]
-    kept = [part[~gone] for part, gone in zip((ours, theirs), lost, strict=True)]
-    note = ""
-    if any(gone.any() for gone in lost):
-        counts = " and ".join(f"{gone.sum()} of {len(gone)}" for gone in lost)
-        note = f"{counts} runs predict about one class, and do not count"
-    where = f"{block.where} {name}".strip()
-    if not set(ours["seed"]) & set(theirs["seed"]):
-        return None
-    items = _by_item(kept[0], kept[1], block.column)
-    runs = sum(1 / part.groupby("seed").size().mean() for part in kept if len(part))
-    pooled = block.others(ours, theirs)
-    found = estimates.paired(by_seed(kept[0]), by_seed(kept[1]), pooled, runs, items)
-    return Case(block.study, where, block.task, found, "seeds", ids(ours, theirs), note=note, items=items is not None)
-
-
-def _by_item(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> Array | None:
-    """Ours minus theirs (seeds, items), of the test items in `column`; None if a run of them has kept none, runs are of
-    different items, or a seed has several runs."""
-    both = pd.concat([ours, theirs])
-    if column not in both or both[column].isna().any() or both["items_of"].nunique() != 1:
-        return None
-    if ours["seed"].duplicated().any() or theirs["seed"].duplicated().any():
-        return None
-    first, second = (part.set_index("seed")[column] for part in (ours, theirs))
-    shared = first.index.intersection(second.index)
-    if shared.empty:
-        return None
-    table: Array = np.stack([first[seed] - second[seed] for seed in shared])
-    return -table if column == "losses" else table
 
 
 def ids(*parts: pd.DataFrame) -> tuple[str, ...]:

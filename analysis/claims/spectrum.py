@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from analysis.claims.engine import PERCENT, SIGNED, TIMES, Case, Claim, Frames, Judge
+from analysis.claims.engine import Case, Claim, Frames, Judge
 from analysis.claims.measures import ids, places, replicates
+from analysis.claims.scales import PERCENT, SIGNED, TIMES
 from analysis.studies.spectrum.names import EPSILON, FEW, PAIR, SIDES, TOP
 
 RANKS = "spectrum/ranks.csv"
@@ -77,14 +78,14 @@ def _truncation(frames: Frames) -> list[Case]:
 
 def _flatter(key: str, label: str, name: str, detail: str) -> Claim:
     return Claim(
-        key=key,
-        statement=f"delta_w of q has a higher intrinsic rank than that of v{name}: its spectrum is flatter.",
-        source="paper, Section 7.2",
-        statistic=f"Effective rank of q's update over that of v's, geometric means{detail}. Replicates are seeds.",
-        files=(RANKS,),
-        judge=_q_and_v(label),
-        low=1,
+        key,
+        f"delta_w of q has a higher intrinsic rank than that of v{name}: its spectrum is flatter.",
+        "paper, Section 7.2",
+        f"Effective rank of q's update over that of v's, geometric means{detail}. Replicates are seeds.",
+        (RANKS,),
+        _q_and_v(label),
         margin=1.1,
+        low=1,
         scale=TIMES,
     )
 
@@ -93,40 +94,24 @@ CLAIMS = [
     _flatter("q_higher_rank", "lora", " in LoRA", " over layers, ranks above 1 and sets of weight types"),
     _flatter("q_higher_rank_full", "full", " in full fine-tuning", " over layers"),
     Claim(
-        key="intruders",
-        statement="LoRA brings more intruder dimensions than its singular values alone would, full fine-tuning not.",
-        source="guides: arXiv 2410.21228",
-        statistic=f"Of the top {TOP} singular vectors of W + delta_w how many have no counterpart in W (best |cosine| "
+        "intruders", "LoRA brings more intruder dimensions than its singular values alone would, full fine-tuning not.",
+        "guides: arXiv 2410.21228",
+        f"Of the top {TOP} singular vectors of W + delta_w how many have no counterpart in W (best |cosine| "
         f"below {EPSILON}), less as many of an update with the same singular values and random directions; LoRA's less "
-        f"full fine-tuning's. {OVER}",
-        files=(RANKS,),
-        judge=_intruders,
-        low=0,
-        margin=0.25,
-        scale=SIGNED,
+        f"full fine-tuning's. {OVER}", (RANKS,), _intruders, margin=0.25, low=0, scale=SIGNED,
     ),
     Claim(
-        key="shares_with_full",
-        statement="LoRA's top directions are among those of full fine-tuning more than by chance.",
-        source="guides to LoRA",
-        statistic=f"phi(k, k), k = {FEW} or r if that is smaller, between LoRA's input directions and those of full "
-        f"fine-tuning with another seed, less its mean for random directions. {OVER}",
-        files=(OVERLAP, RANKS),
-        judge=_overlap,
-        low=0,
-        margin=0.05,
-        scale=SIGNED,
+        "shares_with_full", "LoRA's top directions are among those of full fine-tuning more than by chance.",
+        "guides to LoRA",
+        f"phi(k, k), k = {FEW} or r if that is smaller, between LoRA's input directions and those of full "
+        f"fine-tuning with another seed, less its mean for random directions. {OVER}", (OVERLAP, RANKS), _overlap,
+        margin=0.05, low=0, scale=SIGNED,
     ),
     Claim(
-        key="full_is_low_rank",
-        statement=f"The update of full fine-tuning is low-rank: cut to rank {K} it keeps 95% of its effect.",
-        source="paper, Section 4.1, after Aghajanyan et al. (arXiv 2012.13255)",
-        statistic=f"Share of the way from no update of the weights to the whole that is kept at rank {K}, in test "
-        "loss; all else is as trained. Replicates are seeds.",
-        files=(TRUNCATION,),
-        judge=_truncation,
-        low=0.95,
-        margin=0.05,
+        "full_is_low_rank", f"The update of full fine-tuning is low-rank: cut to rank {K} it keeps 95% of its effect.",
+        "paper, Section 4.1, after Aghajanyan et al. (arXiv 2012.13255)",
+        f"Share of the way from no update of the weights to the whole that is kept at rank {K}, in test "
+        "loss; all else is as trained. Replicates are seeds.", (TRUNCATION,), _truncation, margin=0.05, low=0.95,
         scale=PERCENT,
     ),
-]
+]  # fmt: skip

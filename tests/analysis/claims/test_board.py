@@ -20,8 +20,9 @@ from makers import MAKERS
 from analysis.claims import __main__ as command
 from analysis.claims import words
 from analysis.claims.board import CLAIMS
-from analysis.claims.engine import NATS, PLAIN, POINTS, RULE, TIMES, Case, Claim, Judged, Verdict, judge, pool
+from analysis.claims.engine import RULE, Case, Claim, Judged, Verdict, judge, pool
 from analysis.claims.measures import Block, collapsed, per_run
+from analysis.claims.scales import NATS, PLAIN, POINTS, TIMES
 from analysis.claims.sources import read
 from analysis.maths import estimates
 from analysis.maths.estimates import NOTHING, Estimate
