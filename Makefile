@@ -44,7 +44,7 @@ endef
 
 .PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study weight-types \
 	amplification w-vs-delta spectrum truncation forgetting memory qlora memory-methods table2 table3 table4 \
-	table13 table14 table15 low-data few-shot rank-generation rank-data steps latency gradient-check tables claims report compare shrink extract lint test fuzz kill-test \
+	table13 table14 table15 low-data few-shot rank-generation rank-data steps latency gradient-check tables claims findings report compare shrink extract lint test fuzz kill-test \
 	bench clean
 .DEFAULT_GOAL := help
 
@@ -160,6 +160,9 @@ tables: $(READY) ## every table and figure of PRESET, from stored runs or, witho
 
 claims: $(READY) ## the scoreboard: what the studies of PRESET say of the claims of the paper and of guides
 	@$(PYTHON) -m analysis.claims $(RESULTS)/$(PRESET)
+
+findings: $(READY) ## which sentences of FINDINGS.md its tables no longer say; ARGS=--written: all were read again
+	@$(PYTHON) -m analysis.findings $(ARGS)
 
 report: claims ## every table and figure of PRESET on one page, the scoreboard first: report.html, report.md
 	@$(PYTHON) -m analysis.report $(RESULTS)/$(PRESET) $(ARGS)
