@@ -56,6 +56,7 @@ help: ## list the targets
 	@echo "  RESULTS=FOLDER                  where runs and tables go ($(RESULTS))"
 	@echo "  JOBS=auto|1|2|…                 runs at once ($(JOBS)): by cores, memory and GPUs, or so many"
 	@echo "  ARGS='seed=0,1,2 method.r=4,8'  further settings, as in experiments/conf"
+	@echo "  ARGS='only.model=minilm'        a part of a study; only.task=…, only.method=…, only.method.r=1,8"
 
 setup: $(READY) ## create .venv and install the pinned packages
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from analysis.claims.engine import Case, Claim, Frames, Judge
-from analysis.claims.measures import ids, places, replicates
+from analysis.claims.engine import Claim, Judge
+from analysis.claims.measures import Measured, ids, on_each
 from analysis.claims.scales import PERCENT, SIGNED, TIMES
 
 TABLE = "amplification/amplification.csv"
@@ -43,37 +43,28 @@ def _by_seed(rows: pd.DataFrame, measure: Measure) -> pd.Series:
 def _of(measure: Measure, end: str = "") -> Judge:
     """A measure, at the study's smallest or largest rank, or over all of them."""
 
-    def judge(frames: Frames) -> list[Case]:
-        cases = []
-        for where, task, rows in places(frames.get(TABLE)):
-            used = rows[rows["r"] == ENDS[end](rows["r"])] if end else rows
-            place = f"{where} r = {used['r'].iloc[0]:g}" if end else where
-            cases += replicates("amplification", place, task, _by_seed(used, measure), runs=ids(used))
-        return cases
+    def measured(rows: pd.DataFrame) -> Measured:
+        used = rows[rows["r"] == ENDS[end](rows["r"])] if end else rows
+        return Measured(_by_seed(used, measure), ids(used), f"r = {used['r'].iloc[0]:g}" if end else "")
 
-    return judge
+    return on_each(TABLE, measured)
 
 
-def _small_over_large(frames: Frames) -> list[Case]:
+def _small_over_large(rows: pd.DataFrame) -> Measured | None:
     """The factor over that of random directions, at the smallest rank over the same at the largest."""
-    cases = []
-    for where, task, rows in places(frames.get(TABLE)):
-        small, large = (rows[rows["r"] == end(rows["r"])] for end in ENDS.values())
-        if rows["r"].nunique() > 1:
-            at_small, at_large = (_by_seed(end, FACTOR) - _by_seed(end, RANDOM_FACTOR) for end in (small, large))
-            cases += replicates("amplification", where, task, at_small - at_large, runs=ids(small, large))
-    return cases
+    if rows["r"].nunique() < 2:
+        return None
+    small, large = (rows[rows["r"] == end(rows["r"])] for end in ENDS.values())
+    at_small, at_large = (_by_seed(end, FACTOR) - _by_seed(end, RANDOM_FACTOR) for end in (small, large))
+    return Measured(at_small - at_large, ids(small, large))
 
 
-def _top_of_w(frames: Frames) -> list[Case]:
+def _top_of_w(rows: pd.DataFrame) -> Measured:
     """phi between all of delta_w's input directions and the top tenth of W's, at the smallest rank, less chance."""
-    cases = []
-    for where, task, rows in places(frames.get(W_VS_DELTA)):
-        r = rows["r"].min()
-        own = rows[(rows["r"] == r) & (rows["j"] == r) & (rows["side"] == "delta_w_right") & (rows["top"] == "True")]
-        means = own.groupby(["seed", "weight_type"])["phi"].mean().groupby("seed").mean()
-        cases += replicates("w_vs_delta", f"{where} r = {r:g}", task, means - TOP_SHARE, runs=ids(own))
-    return cases
+    r = rows["r"].min()
+    own = rows[(rows["r"] == r) & (rows["j"] == r) & (rows["side"] == "delta_w_right") & (rows["top"] == "True")]
+    means = own.groupby(["seed", "weight_type"])["phi"].mean().groupby("seed").mean()
+    return Measured(means - TOP_SHARE, ids(own), f"r = {r:g}")
 
 
 def _amplifies(end: str, by_chance: str) -> Claim:
@@ -119,13 +110,15 @@ CLAIMS = [
         "paper, Section 7.3, Table 7, and Section H.4 (there it is not: W is 16 times random at r = 4, and 6 "
         "times at r = 64)",
         "Factor at the smallest rank over that at the largest, each over what it would be with random U and "
-        f"V: these alone make it fall as 1 / r. {OVER}", (TABLE,), _small_over_large, margin=1.25, low=1, scale=TIMES,
+        f"V: these alone make it fall as 1 / r. {OVER}",
+        (TABLE,), on_each(TABLE, _small_over_large), margin=1.25, low=1, scale=TIMES,
     ),
     Claim(
         "top_of_w", "The directions of delta_w are among W's top directions more than random ones are.",
         "paper, Section H.3, Figure 8 (where they are not)",
         "phi between the r input directions of delta_w and the top tenth of W's, at the smallest rank, less "
-        f"{TOP_SHARE}, which random directions have. {OVER}", (W_VS_DELTA,), _top_of_w, margin=0.05, low=0,
+        f"{TOP_SHARE}, which random directions have. {OVER}",
+        (W_VS_DELTA,), on_each(W_VS_DELTA, _top_of_w), margin=0.05, low=0,
         scale=SIGNED._replace(digits=3),
     ),
 ]  # fmt: skip

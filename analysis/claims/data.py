@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.engine import Case, Claim, Frames
-from analysis.claims.measures import by_task, ids, method, places, replicates, runs_of
+from analysis.claims.measures import Measured, by_task, ids, method, on_each, runs_of
 from analysis.claims.pairs import POINT, Pair, of_losses
 from analysis.claims.scales import NATS
 from analysis.maths import estimates
@@ -49,15 +49,11 @@ def _prompts(frames: Frames) -> list[Case]:
     return cases
 
 
-def _forgetting(frames: Frames) -> list[Case]:
+def _forgetting(rows: pd.DataFrame) -> Measured:
     """LoRA's rise less full fine-tuning's, by seed: the mean over texts, which the same runs are read on."""
-    cases = []
-    for where, task, rows in places(frames.get(FORGETTING)):
-        rise = (rows["loss_after"] - rows["loss_before"]).groupby([rows["seed"], rows["label"], rows["text"]]).mean()
-        wide = rise.groupby(["seed", "label"]).mean().unstack("label").reindex(columns=["lora", "full"])
-        used = rows[rows["label"].isin(["lora", "full"])]
-        cases += replicates("forgetting", where, task, wide["lora"] - wide["full"], runs=ids(used))
-    return cases
+    rise = (rows["loss_after"] - rows["loss_before"]).groupby([rows["seed"], rows["label"], rows["text"]]).mean()
+    wide = rise.groupby(["seed", "label"]).mean().unstack("label").reindex(columns=["lora", "full"])
+    return Measured(wide["lora"] - wide["full"], ids(rows[rows["label"].isin(["lora", "full"])]))
 
 
 CLAIMS = [
@@ -78,7 +74,8 @@ CLAIMS = [
         "forgets_less", "LoRA forgets less than full fine-tuning.",
         "guides: LoRA Learns Less and Forgets Less (arXiv 2405.09673)",
         "Rise of the loss on texts that are not trained on, nats a token: LoRA's, the mean over its "
-        "settings, minus that of full fine-tuning, the mean over texts, paired by seed.", (FORGETTING,), _forgetting,
+        "settings, minus that of full fine-tuning, the mean over texts, paired by seed.",
+        (FORGETTING,), on_each(FORGETTING, _forgetting),
         margin=0.1, high=0, scale=NATS,
     ),
 ]  # fmt: skip

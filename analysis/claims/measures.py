@@ -1,13 +1,13 @@
 """From tables of runs to cases: which runs are compared, and the estimates with their errors."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from analysis.claims.engine import Case, Frames
+from analysis.claims.engine import Case, Frames, Judge
 from analysis.kit import tables
 from analysis.maths import estimates
 from analysis.maths.estimates import NOT_POOLED, Residual
@@ -195,6 +195,29 @@ def places(table: pd.DataFrame | None, *also: str) -> Iterator[tuple[str, str, p
         names = zip(by, key, strict=True)
         where = " ".join(value if isinstance(value, str) else f"{name} = {value:g}" for name, value in names)
         yield where, str(rows["task"].iloc[0]), rows
+
+
+class Measured(NamedTuple):
+    """What was measured on the runs of a model and a task: a value a seed, of which runs, and what else tells it."""
+
+    values: pd.Series
+    runs: tuple[str, ...]
+    name: str = ""
+
+
+def on_each(file: str, measure: Callable[[pd.DataFrame], Measured | None]) -> Judge:
+    """A judge: the case of what `measure` gives for the rows of every model and task in a file of measurements; None:
+    these rows say nothing."""
+    study = file.partition("/")[0]
+
+    def judge(frames: Frames) -> list[Case]:
+        cases = []
+        for where, task, rows in places(frames.get(file)):
+            if found := measure(rows):
+                cases += replicates(study, f"{where} {found.name}".strip(), task, found.values, runs=found.runs)
+        return cases
+
+    return judge
 
 
 def own_runs(frames: Frames, study: str, rows: pd.DataFrame) -> pd.DataFrame:
