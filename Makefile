@@ -35,7 +35,7 @@ text = $(if $(LAB_TEXT),--text="$$LAB_TEXT")
 
 .PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study weight-types \
 	amplification w-vs-delta spectrum truncation forgetting memory qlora memory-methods table2 table3 table4 \
-	table13 table14 table15 low-data few-shot rank-generation rank-data steps latency gradient-check tables claims report compare shrink extract docs lint test fuzz kill-test \
+	table13 table14 table15 low-data few-shot rank-generation rank-data steps latency gradient-check tables claims findings report compare shrink extract docs lint test fuzz kill-test \
 	bench clean
 .DEFAULT_GOAL := help
 
@@ -47,6 +47,7 @@ help: ## list the targets
 	@echo "  RESULTS=FOLDER                  where runs and tables go ($(RESULTS))"
 	@echo "  JOBS=auto|1|2|…                 runs at once ($(JOBS)): by cores, memory and GPUs, or so many"
 	@echo "  ARGS='seed=0,1,2 method.r=4,8'  further settings, as in experiments/conf"
+	@echo "  ARGS='only.model=minilm'        a part of a study; only.task=…, only.method=…, only.method.r=1,8"
 
 setup: $(READY) ## create .venv and install the pinned packages
 
@@ -147,6 +148,9 @@ tables: $(READY) ## every table and figure of PRESET, from stored runs or, witho
 
 claims: $(READY) ## the scoreboard: what the studies of PRESET say of the claims of the paper and of guides
 	@$(LAB) claims $(RESULTS)/$(PRESET)
+
+findings: $(READY) ## which sentences of FINDINGS.md its tables no longer say; ARGS=--written: all were read again
+	@$(PYTHON) -m analysis.findings $(ARGS)
 
 report: claims ## every table and figure of PRESET on one page, the scoreboard first: report.html, report.md
 	@$(LAB) report $(RESULTS)/$(PRESET) $(ARGS)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments import only
 from experiments.sweep import Entry, Sweep
 from lora.config import InputError
 
@@ -24,8 +25,9 @@ done = Done(0, None)  # of the last `do`: Hydra's jobs return nothing to who sta
 def do(entries: Sequence[Entry]) -> None:
     """Do the jobs of a command; `done` says how it went. Bad input and a full disk are one line."""
     global done
-    sweep = Sweep(entries)
     try:
+        kept = only.keep(entries)
+        sweep = Sweep(kept, part=len(kept) < len(entries))
         done = Done(sweep.run(), sweep.folder)
     except InputError as error:  # caught here: Hydra would print a traceback of the one run that is no grid
         done = refused(str(error))

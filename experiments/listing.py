@@ -21,12 +21,13 @@ PARTS = ".sweep-*.jsonl"  # lists of sweeps that have not ended
 
 
 class RunList:
-    """The list of one sweep, for the study in `folder`. Raises OSError where that cannot be written."""
+    """The list of one sweep, for the study in `folder`; the runs that were listed before stay if it is of a `part` of
+    the study. Raises OSError where that cannot be written."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, part: bool = False) -> None:
         self.folder, self.sweep = folder, secrets.token_hex(4)
         folder.mkdir(parents=True, exist_ok=True)
-        self.earlier = {entry.get("sweep") for entry in _entries(folder / SWEEP)}
+        self.earlier = set() if part else {entry.get("sweep") for entry in _entries(folder / SWEEP)}
         self.parts = set(folder.glob(PARTS))
         self.own = folder / f".sweep-{self.sweep}.jsonl"
 

@@ -2,6 +2,7 @@
 
 python -m experiments.run method.r=4 seed=1
 python -m experiments.run study=rank_ablation preset=desk engine.jobs=2
+python -m experiments.run study=amplification preset=desk only.model=minilm only.method.r=4,8      a part of a study
 python -m experiments.run --model FacebookAI/roberta-base --task 'my reviews.csv'     a hub id or folder, a data file
 """
 
@@ -21,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import commands, own, suggest
+from experiments import commands, only, own, suggest
 from experiments.sweep import Entry
 
 
@@ -34,7 +35,7 @@ def main(config: DictConfig) -> None:
 def command() -> commands.Done:
     """Run `main`: bad input is one line and exit code 2, and the other runs of a study are done all the same."""
     commands.done = commands.Done(0, None)
-    sys.argv[1:] = own.typed(sys.argv[1:])
+    sys.argv[1:] = own.typed([only.typed(word) for word in sys.argv[1:]])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed with a traceback
     # Threads that wait must not spin: beside other work on the same cores that makes a step several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

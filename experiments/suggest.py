@@ -17,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.names import CONF, did_you_mean, near, options
 
 GROUPS = ("model", "task", "method", "preset", "study")
+LISTS = ("hydra.sweeper.places", "hydra.sweeper.points")  # of conf/hydra/sweeper/points.yaml
+PART = "a part of a study is only.model=minilm only.task=rotten_tomatoes, or of any of its settings"
 # What Hydra says of a setting that there is not, and of a config that its group does not have.
 _SETTING = re.compile(r"Could not override '(?P<key>[^']+)'")
 _CONFIG = re.compile(r"Could not (?:find|load) '(?P<group>\w+)/(?P<name>[^']+)'")
@@ -26,6 +28,10 @@ def in_one_line(error: HydraException | OmegaConfBaseException, overrides: Seque
     """What is wrong with the settings of a command line, and the nearest name that there is, for the error that Hydra
     or OmegaConf raised for `overrides`."""
     text = str(error)
+    # Of a sweeper that has no such list Hydra says anything: that values with commas are ambiguous, too.
+    words = [word.partition("=")[0] for word in overrides]
+    if key := next((word for word in words if word in LISTS and _without(word, overrides)), None):
+        return f"{key}: this study's runs are every combination of its values, it has no such list; {PART}"
     if match := _SETTING.search(text):
         return _no_setting(match["key"], text, overrides)
     match = _CONFIG.search(text)
@@ -50,6 +56,12 @@ def _no_setting(key: str, text: str, overrides: Sequence[str]) -> str:
     if isinstance(inside, Mapping):
         return f"unknown setting {key}; {group} has {', '.join(inside)}"
     return f"unknown setting {key}; there are {', '.join(name for name in tree if name != 'hydra')}"
+
+
+def _without(key: str, overrides: Sequence[str]) -> bool:
+    """True if what a command line composes has no `key`."""
+    chosen = [word for word in overrides if word.startswith("study=")]
+    return OmegaConf.select(OmegaConf.create(_settings(chosen)), key) is None
 
 
 def fields(method: str) -> set[str]:

@@ -36,10 +36,11 @@ class Entry(NamedTuple):
 
 
 class Sweep:
-    """The jobs of one command. `run` does them; a sweep of a study leaves its list in the study's folder."""
+    """The jobs of one command. `run` does them; a sweep of a study leaves its list in the study's folder, and in it, if
+    it is of a `part`, what was listed before."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self.entries, self.config = entries, entries[0].config
+    def __init__(self, entries: Sequence[Entry], part: bool = False) -> None:
+        self.entries, self.config, self.part = entries, entries[0].config, part
         self.store = store_of(self.config.results_dir)
         self.folder = Path(self.config.study_dir) if self.config.study.name else None
         self.progress = Progress(self.config.study.name or "sweep")
@@ -62,7 +63,7 @@ class Sweep:
         """
         try:
             errors = self._begin()
-            self.list = RunList(self.folder) if self.folder else None
+            self.list = RunList(self.folder, self.part) if self.folder else None
             if self.config.study.name or len(self.entries) > 1:
                 self._tell_what_there_is()
             for number, message in errors.items():

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from analysis.claims.engine import PERCENT, SIGNED, TIMES, Case, Claim, Frames, Judge
-from analysis.claims.measures import ids, places, replicates
+from analysis.claims.engine import Claim, Judge
+from analysis.claims.measures import Measured, ids, on_each
+from analysis.claims.scales import PERCENT, SIGNED, TIMES
 
 TABLE = "amplification/amplification.csv"
 W_VS_DELTA = "w_vs_delta/phi.csv"
@@ -42,49 +43,40 @@ def _by_seed(rows: pd.DataFrame, measure: Measure) -> pd.Series:
 def _of(measure: Measure, end: str = "") -> Judge:
     """A measure, at the study's smallest or largest rank, or over all of them."""
 
-    def judge(frames: Frames) -> list[Case]:
-        cases = []
-        for where, task, rows in places(frames.get(TABLE)):
-            used = rows[rows["r"] == ENDS[end](rows["r"])] if end else rows
-            place = f"{where} r = {used['r'].iloc[0]:g}" if end else where
-            cases += replicates("amplification", place, task, _by_seed(used, measure), runs=ids(used))
-        return cases
+    def measured(rows: pd.DataFrame) -> Measured:
+        used = rows[rows["r"] == ENDS[end](rows["r"])] if end else rows
+        return Measured(_by_seed(used, measure), ids(used), f"r = {used['r'].iloc[0]:g}" if end else "")
 
-    return judge
+    return on_each(TABLE, measured)
 
 
-def _small_over_large(frames: Frames) -> list[Case]:
+def _small_over_large(rows: pd.DataFrame) -> Measured | None:
     """The factor over that of random directions, at the smallest rank over the same at the largest."""
-    cases = []
-    for where, task, rows in places(frames.get(TABLE)):
-        small, large = (rows[rows["r"] == end(rows["r"])] for end in ENDS.values())
-        if rows["r"].nunique() > 1:
-            at_small, at_large = (_by_seed(end, FACTOR) - _by_seed(end, RANDOM_FACTOR) for end in (small, large))
-            cases += replicates("amplification", where, task, at_small - at_large, runs=ids(small, large))
-    return cases
+    if rows["r"].nunique() < 2:
+        return None
+    small, large = (rows[rows["r"] == end(rows["r"])] for end in ENDS.values())
+    at_small, at_large = (_by_seed(end, FACTOR) - _by_seed(end, RANDOM_FACTOR) for end in (small, large))
+    return Measured(at_small - at_large, ids(small, large))
 
 
-def _top_of_w(frames: Frames) -> list[Case]:
+def _top_of_w(rows: pd.DataFrame) -> Measured:
     """phi between all of delta_w's input directions and the top tenth of W's, at the smallest rank, less chance."""
-    cases = []
-    for where, task, rows in places(frames.get(W_VS_DELTA)):
-        r = rows["r"].min()
-        own = rows[(rows["r"] == r) & (rows["j"] == r) & (rows["side"] == "delta_w_right") & (rows["top"] == "True")]
-        means = own.groupby(["seed", "weight_type"])["phi"].mean().groupby("seed").mean()
-        cases += replicates("w_vs_delta", f"{where} r = {r:g}", task, means - TOP_SHARE, runs=ids(own))
-    return cases
+    r = rows["r"].min()
+    own = rows[(rows["r"] == r) & (rows["j"] == r) & (rows["side"] == "delta_w_right") & (rows["top"] == "True")]
+    means = own.groupby(["seed", "weight_type"])["phi"].mean().groupby("seed").mean()
+    return Measured(means - TOP_SHARE, ids(own), f"r = {r:g}")
 
 
 def _amplifies(end: str, by_chance: str) -> Claim:
     return Claim(
-        key=f"amplifies_{end}",
-        statement=f"At the {end} rank delta_w amplifies: in its directions it is larger than W is.",
-        source="paper, Section 7.3, Table 7",
-        statistic=f"Amplification factor, ||delta_w||_F over ||U^T W V||_F with U, V from delta_w. {by_chance} {OVER}",
-        files=(TABLE,),
-        judge=_of(FACTOR, end),
-        low=1,
+        f"amplifies_{end}",
+        f"At the {end} rank delta_w amplifies: in its directions it is larger than W is.",
+        "paper, Section 7.3, Table 7",
+        f"Amplification factor, ||delta_w||_F over ||U^T W V||_F with U, V from delta_w. {by_chance} {OVER}",
+        (TABLE,),
+        _of(FACTOR, end),
         margin=1.5,
+        low=1,
         scale=TIMES,
     )
 
@@ -93,63 +85,40 @@ CLAIMS = [
     _amplifies("smallest", "It is a matter of size: for random directions it is about as large (see the next claims)."),
     _amplifies("largest", "alpha is the same at all ranks, so that delta_w is small at a large one."),
     Claim(
-        key="not_emphasised",
-        statement="What delta_w amplifies is hardly emphasised in W: beyond chance, less than a tenth of what W's own "
-        "top directions are.",
-        source="paper, Section 7.3, Table 7 (1% at r = 4, 4% at r = 64)",
-        statistic="||U^T W V||_F with U, V from delta_w less the same with random ones, over the same of W's own top r "
-        f"directions less that with random ones: random directions have 0, W's own 100%. All ranks. {OVER}",
-        files=(TABLE,),
-        judge=_of(_of_top),
-        high=0.1,
-        margin=0.05,
-        scale=PERCENT,
+        "not_emphasised",
+        "What delta_w amplifies is hardly emphasised in W: beyond chance, less than a tenth of what W's own "
+        "top directions are.", "paper, Section 7.3, Table 7 (1% at r = 4, 4% at r = 64)",
+        "||U^T W V||_F with U, V from delta_w less the same with random ones, over the same of W's own top r "
+        f"directions less that with random ones: random directions have 0, W's own 100%. All ranks. {OVER}", (TABLE,),
+        _of(_of_top), margin=0.05, high=0.1, scale=PERCENT,
     ),
     Claim(
-        key="already_in_w",
-        statement="What delta_w amplifies is in W already: W is larger there than in random directions.",
-        source="paper, Section 7.3, Table 7",
-        statistic=f"||U^T W V||_F with U, V from delta_w over the same with random ones. All ranks. {OVER}",
-        files=(TABLE,),
-        judge=_of(OVER_RANDOM),
-        low=1,
-        margin=1.1,
-        scale=TIMES,
+        "already_in_w", "What delta_w amplifies is in W already: W is larger there than in random directions.",
+        "paper, Section 7.3, Table 7",
+        f"||U^T W V||_F with U, V from delta_w over the same with random ones. All ranks. {OVER}", (TABLE,),
+        _of(OVER_RANDOM), margin=1.1, low=1, scale=TIMES,
     ),
     Claim(
-        key="twice_random",
-        statement="What delta_w amplifies is special to W: W is at least twice as large there as in random directions.",
-        source="paper, Section 7.3, Table 7 (16 times at r = 4, 6 times at r = 64)",
-        statistic="As in the claim before.",
-        files=(TABLE,),
-        judge=_of(OVER_RANDOM),
-        low=2,
-        margin=1.25,
-        scale=TIMES,
+        "twice_random",
+        "What delta_w amplifies is special to W: W is at least twice as large there as in random directions.",
+        "paper, Section 7.3, Table 7 (16 times at r = 4, 6 times at r = 64)", "As in the claim before.", (TABLE,),
+        _of(OVER_RANDOM), margin=1.25, low=2, scale=TIMES,
     ),
     Claim(
-        key="small_rank_beyond_chance",
-        statement="The amplification factor is larger at a small rank by more than it is in random directions.",
-        source="paper, Section 7.3, Table 7, and Section H.4 (there it is not: W is 16 times random at r = 4, and 6 "
+        "small_rank_beyond_chance",
+        "The amplification factor is larger at a small rank by more than it is in random directions.",
+        "paper, Section 7.3, Table 7, and Section H.4 (there it is not: W is 16 times random at r = 4, and 6 "
         "times at r = 64)",
-        statistic="Factor at the smallest rank over that at the largest, each over what it would be with random U and "
+        "Factor at the smallest rank over that at the largest, each over what it would be with random U and "
         f"V: these alone make it fall as 1 / r. {OVER}",
-        files=(TABLE,),
-        judge=_small_over_large,
-        low=1,
-        margin=1.25,
-        scale=TIMES,
+        (TABLE,), on_each(TABLE, _small_over_large), margin=1.25, low=1, scale=TIMES,
     ),
     Claim(
-        key="top_of_w",
-        statement="The directions of delta_w are among W's top directions more than random ones are.",
-        source="paper, Section H.3, Figure 8 (where they are not)",
-        statistic="phi between the r input directions of delta_w and the top tenth of W's, at the smallest rank, less "
+        "top_of_w", "The directions of delta_w are among W's top directions more than random ones are.",
+        "paper, Section H.3, Figure 8 (where they are not)",
+        "phi between the r input directions of delta_w and the top tenth of W's, at the smallest rank, less "
         f"{TOP_SHARE}, which random directions have. {OVER}",
-        files=(W_VS_DELTA,),
-        judge=_top_of_w,
-        low=0,
-        margin=0.05,
+        (W_VS_DELTA,), on_each(W_VS_DELTA, _top_of_w), margin=0.05, low=0,
         scale=SIGNED._replace(digits=3),
     ),
-]
+]  # fmt: skip

@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.claims.engine import PERCENT, POINTS, TIMES, Case, Claim, Frames, Judge
+from analysis.claims.engine import Case, Claim, Frames, Judge
 from analysis.claims.measures import by_task, exact, ids, method, replicates, runs_of
+from analysis.claims.scales import PERCENT, POINTS, TIMES
 
 LATENCY = ("latency/trials.csv",)
 CELL = ["batch", "length"]
@@ -85,70 +86,36 @@ def _gradient_bytes(_: Frames) -> list[Case]:
 
 CLAIMS = [
     Claim(
-        key="merged_is_free",
-        statement="Merged LoRA adds no latency: it is within 2 points of a second copy of the base model.",
-        source="paper, Sections 1 and 4.1",
-        statistic=f"Slow-down of merged LoRA. {MEASURED}",
-        files=LATENCY,
-        judge=_slower("lora_merged"),
-        low=-MARGIN,
-        high=MARGIN,
-        margin=MARGIN,
+        "merged_is_free", "Merged LoRA adds no latency: it is within 2 points of a second copy of the base model.",
+        "paper, Sections 1 and 4.1", f"Slow-down of merged LoRA. {MEASURED}", LATENCY, _slower("lora_merged"),
+        margin=MARGIN, low=-MARGIN, high=MARGIN,
     ),
     Claim(
-        key="adapters_slow_down",
-        statement="Adapters add latency: more than 2 points.",
-        source="paper, Section 3, Table 1",
-        statistic=f"Slow-down of adapters, the mean of Adapter_H and Adapter_L. {MEASURED}",
-        files=LATENCY,
-        judge=_slower(*ADAPTERS),
-        low=MARGIN,
-        margin=MARGIN,
+        "adapters_slow_down", "Adapters add latency: more than 2 points.", "paper, Section 3, Table 1",
+        f"Slow-down of adapters, the mean of Adapter_H and Adapter_L. {MEASURED}", LATENCY, _slower(*ADAPTERS),
+        margin=MARGIN, low=MARGIN,
     ),
     Claim(
-        key="small_batches",
-        statement="Adapters add most latency at small batches.",
-        source="paper, Section 3, Table 1, Figure 5",
-        statistic=f"Slope of the adapters' slow-down over log2 of the batch size, at equal lengths. {MEASURED}",
-        files=LATENCY,
-        judge=_falling("batch", "length"),
-        high=0,
-        margin=MARGIN / 2,
-        scale=POINTS._replace(unit=" points a doubling"),
+        "small_batches", "Adapters add most latency at small batches.", "paper, Section 3, Table 1, Figure 5",
+        f"Slope of the adapters' slow-down over log2 of the batch size, at equal lengths. {MEASURED}", LATENCY,
+        _falling("batch", "length"), margin=MARGIN / 2, high=0, scale=POINTS._replace(unit=" points a doubling"),
     ),
     Claim(
-        key="short_inputs",
-        statement="Adapters add most latency at short inputs.",
-        source="paper, Section 3, Table 1, Figure 5",
-        statistic=f"Slope of the adapters' slow-down over log2 of the length, at equal batch sizes. {MEASURED}",
-        files=LATENCY,
-        judge=_falling("length", "batch"),
-        high=0,
-        margin=MARGIN / 2,
-        scale=POINTS._replace(unit=" points a doubling"),
+        "short_inputs", "Adapters add most latency at short inputs.", "paper, Section 3, Table 1, Figure 5",
+        f"Slope of the adapters' slow-down over log2 of the length, at equal batch sizes. {MEASURED}", LATENCY,
+        _falling("length", "batch"), margin=MARGIN / 2, high=0, scale=POINTS._replace(unit=" points a doubling"),
     ),
     Claim(
-        key="gradient_bytes",
-        statement="LoRA has 99.2% fewer gradient bytes than full fine-tuning at d = 4096, r = 16.",
-        source="guides to LoRA",
-        statistic="1 minus LoRA's share of the trained parameters of one projection.",
-        files=(),
-        judge=_gradient_bytes,
-        low=0.9915,
-        high=0.9925,
-        margin=0,
-        scale=PERCENT._replace(digits=2),
+        "gradient_bytes", "LoRA has 99.2% fewer gradient bytes than full fine-tuning at d = 4096, r = 16.",
+        "guides to LoRA", "1 minus LoRA's share of the trained parameters of one projection.", (), _gradient_bytes,
+        margin=0, low=0.9915, high=0.9925, scale=PERCENT._replace(digits=2),
     ),
     Claim(
-        key="quarter_faster",
-        statement="Training with LoRA is at least a quarter faster than full fine-tuning.",
-        source="paper, Section 4.2 (GPT-3: 25%)",
-        statistic="LoRA's tokens a second over full fine-tuning's. Geometric mean of the ratios by seed, from the runs "
+        "quarter_faster", "Training with LoRA is at least a quarter faster than full fine-tuning.",
+        "paper, Section 4.2 (GPT-3: 25%)",
+        "LoRA's tokens a second over full fine-tuning's. Geometric mean of the ratios by seed, from the runs "
         "as they were made, which is no benchmark.",
-        files=runs_of("compare_methods", "table3", "table4", "table13", "memory_methods"),
-        judge=_throughput,
-        low=1.25,
-        margin=1.1,
+        runs_of("compare_methods", "table3", "table4", "table13", "memory_methods"), _throughput, margin=1.1, low=1.25,
         scale=TIMES,
     ),
-]
+]  # fmt: skip

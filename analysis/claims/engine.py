@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.maths import judging
-from analysis.maths.judging import LEVEL, Estimate, Heterogeneity
+from analysis.claims.scales import POINTS, Scale
+from analysis.maths import estimates, judging
+from analysis.maths.estimates import LEVEL, Estimate, Heterogeneity
 from analysis.maths.statistics import holm
 
 ENOUGH = 3  # seeds below which a study's answer in a sentence decides nothing
@@ -22,7 +23,7 @@ another task may lie as far from the mean as these do.
 
 **Replicates are runs**: seeds, pairs of runs, or rounds of a measurement, never layers, cells of a grid or values of
 alpha. Errors are Student's t, by seed (pairs of the same seed), and those of a mean Welch and Satterthwaite's. Where
-the settings of a study scatter alike (Bartlett's test, p above {judging.SAME_SPREAD:g}) and the pair no more than the
+the settings of a study scatter alike (Bartlett's test, p above {estimates.SAME_SPREAD:g}) and the pair no more than the
 others, its error is from their spread, pooled; else it is its own. Runs that predict one class are in no mean, and
 are counted. Where runs say how each test item was answered, items are in the error too; else it is of seeds only.
 
@@ -42,46 +43,6 @@ class Verdict(StrEnum):
     EQUAL = "equal within the margin"
     UNDECIDED = "not decided"
     NO_RUNS = "no runs"
-
-
-class Scale(NamedTuple):
-    """How estimates are written: times factor, with so many digits, a sign where they are differences, and a unit.
-
-    log: estimates are logarithms of ratios; what is written is the ratio.
-    """
-
-    factor: float = 1
-    digits: int = 2
-    signed: bool = False
-    unit: str = ""
-    log: bool = False
-
-    def shown(self, value: float) -> float:
-        """An estimate as it is written, before rounding."""
-        return self.factor * (math.exp(value) if self.log else value)
-
-    def number(self, value: float) -> str:
-        """The number alone, without its unit."""
-        rounded = round(self.shown(value), self.digits) + 0.0  # no -0.0
-        return f"{rounded:{'+' if self.signed else ''}.{self.digits}f}"
-
-    def text(self, value: float) -> str:
-        """The number with its unit."""
-        return f"{self.number(value)}{self.unit}"
-
-    def distance(self, value: float) -> str:
-        """A distance between estimates, such as a margin: a factor, where they are ratios."""
-        if self.log:
-            return f"a factor of {math.exp(value):.{self.digits}f}"
-        return self._replace(signed=False).text(value)
-
-
-POINTS = Scale(100, 1, signed=True, unit=" points")
-PERCENT = Scale(100, 1, unit="%")
-PLAIN = Scale()
-SIGNED = Scale(signed=True)
-NATS = Scale(digits=3, signed=True, unit=" nats")
-TIMES = Scale(unit="×", log=True)
 
 
 class Case(NamedTuple):
@@ -182,7 +143,7 @@ class Judged(NamedTuple):
     cases: list[Case]
     verdict: Verdict
     estimate: Estimate | None = None
-    differ: Heterogeneity = judging.ALONE
+    differ: Heterogeneity = estimates.ALONE
     tests: judging.Told = judging.UNTESTED
     effect: float = math.nan
     power: float = math.nan
@@ -204,7 +165,7 @@ def counts(claim: Claim, case: Case) -> bool:
 def pool(cases: Sequence[Case]) -> tuple[Estimate, Heterogeneity]:
     """The mean over tasks of the means over a task's cases, and how much tasks differ.
 
-    Cases of a task that share a run are not independent: see `judging.average`.
+    Cases of a task that share a run are not independent: see `estimates.average`.
     """
     tasks: dict[str, list[Case]] = {}
     for case in cases:
@@ -212,8 +173,8 @@ def pool(cases: Sequence[Case]) -> tuple[Estimate, Heterogeneity]:
     means = []
     for own in tasks.values():
         tied = np.array([[bool(set(one.runs) & set(other.runs)) for other in own] for one in own])
-        means.append(judging.average([case.estimate for case in own], tied))
-    return judging.average(means), judging.heterogeneity(means)
+        means.append(estimates.average([case.estimate for case in own], tied))
+    return estimates.average(means), estimates.heterogeneity(means)
 
 
 def judge(claims: Sequence[Claim], frames: Frames) -> list[Judged]:

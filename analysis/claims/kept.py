@@ -3,22 +3,21 @@
 Runs of before there were items have none; a claim's error is then of seeds alone.
 """
 
-import base64
 import gzip
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from analysis.maths.svd import Array
+from experiments import items
+from experiments.records.archive import ARCHIVE
 from lora.config import InputError
 
-ARCHIVE = "records.jsonl.gz"
 COLUMNS = ["run_id", "items_of", "items", "losses", "collapsed"]
 _MARKS = ('"items":', '"collapsed":')
+_BAD = (OSError, EOFError, ValueError, KeyError, TypeError)
 
 
 def read(study_dir: Path, runs_dir: Path, run_ids: Iterable[str]) -> pd.DataFrame:
@@ -36,45 +35,36 @@ def read(study_dir: Path, runs_dir: Path, run_ids: Iterable[str]) -> pd.DataFram
 
 
 def _archived(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        return
+    """Of a study's records, read line by line: most are of runs that keep nothing of this."""
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                if any(mark in line for mark in _MARKS):
-                    record = json.loads(line)
-                    yield _row(record["run_id"], record.get("items"), record.get("metrics"))
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        if path.is_file():
+            with gzip.open(path, "rt", encoding="utf-8") as lines:
+                for line in lines:
+                    if any(mark in line for mark in _MARKS):
+                        record = json.loads(line)
+                        yield _row(record["run_id"], record.get("items"), record.get("metrics"))
+    except _BAD as error:
         raise InputError(f"{path} is damaged ({' '.join(str(error).split())}); pack the study again") from error
 
 
 def _stored(folder: Path) -> Iterator[dict[str, Any]]:
-    parts = {}
-    for name in ("items", "metrics"):
-        path = folder / f"{name}.json"
-        try:
-            parts[name] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is damaged ({error}); delete the folder, the study computes it again") from error
-    if parts["items"] is not None or (parts["metrics"] or {}).get("collapsed") is not None:
-        yield _row(folder.name, parts["items"], parts["metrics"])
+    paths = [folder / items.FILE, folder / "metrics.json"]
+    try:
+        packed, metrics = (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None for path in paths)
+        if packed is not None or (metrics or {}).get("collapsed") is not None:
+            yield _row(folder.name, packed, metrics)
+    except _BAD as error:
+        raise InputError(f"{folder} is damaged ({error}); delete it, the study computes it again") from error
 
 
-def _row(run_id: str, packed: Mapping[str, Any] | None, metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+def _row(run_id: str, packed: dict[str, Any] | None, metrics: dict[str, Any] | None) -> dict[str, Any]:
     row: dict[str, Any] = {"run_id": run_id, "collapsed": (metrics or {}).get("collapsed")}
     if packed is not None:
-        n = int(packed["n"])
-        row["items_of"] = f"{packed['of']} {n}"
-        if "correct" in packed:
-            row["items"] = np.unpackbits(np.frombuffer(base64.b64decode(packed["correct"]), np.uint8), count=n).astype(
-                float
-            )
-        if "loss" in packed:
-            weight = _bytes(packed["weight"], "<u2").astype(float) if "weight" in packed else np.ones(n)
-            row["losses"] = _bytes(packed["loss"], "<f2").astype(float) * weight / weight.mean()
+        found = items.unpack(packed)
+        row["items_of"] = f"{packed['of']} {len(found)}"
+        if found.correct is not None:
+            row["items"] = found.correct.astype(float)
+        if found.loss is not None:
+            weight = 1.0 if found.weight is None else found.weight / found.weight.mean()
+            row["losses"] = found.loss.astype(float) * weight
     return row
-
-
-def _bytes(text: str, kind: str) -> Array:
-    found: Array = np.frombuffer(base64.b64decode(text), np.dtype(kind))
-    return found

@@ -1,7 +1,7 @@
 """From tables of runs to cases: which runs are compared, and the estimates with their errors."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,25 +9,13 @@ import pandas as pd
 
 from analysis.claims.engine import Case, Frames, Judge
 from analysis.kit import tables
-from analysis.maths import judging
-from analysis.maths.judging import NOT_POOLED, Residual
-from analysis.maths.svd import Array
+from analysis.maths import estimates
+from analysis.maths.estimates import NOT_POOLED, Residual
 
 SETTING = ["model", "task", "label", "settings"]
 VARIES = ["label", "settings", "train_examples", "shots", "budget", "quantization", "r", "alpha", "lr"]
 COLLAPSED = 0.02  # a score that is no further above that of always saying one class
 FAR = 0.1  # how far below the median of a study's runs such a score is, where runs do not say it
-
-
-class Pair(NamedTuple):
-    """Two sets of runs to be compared seed by seed; name: what tells this pair from others of the same task."""
-
-    ours: pd.DataFrame
-    theirs: pd.DataFrame
-    name: str = ""
-
-
-Choose = Callable[[pd.DataFrame], Iterable[Pair]]
 
 
 def runs_of(*studies: str) -> tuple[str, ...]:
@@ -84,7 +72,7 @@ class Block(NamedTuple):
         by = [name for name in VARIES if name in rows]
         codes = rows.groupby(by, dropna=False, sort=False).ngroup()
         apart = {int(code) for part in compared for code in codes.reindex(part.index).dropna()}
-        return judging.residual(rows["value"].to_numpy(), codes.to_numpy(), rows["seed"].to_numpy(), apart)
+        return estimates.residual(rows["value"].to_numpy(), codes.to_numpy(), rows["seed"].to_numpy(), apart)
 
 
 class _Table:
@@ -155,67 +143,6 @@ def collapsed(rows: pd.DataFrame) -> pd.Series:
     return (scores <= lowest + COLLAPSED) & bool(several and lowest < scores.median() - FAR)
 
 
-def compared(choose: Choose, written: bool = False) -> Judge:
-    """A judge: in every study, model and task the differences that `choose` picks, paired by seed; of scores of
-    classifiers, or of the test loss of language models (written), as `blocks`.
-
-    A study whose runs are all in a case before adds none: a run speaks once.
-    """
-
-    def judge(frames: Frames) -> list[Case]:
-        cases: list[Case] = []
-        for block in blocks(frames, written):
-            for ours, theirs, name in choose(block.rows):
-                runs = ids(ours, theirs)
-                if ours.empty or theirs.empty or any(set(runs) <= set(case.runs) for case in cases):
-                    continue
-                case = paired(block, ours, theirs, name)
-                cases += [case] if case else []
-        return cases
-
-    return judge
-
-
-def paired(block: Block, ours: pd.DataFrame, theirs: pd.DataFrame, name: str = "") -> Case | None:
-    """The case of ours minus theirs, rows of a block, by seed and without runs that predict about one class; None if
-    they share no seed."""
-    lost = [block.lost[part.index] for part in (ours, theirs)]
-    kept = [part[~gone] for part, gone in zip((ours, theirs), lost, strict=True)]
-    note = ""
-    if any(gone.any() for gone in lost):
-        counts = " and ".join(f"{gone.sum()} of {len(gone)}" for gone in lost)
-        note = f"{counts} runs predict about one class, and do not count"
-    where = f"{block.where} {name}".strip()
-    differences = (by_seed(kept[0]) - by_seed(kept[1])).dropna()
-    if not by_seed(ours).index.intersection(by_seed(theirs).index).size:
-        return None
-    if differences.empty:
-        return Case(block.study, where, block.task, judging.NOTHING, "seeds", ids(ours, theirs), note=note)
-    pooled = block.others(ours, theirs)
-    table = _by_item(kept[0], kept[1], block.column)
-    if table is None:
-        runs = sum(1 / part.groupby("seed").size().mean() for part in kept)
-        estimate = judging.mean(differences, pooled, runs)
-    else:
-        estimate = judging.two_way(table, pooled)
-    runs_of_both = ids(ours, theirs)
-    return Case(block.study, where, block.task, estimate, "seeds", runs_of_both, note=note, items=table is not None)
-
-
-def _by_item(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> Array | None:
-    """Ours minus theirs (seeds, items), of the test items in `column`; None if a run of them has kept none, runs are of
-    different items, or a seed has several runs."""
-    both = pd.concat([ours, theirs])
-    if column not in both or both[column].isna().any() or both["items_of"].nunique() != 1:
-        return None
-    if ours["seed"].duplicated().any() or theirs["seed"].duplicated().any():
-        return None
-    first, second = (part.set_index("seed")[column] for part in (ours, theirs))
-    shared = first.index.intersection(second.index)
-    table: Array = np.stack([first[seed] - second[seed] for seed in shared])
-    return -table if column == "losses" else table
-
-
 def ids(*parts: pd.DataFrame) -> tuple[str, ...]:
     """The run ids of some tables of runs, each once."""
     return tuple(dict.fromkeys(run_id for part in parts for run_id in part["run_id"]))
@@ -250,12 +177,12 @@ def replicates(
     known = pd.Series(values, dtype=float).dropna()
     if known.empty:
         return []
-    return [Case(study, where, task, judging.mean(known.to_numpy(), pooled, each), unit, runs)]
+    return [Case(study, where, task, estimates.mean(known.to_numpy(), pooled, each), unit, runs)]
 
 
 def exact(study: str, where: str, task: str, value: float, unit: str = "", runs: tuple[str, ...] = ()) -> Case:
     """The case of a number that has no spread."""
-    return Case(study, where, task, judging.Estimate(value, 0.0, np.inf, 1), unit, runs, exact=True)
+    return Case(study, where, task, estimates.Estimate(value, 0.0, np.inf, 1), unit, runs, exact=True)
 
 
 def places(table: pd.DataFrame | None, *also: str) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -268,6 +195,29 @@ def places(table: pd.DataFrame | None, *also: str) -> Iterator[tuple[str, str, p
         names = zip(by, key, strict=True)
         where = " ".join(value if isinstance(value, str) else f"{name} = {value:g}" for name, value in names)
         yield where, str(rows["task"].iloc[0]), rows
+
+
+class Measured(NamedTuple):
+    """What was measured on the runs of a model and a task: a value a seed, of which runs, and what else tells it."""
+
+    values: pd.Series
+    runs: tuple[str, ...]
+    name: str = ""
+
+
+def on_each(file: str, measure: Callable[[pd.DataFrame], Measured | None]) -> Judge:
+    """A judge: the case of what `measure` gives for the rows of every model and task in a file of measurements; None:
+    these rows say nothing."""
+    study = file.partition("/")[0]
+
+    def judge(frames: Frames) -> list[Case]:
+        cases = []
+        for where, task, rows in places(frames.get(file)):
+            if found := measure(rows):
+                cases += replicates(study, f"{where} {found.name}".strip(), task, found.values, runs=found.runs)
+        return cases
+
+    return judge
 
 
 def own_runs(frames: Frames, study: str, rows: pd.DataFrame) -> pd.DataFrame:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from analysis.claims.engine import NATS, PERCENT, TIMES, Case, Claim, Frames, Judge
-from analysis.claims.measures import Choose, Pair, compared, exact, method, replicates, runs_of
-from analysis.claims.methods import BOTH, BOTH_LOSS, minus
-from analysis.claims.rank import NAT, POINT
+from analysis.claims.engine import Case, Claim, Frames, Judge
+from analysis.claims.measures import exact, method, replicates, runs_of
+from analysis.claims.methods import minus
+from analysis.claims.pairs import BOTH, BOTH_LOSS, Choose, Pair, of_losses, of_scores
+from analysis.claims.scales import PERCENT, TIMES
 
 MEASURED, PLANS, OPTIONS = "memory/measured.csv", "memory/plans.csv", "memory/options.csv"
 SIZE = ["batch", "length", "checkpointing"]
@@ -76,41 +77,29 @@ def _loftq(rows: pd.DataFrame) -> Iterator[Pair]:
 
 
 def _both(
-    key: str, statement: str, source: str, compares: str, study: str, choose: Choose, sides: tuple[float, float]
-) -> list[Claim]:
-    """The claim of classifiers, by scores, and of language models, by the test loss; sides: the ends of the region in
-    units of what counts as small, a point or 2% of the perplexity."""
-    text = f"Where text is written: {statement.replace('a point', '2% of the perplexity')}"
+    key: str, statement: str, source: str, compares: str, study: str, choose: Choose,
+    low: float = -np.inf, high: float = np.inf,
+) -> list[Claim]:  # fmt: skip
+    """The claim of classifiers, by scores, and of language models, by the test loss."""
+    text, files = f"Where text is written: {statement.replace('a point', '2% of the perplexity')}", runs_of(study)
     return [
-        Claim(
-            key=name, statement=words, source=source, statistic=f"{compares} {how}", files=runs_of(study),
-            judge=compared(choose, written), low=sides[0] * unit, high=sides[1] * unit, margin=unit, scale=scale,
-        )
-        for name, words, how, written, unit, scale in (
-            (key, statement, BOTH, False, POINT, Claim.scale),
-            (f"{key}_text", text, BOTH_LOSS, True, NAT, NATS),
-        )
-    ]  # fmt: skip
+        of_scores(key, statement, source, f"{compares} {BOTH}", files, choose, low=low, high=high),
+        of_losses(f"{key}_text", text, source, f"{compares} {BOTH_LOSS}", files, choose, low=low, high=high),
+    ]
 
 
 _FORMS = (
     "LoRA's peak of a training step over full fine-tuning's, geometric means over sizes of the input, with activations "
     "kept and computed again"
 )
-NOT_BELOW, ABOVE, BELOW = (-1.0, np.inf), (0.0, np.inf), (-np.inf, 0.0)
 
 CLAIMS = [
     *(
         Claim(
-            key=f"third_of_memory_{key}",
-            statement=f"Training with LoRA takes a third of the memory of full fine-tuning, or less, {where}.",
-            source="paper, Section 4.2 (GPT-3: 350 GB instead of 1.2 TB)",
-            statistic=f"{_FORMS}{how}.",
-            files=(file,),
-            judge=judge,
-            high=1 / 3,
-            margin=1,
-            scale=TIMES,
+            f"third_of_memory_{key}",
+            f"Training with LoRA takes a third of the memory of full fine-tuning, or less, {where}.",
+            "paper, Section 4.2 (GPT-3: 350 GB instead of 1.2 TB)", f"{_FORMS}{how}.", (file,), judge,
+            margin=1, high=1 / 3, scale=TIMES,
         )
         for key, where, how, file, judge in (
             ("large", "with a billion parameters or more", ", as planned for a GPU", PLANS, _planned(large=True)),
@@ -119,30 +108,23 @@ CLAIMS = [
         )
     ),
     Claim(
-        key="checkpointing_a_third",
-        statement="Computing activations again takes a third more time: a fifth to a half.",
-        source="guides, after Chen et al. (arXiv 1604.06174): one more forward pass",
-        statistic="Seconds of a step of full fine-tuning with activations computed again over those of one that keeps "
-        "them, less 1, in the same round.",
-        files=(OPTIONS,),
-        judge=_slowed,
-        low=0.2,
-        high=0.5,
-        margin=0.1,
-        scale=PERCENT,
+        "checkpointing_a_third", "Computing activations again takes a third more time: a fifth to a half.",
+        "guides, after Chen et al. (arXiv 1604.06174): one more forward pass",
+        "Seconds of a step of full fine-tuning with activations computed again over those of one that keeps "
+        "them, less 1, in the same round.", (OPTIONS,), _slowed, margin=0.1, low=0.2, high=0.5, scale=PERCENT,
     ),
     *_both(
         "four_bits_suffice", "LoRA on 4-bit weights loses nothing: it is at most a point below 16 bits.",
         "QLoRA (arXiv 2305.14314)", "LoRA on NF4 weights minus LoRA on weights that are not quantised.", "qlora",
-        _in_bits("nf4"), NOT_BELOW,
+        _in_bits("nf4"), low=-1,
     ),
     *_both(
         "two_bits_lose", "LoRA on 2-bit weights is worse than on 16 bits.", "LoftQ (arXiv 2310.08659)",
-        "LoRA on 2-bit weights minus LoRA on weights that are not quantised.", "qlora", _in_bits("int2"), BELOW,
+        "LoRA on 2-bit weights minus LoRA on weights that are not quantised.", "qlora", _in_bits("int2"), high=0,
     ),
     *_both(
         "loftq_better", "On 2-bit weights LoftQ's start is better than the usual one.", "LoftQ (arXiv 2310.08659)",
-        "LoftQ's start minus the usual one, at the same rank.", "qlora", _loftq, ABOVE,
+        "LoftQ's start minus the usual one, at the same rank.", "qlora", _loftq, low=0,
     ),
     *(
         claim
@@ -150,7 +132,7 @@ CLAIMS = [
         for claim in _both(
             f"{label}_as_full", f"{name} matches full fine-tuning with AdamW: it is at most a point below.",
             f"{name} (arXiv {number})", f"{name} minus full fine-tuning with AdamW.", "memory_methods",
-            minus(label, "full"), NOT_BELOW,
+            minus(label, "full"), low=-1,
         )
     ),
 ]  # fmt: skip

@@ -4,14 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from analysis.claims.engine import NATS, Claim
-from analysis.claims.measures import Choose, Pair, best, compared, method, runs_of
-from analysis.claims.rank import NAT, POINT
+from analysis.claims.engine import Claim
+from analysis.claims.measures import best, method, runs_of
+from analysis.claims.pairs import BOTH, BOTH_LOSS, Choose, Pair, grown, of_losses, of_scores
 from analysis.kit import tables
 
 NEAR = 1.25  # the factor within which numbers of parameters are about equal
-BOTH = "Each at the setting that is best on validation data; test scores, paired by seed."
-BOTH_LOSS = "Each at the setting with the lowest validation loss; by how much the test loss is lower, paired by seed."
 CLASSIFIERS = runs_of("compare_methods", "scaling", "memory_methods", "table2")
 WRITERS = runs_of("table3", "table4", "table13", "table14", "table15", "memory_methods")
 EVERY_METHOD = (
@@ -40,23 +38,20 @@ def _adapters(rows: pd.DataFrame) -> Iterator[Pair]:
 def _falls(labels: Sequence[str]) -> Choose:
     def choose(rows: pd.DataFrame) -> Iterator[Pair]:
         for label in labels:
-            runs = rows[rows["label"] == label]
-            large = runs["trainable_params"] == runs["trainable_params"].max()
-            yield Pair(runs[large], best(runs[~large]), label)
+            yield grown(rows[rows["label"] == label], "trainable_params", "settings", label)
 
     return choose
 
 
 def _variant(label: str, statement: str, source: str, studies: Sequence[str], command: str = "") -> Claim:
-    return Claim(
-        key=f"{label}_better",
-        statement=statement,
-        source=source,
-        statistic=f"{label} minus LoRA. {BOTH}",
-        files=runs_of(*studies),
-        judge=compared(minus(label, "lora")),
+    return of_scores(
+        f"{label}_better",
+        statement,
+        source,
+        f"{label} minus LoRA. {BOTH}",
+        runs_of(*studies),
+        minus(label, "lora"),
         low=0,
-        margin=POINT,
         command=command,
     )
 
@@ -66,100 +61,48 @@ _GROWTH = "The largest size minus the best of the others, chosen on validation d
 _PREFIXES = ["prefix_embed", "prefix_layer"]
 
 CLAIMS = [
-    Claim(
-        key="as_good_as_full",
-        statement="LoRA matches or beats full fine-tuning: it is at most a point below.",
-        source="paper, Section 5, Table 2",
-        statistic=f"LoRA minus full fine-tuning. {BOTH}",
-        files=CLASSIFIERS,
-        judge=compared(minus("lora", "full")),
-        low=-POINT,
-        margin=POINT,
+    of_scores(
+        "as_good_as_full", "LoRA matches or beats full fine-tuning: it is at most a point below.",
+        "paper, Section 5, Table 2", f"LoRA minus full fine-tuning. {BOTH}", CLASSIFIERS, minus("lora", "full"), low=-1,
     ),
-    Claim(
-        key="as_good_as_full_text",
-        statement="Where text is written, LoRA matches or beats full fine-tuning: it loses less than 2% of the "
-        "perplexity.",
-        source="paper, Section 5, Tables 3 and 4",
-        statistic=f"LoRA minus full fine-tuning. {BOTH_LOSS}",
-        files=WRITERS,
-        judge=compared(minus("lora", "full"), written=True),
-        low=-NAT,
-        margin=NAT,
-        scale=NATS,
+    of_losses(
+        "as_good_as_full_text",
+        "Where text is written, LoRA matches or beats full fine-tuning: it loses less than 2% of the "
+        "perplexity.", "paper, Section 5, Tables 3 and 4", f"LoRA minus full fine-tuning. {BOTH_LOSS}", WRITERS,
+        minus("lora", "full"), low=-1,
     ),
-    Claim(
-        key="above_adapters",
-        statement="LoRA is better than adapters with as many parameters.",
-        source="paper, Section 5, Table 2",
-        statistic=f"LoRA minus the best adapter that has, within a factor of {NEAR}, as many parameters. {BOTH}",
-        files=CLASSIFIERS,
-        judge=compared(_adapters),
-        low=0,
-        margin=POINT,
+    of_scores(
+        "above_adapters", "LoRA is better than adapters with as many parameters.", "paper, Section 5, Table 2",
+        f"LoRA minus the best adapter that has, within a factor of {NEAR}, as many parameters. {BOTH}", CLASSIFIERS,
+        _adapters, low=0,
     ),
-    Claim(
-        key="above_adapters_text",
-        statement="Where text is written, LoRA is better than adapters with as many parameters.",
-        source="paper, Section 5, Table 3",
-        statistic=f"LoRA minus the best adapter that has, within a factor of {NEAR}, as many parameters. {BOTH_LOSS}",
-        files=WRITERS,
-        judge=compared(_adapters, written=True),
-        low=0,
-        margin=NAT,
-        scale=NATS,
+    of_losses(
+        "above_adapters_text", "Where text is written, LoRA is better than adapters with as many parameters.",
+        "paper, Section 5, Table 3",
+        f"LoRA minus the best adapter that has, within a factor of {NEAR}, as many parameters. {BOTH_LOSS}", WRITERS,
+        _adapters, low=0,
     ),
-    Claim(
-        key="bitfit_below",
-        statement="BitFit, which trains the biases alone, is below LoRA.",
-        source="paper, Section 5, Table 2",
-        statistic=f"BitFit minus LoRA. {BOTH}",
-        files=CLASSIFIERS,
-        judge=compared(minus("bitfit", "lora")),
-        high=0,
-        margin=POINT,
+    of_scores(
+        "bitfit_below", "BitFit, which trains the biases alone, is below LoRA.", "paper, Section 5, Table 2",
+        f"BitFit minus LoRA. {BOTH}", CLASSIFIERS, minus("bitfit", "lora"), high=0,
     ),
-    Claim(
-        key="prefixes_fall",
-        statement="Prefix methods get worse as they grow.",
-        source="paper, Section 5.5, Figure 2",
-        statistic=f"{_GROWTH}test scores, paired by seed; both methods.",
-        files=runs_of("scaling"),
-        judge=compared(_falls(_PREFIXES)),
-        high=0,
-        margin=POINT,
+    of_scores(
+        "prefixes_fall", "Prefix methods get worse as they grow.", "paper, Section 5.5, Figure 2",
+        f"{_GROWTH}test scores, paired by seed; both methods.", runs_of("scaling"), _falls(_PREFIXES), high=0,
     ),
-    Claim(
-        key="prefixes_fall_text",
-        statement="Where text is written, prefix methods get worse as they grow.",
-        source="paper, Section 5.5, Table 15",
-        statistic=f"{_GROWTH}by how much the test loss is lower, paired by seed; both methods.",
-        files=runs_of("table15"),
-        judge=compared(_falls(_PREFIXES), written=True),
-        high=0,
-        margin=NAT,
-        scale=NATS,
+    of_losses(
+        "prefixes_fall_text", "Where text is written, prefix methods get worse as they grow.",
+        "paper, Section 5.5, Table 15", f"{_GROWTH}by how much the test loss is lower, paired by seed; both methods.",
+        runs_of("table15"), _falls(_PREFIXES), high=0,
     ),
-    Claim(
-        key="with_prefixes",
-        statement="LoRA with prefix-embedding tuning is better than LoRA alone.",
-        source="paper, Section E",
-        statistic=f"lora+prefix_embed minus LoRA. {BOTH}",
-        files=runs_of("compare_methods"),
-        judge=compared(minus("lora+prefix_embed", "lora")),
-        low=0,
-        margin=POINT,
+    of_scores(
+        "with_prefixes", "LoRA with prefix-embedding tuning is better than LoRA alone.", "paper, Section E",
+        f"lora+prefix_embed minus LoRA. {BOTH}", runs_of("compare_methods"), minus("lora+prefix_embed", "lora"), low=0,
     ),
-    Claim(
-        key="with_prefixes_text",
-        statement="Where text is written, LoRA with prefix-embedding tuning is better than LoRA alone.",
-        source="paper, Section E, Table 15",
-        statistic=f"lora+prefix_embed minus LoRA. {BOTH_LOSS}",
-        files=runs_of("table15"),
-        judge=compared(minus("lora+prefix_embed", "lora"), written=True),
-        low=0,
-        margin=NAT,
-        scale=NATS,
+    of_losses(
+        "with_prefixes_text", "Where text is written, LoRA with prefix-embedding tuning is better than LoRA alone.",
+        "paper, Section E, Table 15", f"lora+prefix_embed minus LoRA. {BOTH_LOSS}", runs_of("table15"),
+        minus("lora+prefix_embed", "lora"), low=0,
     ),
     _variant(
         "rslora", "Scaling by alpha / sqrt(r) is better (rsLoRA).", "arXiv 2312.03732", ["compare_methods"], _COMPARE

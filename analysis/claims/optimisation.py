@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.claims.engine import PLAIN, SIGNED, TIMES, Case, Claim, Frames, Judge
+from analysis.claims.engine import Case, Claim, Frames, Judge
 from analysis.claims.measures import by_task, exact, ids, method, own_runs, per_run, places, replicates, runs_of
-from analysis.claims.rank import POINT
+from analysis.claims.pairs import POINT
+from analysis.claims.scales import PLAIN, SIGNED, TIMES
 from analysis.kit import tables
-from analysis.maths import judging
+from analysis.maths import estimates
 
 ENDS = {"smallest": min, "largest": max}
 
@@ -78,60 +79,43 @@ def _rates(frames: Frames) -> list[Case]:
     if not found:
         return []
     each = ", ".join(f"{where} {value:.3g}" for where, value in found.items())
-    logs = judging.mean([math.log(value) for value in found.values()])
+    logs = estimates.mean([math.log(value) for value in found.values()])
     return [Case(", ".join(dict.fromkeys(studies)), f"all tasks ({each})", "all", logs, "tasks", ids(*used))]
 
 
 def _alpha_spread(end: str) -> Claim:
     return Claim(
-        key=f"alpha_spread_{end}",
-        statement=f"alpha is like a learning rate, at the {end} rank: with the rate tuned for each, it matters less.",
-        source="paper, Section 4.1",
-        statistic="Best minus worst alpha / r in test score, with tuned rates less with one rate, paired by seed.",
-        files=("alpha/runs.csv", "alpha/table.csv"),
-        judge=_spread(end),
-        high=0,
+        f"alpha_spread_{end}",
+        f"alpha is like a learning rate, at the {end} rank: with the rate tuned for each, it matters less.",
+        "paper, Section 4.1",
+        "Best minus worst alpha / r in test score, with tuned rates less with one rate, paired by seed.",
+        ("alpha/runs.csv", "alpha/table.csv"),
+        _spread(end),
         margin=2 * POINT,
+        high=0,
     )
 
 
 CLAIMS = [
     *(_alpha_spread(end) for end in ENDS),
     Claim(
-        key="alpha_slope",
-        statement="alpha is like a learning rate: the larger alpha / r, the smaller the best learning rate.",
-        source="paper, Section 4.1",
-        statistic="Slope of log best rate over log alpha / r, by least squares; the mean over ranks for each seed that "
-        "rates were tuned with.",
-        files=("alpha/runs.csv",),
-        judge=_slope,
-        high=0,
-        margin=0.5,
-        scale=SIGNED,
+        "alpha_slope", "alpha is like a learning rate: the larger alpha / r, the smaller the best learning rate.",
+        "paper, Section 4.1",
+        "Slope of log best rate over log alpha / r, by least squares; the mean over ranks for each seed that "
+        "rates were tuned with.", ("alpha/runs.csv",), _slope, margin=0.5, high=0, scale=SIGNED,
     ),
     Claim(
-        key="both_zero",
-        statement="With A = B = 0 LoRA does not train.",
-        source="paper, Section 4.1 (which has B = 0 alone); guides to LoRA",
-        statistic="Largest entry of A and B after training, over all runs.",
-        files=("init/table.csv", "init/runs.csv"),
-        judge=_both_zero,
-        low=0,
-        high=0,
-        margin=0,
-        scale=PLAIN,
+        "both_zero", "With A = B = 0 LoRA does not train.",
+        "paper, Section 4.1 (which has B = 0 alone); guides to LoRA",
+        "Largest entry of A and B after training, over all runs.", ("init/table.csv", "init/runs.csv"), _both_zero,
+        margin=0, low=0, high=0, scale=PLAIN,
     ),
     Claim(
-        key="ten_times_the_rate",
-        statement="LoRA's best learning rate is about 10 times that of full fine-tuning: 3 to 30 times.",
-        source="guides: LoRA Without Regret (Schulman et al., 2025)",
-        statistic="LoRA's rate over full fine-tuning's, each chosen on validation data; geometric mean over models and "
+        "ten_times_the_rate", "LoRA's best learning rate is about 10 times that of full fine-tuning: 3 to 30 times.",
+        "guides: LoRA Without Regret (Schulman et al., 2025)",
+        "LoRA's rate over full fine-tuning's, each chosen on validation data; geometric mean over models and "
         "tasks, which are the replicates. No rate is known better than to a step of its grid.",
-        files=runs_of("compare_methods", "table3", "table4", "scaling", "memory_methods"),
-        judge=_rates,
-        low=3,
-        high=30,
-        margin=2,
+        runs_of("compare_methods", "table3", "table4", "scaling", "memory_methods"), _rates, margin=2, low=3, high=30,
         scale=TIMES._replace(digits=1),
     ),
-]
+]  # fmt: skip

@@ -5,21 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from analysis.claims.engine import NATS, SIGNED, Case, Claim, Frames
-from analysis.claims.measures import (
-    Choose,
-    Pair,
-    best,
-    blocks,
-    by_seed,
-    compared,
-    ids,
-    lora,
-    replicates,
-    runs_of,
-)
+from analysis.claims.engine import Case, Claim, Frames
+from analysis.claims.measures import best, blocks, by_seed, ids, lora, replicates, runs_of
+from analysis.claims.pairs import POINT, Choose, Pair, grown, of_losses, of_scores
+from analysis.claims.scales import SIGNED
 
-POINT, NAT = 0.01, 0.02  # a point of a score; 2% of the perplexity
 CHOSEN = "Chosen by the mean on validation data; test scores are compared, paired by seed."
 CHOSEN_LOSS = "Chosen by the mean validation loss; by how much the test loss is lower is compared, paired by seed."
 CLASSIFIERS = runs_of("rank_ablation", "scaling", "rank_data")
@@ -35,9 +25,7 @@ def _above(limit: int) -> Choose:
 
 
 def _largest(rows: pd.DataFrame) -> Iterator[Pair]:
-    runs = lora(rows, "q+v")
-    large = runs["r"] == runs["r"].max()
-    yield Pair(runs[large], best(runs[~large], "r"))
+    yield grown(lora(rows, "q+v"), "r", "r")
 
 
 def _q_alone(frames: Frames) -> list[Case]:
@@ -95,111 +83,57 @@ def _more_data(frames: Frames) -> list[Case]:
 
 
 CLAIMS = [
-    Claim(
-        key="small_rank",
-        statement="A small rank suffices for q+v: none above 8 is more than a point better.",
-        source="paper, Section 7.2, Table 6",
-        statistic=f"Best r above 8 minus best r up to 8. {CHOSEN}",
-        files=CLASSIFIERS,
-        judge=compared(_above(8)),
-        high=POINT,
-        margin=POINT,
+    of_scores(
+        "small_rank", "A small rank suffices for q+v: none above 8 is more than a point better.",
+        "paper, Section 7.2, Table 6", f"Best r above 8 minus best r up to 8. {CHOSEN}", CLASSIFIERS, _above(8), high=1,
+    ),
+    of_losses(
+        "small_rank_text",
+        "Where text is written, a small rank suffices for q+v: none above 8 has a test loss lower by 2%.",
+        "paper, Section H.2, Table 18", f"Best r above 8 minus best r up to 8. {CHOSEN_LOSS}", WRITERS, _above(8),
+        high=1,
+    ),
+    of_scores(
+        "rank_one", "Even r = 1 suffices for q+v: no other rank is more than a point better.",
+        "paper, Section 7.2, Table 6", f"Best r above 1 minus r = 1. {CHOSEN}", CLASSIFIERS, _above(1), high=1,
+    ),
+    of_losses(
+        "rank_one_text",
+        "Where text is written, even r = 1 suffices for q+v: no other rank has a test loss lower by 2%.",
+        "paper, Section H.2, Table 18 (where r = 2 is needed)", f"Best r above 1 minus r = 1. {CHOSEN_LOSS}", WRITERS,
+        _above(1), high=1,
     ),
     Claim(
-        key="small_rank_text",
-        statement="Where text is written, a small rank suffices for q+v: none above 8 has a test loss lower by 2%.",
-        source="paper, Section H.2, Table 18",
-        statistic=f"Best r above 8 minus best r up to 8. {CHOSEN_LOSS}",
-        files=WRITERS,
-        judge=compared(_above(8), written=True),
-        high=NAT,
-        margin=NAT,
-        scale=NATS,
+        "q_alone", "q alone needs a larger rank than q+v.", "paper, Section 7.2, Table 6",
+        f"What q gains from r = 1 to its best r, less what q+v gains. {CHOSEN}", runs_of("rank_ablation"), _q_alone,
+        margin=POINT, low=0,
+    ),
+    of_scores(
+        "grows_safely", "LoRA does not get worse as it grows: its largest rank is at most a point below its best.",
+        "paper, Section 5.5, Figure 2", f"Largest r minus the best of the others, q+v. {CHOSEN}",
+        runs_of("scaling", "rank_ablation", "rank_data"), _largest, low=-1,
+    ),
+    of_losses(
+        "grows_safely_text",
+        "Where text is written, LoRA does not get worse as it grows: its largest rank loses less than 2%.",
+        "paper, Section 5.5, Figure 2, Tables 15 and 18", f"Largest r minus the best of the others, q+v. {CHOSEN_LOSS}",
+        WRITERS, _largest, low=-1,
+    ),
+    of_losses(
+        "beyond_64", "Where text is written, ranks beyond 64 bring nothing: less than 2% of the perplexity.",
+        "paper, Section H.2, Table 18", f"Best r above 64 minus best r up to 64. {CHOSEN_LOSS}",
+        runs_of("rank_generation"), _above(64), high=1,
     ),
     Claim(
-        key="rank_one",
-        statement="Even r = 1 suffices for q+v: no other rank is more than a point better.",
-        source="paper, Section 7.2, Table 6",
-        statistic=f"Best r above 1 minus r = 1. {CHOSEN}",
-        files=CLASSIFIERS,
-        judge=compared(_above(1)),
-        high=POINT,
-        margin=POINT,
+        "larger_base", "A larger base needs a smaller rank.",
+        "guides, after Aghajanyan et al. (arXiv 2012.13255); the paper leaves it open (Section H.2)",
+        "log2 of the smallest rank that is at most a point below the seed's best, on one task: the larger "
+        "base less the smaller, paired by seed.", runs_of("rank_ablation"), _larger_base, margin=1, high=0,
+        scale=SIGNED, command="make ablate-rank PRESET={preset} ARGS='model=minilm,roberta_base'",
     ),
     Claim(
-        key="rank_one_text",
-        statement="Where text is written, even r = 1 suffices for q+v: no other rank has a test loss lower by 2%.",
-        source="paper, Section H.2, Table 18 (where r = 2 is needed)",
-        statistic=f"Best r above 1 minus r = 1. {CHOSEN_LOSS}",
-        files=WRITERS,
-        judge=compared(_above(1), written=True),
-        high=NAT,
-        margin=NAT,
-        scale=NATS,
+        "more_data", "More training data need a larger rank.", "guides: LoRA Without Regret (Schulman et al., 2025)",
+        "Largest r minus smallest r with most training examples, less the same with fewest, paired by seed.",
+        runs_of("rank_data"), _more_data, margin=2 * POINT, low=0,
     ),
-    Claim(
-        key="q_alone",
-        statement="q alone needs a larger rank than q+v.",
-        source="paper, Section 7.2, Table 6",
-        statistic=f"What q gains from r = 1 to its best r, less what q+v gains. {CHOSEN}",
-        files=runs_of("rank_ablation"),
-        judge=_q_alone,
-        low=0,
-        margin=POINT,
-    ),
-    Claim(
-        key="grows_safely",
-        statement="LoRA does not get worse as it grows: its largest rank is at most a point below its best.",
-        source="paper, Section 5.5, Figure 2",
-        statistic=f"Largest r minus the best of the others, q+v. {CHOSEN}",
-        files=runs_of("scaling", "rank_ablation", "rank_data"),
-        judge=compared(_largest),
-        low=-POINT,
-        margin=POINT,
-    ),
-    Claim(
-        key="grows_safely_text",
-        statement="Where text is written, LoRA does not get worse as it grows: its largest rank loses less than 2%.",
-        source="paper, Section 5.5, Figure 2, Tables 15 and 18",
-        statistic=f"Largest r minus the best of the others, q+v. {CHOSEN_LOSS}",
-        files=WRITERS,
-        judge=compared(_largest, written=True),
-        low=-NAT,
-        margin=NAT,
-        scale=NATS,
-    ),
-    Claim(
-        key="beyond_64",
-        statement="Where text is written, ranks beyond 64 bring nothing: less than 2% of the perplexity.",
-        source="paper, Section H.2, Table 18",
-        statistic=f"Best r above 64 minus best r up to 64. {CHOSEN_LOSS}",
-        files=runs_of("rank_generation"),
-        judge=compared(_above(64), written=True),
-        high=NAT,
-        margin=NAT,
-        scale=NATS,
-    ),
-    Claim(
-        key="larger_base",
-        statement="A larger base needs a smaller rank.",
-        source="guides, after Aghajanyan et al. (arXiv 2012.13255); the paper leaves it open (Section H.2)",
-        statistic="log2 of the smallest rank that is at most a point below the seed's best, on one task: the larger "
-        "base less the smaller, paired by seed.",
-        files=runs_of("rank_ablation"),
-        judge=_larger_base,
-        high=0,
-        margin=1,
-        scale=SIGNED,
-        command="make ablate-rank PRESET={preset} ARGS='model=minilm,roberta_base'",
-    ),
-    Claim(
-        key="more_data",
-        statement="More training data need a larger rank.",
-        source="guides: LoRA Without Regret (Schulman et al., 2025)",
-        statistic="Largest r minus smallest r with most training examples, less the same with fewest, paired by seed.",
-        files=runs_of("rank_data"),
-        judge=_more_data,
-        low=0,
-        margin=2 * POINT,
-    ),
-]
+]  # fmt: skip

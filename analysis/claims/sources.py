@@ -103,7 +103,8 @@ def _read(path: Path, name: str) -> pd.DataFrame:
     if texts[: len(_RUN)] != _RUN:
         return frame
     found = kept.read(path.parent, path.parents[2] / "runs", frame["run_id"].unique())
-    return _named(frame.merge(found, on="run_id", how="left"))
+    said = frame.drop(columns="collapsed", errors="ignore")  # the runs themselves say it too
+    return _named(said.merge(found, on="run_id", how="left"))
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:

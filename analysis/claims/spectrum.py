@@ -1,9 +1,11 @@
 """Claims about the spectrum of delta_w, and about full fine-tuning's update beside LoRA's. Replicates are seeds."""
 
 import numpy as np
+import pandas as pd
 
-from analysis.claims.engine import PERCENT, SIGNED, TIMES, Case, Claim, Frames, Judge
-from analysis.claims.measures import ids, places, replicates
+from analysis.claims.engine import Case, Claim, Frames, Judge
+from analysis.claims.measures import Measured, ids, on_each, places, replicates
+from analysis.claims.scales import PERCENT, SIGNED, TIMES
 from analysis.studies.spectrum.names import EPSILON, FEW, PAIR, SIDES, TOP
 
 RANKS = "spectrum/ranks.csv"
@@ -16,35 +18,28 @@ K = 8
 def _q_and_v(label: str) -> Judge:
     """log of q's effective rank less that of v's, by seed; of updates that have more than one direction."""
 
-    def judge(frames: Frames) -> list[Case]:
-        cases = []
-        for where, task, rows in places(frames.get(RANKS)):
-            own = rows[(rows["label"] == label) & (rows["r"] != 1)]
-            logs = np.log(own["effective_rank"]).groupby([own["seed"], own["method"], own["weight_type"]]).mean()
-            wide = logs.unstack("weight_type").reindex(columns=list(PAIR))
-            ratios = (wide[PAIR[0]] - wide[PAIR[1]]).groupby("seed").mean()
-            cases += replicates("spectrum", where, task, ratios, runs=ids(own))
-        return cases
+    def measured(rows: pd.DataFrame) -> Measured:
+        own = rows[(rows["label"] == label) & (rows["r"] != 1)]
+        logs = np.log(own["effective_rank"]).groupby([own["seed"], own["method"], own["weight_type"]]).mean()
+        wide = logs.unstack("weight_type").reindex(columns=list(PAIR))
+        return Measured((wide[PAIR[0]] - wide[PAIR[1]]).groupby("seed").mean(), ids(own))
 
-    return judge
+    return on_each(RANKS, measured)
 
 
-def _intruders(frames: Frames) -> list[Case]:
+def _intruders(rows: pd.DataFrame) -> Measured | None:
     """Intruders beyond those of random directions, LoRA's less full fine-tuning's; of weight types that all have."""
-    cases = []
-    for where, task, rows in places(frames.get(RANKS)):
-        both = rows[rows["label"].isin(["lora", "full"])]
-        if both["label"].nunique() < 2:
-            continue
-        shared = set.intersection(*(set(group) for _, group in both.groupby("method")["weight_type"]))
-        own = both[both["weight_type"].isin(shared)]
-        found, random = (
-            own[[f"{name}_{side}_{EPSILON}" for side in SIDES]].mean(axis=1) for name in ("intruders", "random")
-        )
-        means = (found - random).groupby([own["seed"], own["label"], own["method"]]).mean()
-        wide = means.groupby(["seed", "label"]).mean().unstack("label")
-        cases += replicates("spectrum", where, task, wide["lora"] - wide["full"], runs=ids(own))
-    return cases
+    both = rows[rows["label"].isin(["lora", "full"])]
+    if both["label"].nunique() < 2:
+        return None
+    shared = set.intersection(*(set(group) for _, group in both.groupby("method")["weight_type"]))
+    own = both[both["weight_type"].isin(shared)]
+    found, random = (
+        own[[f"{name}_{side}_{EPSILON}" for side in SIDES]].mean(axis=1) for name in ("intruders", "random")
+    )
+    means = (found - random).groupby([own["seed"], own["label"], own["method"]]).mean()
+    wide = means.groupby(["seed", "label"]).mean().unstack("label")
+    return Measured(wide["lora"] - wide["full"], ids(own))
 
 
 def _overlap(frames: Frames) -> list[Case]:
@@ -62,29 +57,26 @@ def _overlap(frames: Frames) -> list[Case]:
     return cases
 
 
-def _truncation(frames: Frames) -> list[Case]:
+def _truncation(rows: pd.DataFrame) -> Measured | None:
     """The share of the way from no update to the whole that is kept at K, in test loss, where it makes it better."""
-    cases = []
-    for where, task, rows in places(frames.get(TRUNCATION)):
-        used = rows[(rows["split"] == "test") & (rows["method"] == "full") & (rows["metric"] == "loss")]
-        losses = used.pivot_table("value", "seed", "k")
-        if K in losses:
-            none, whole = losses.iloc[:, 0], losses.iloc[:, -1]
-            kept = ((none - losses[K]) / (none - whole))[whole < none]
-            cases += replicates("truncation", where, task, kept, runs=ids(used))
-    return cases
+    used = rows[(rows["split"] == "test") & (rows["method"] == "full") & (rows["metric"] == "loss")]
+    losses = used.pivot_table("value", "seed", "k")
+    if K not in losses:
+        return None
+    none, whole = losses.iloc[:, 0], losses.iloc[:, -1]
+    return Measured(((none - losses[K]) / (none - whole))[whole < none], ids(used))
 
 
 def _flatter(key: str, label: str, name: str, detail: str) -> Claim:
     return Claim(
-        key=key,
-        statement=f"delta_w of q has a higher intrinsic rank than that of v{name}: its spectrum is flatter.",
-        source="paper, Section 7.2",
-        statistic=f"Effective rank of q's update over that of v's, geometric means{detail}. Replicates are seeds.",
-        files=(RANKS,),
-        judge=_q_and_v(label),
-        low=1,
+        key,
+        f"delta_w of q has a higher intrinsic rank than that of v{name}: its spectrum is flatter.",
+        "paper, Section 7.2",
+        f"Effective rank of q's update over that of v's, geometric means{detail}. Replicates are seeds.",
+        (RANKS,),
+        _q_and_v(label),
         margin=1.1,
+        low=1,
         scale=TIMES,
     )
 
@@ -93,40 +85,24 @@ CLAIMS = [
     _flatter("q_higher_rank", "lora", " in LoRA", " over layers, ranks above 1 and sets of weight types"),
     _flatter("q_higher_rank_full", "full", " in full fine-tuning", " over layers"),
     Claim(
-        key="intruders",
-        statement="LoRA brings more intruder dimensions than its singular values alone would, full fine-tuning not.",
-        source="guides: arXiv 2410.21228",
-        statistic=f"Of the top {TOP} singular vectors of W + delta_w how many have no counterpart in W (best |cosine| "
+        "intruders", "LoRA brings more intruder dimensions than its singular values alone would, full fine-tuning not.",
+        "guides: arXiv 2410.21228",
+        f"Of the top {TOP} singular vectors of W + delta_w how many have no counterpart in W (best |cosine| "
         f"below {EPSILON}), less as many of an update with the same singular values and random directions; LoRA's less "
-        f"full fine-tuning's. {OVER}",
-        files=(RANKS,),
-        judge=_intruders,
-        low=0,
-        margin=0.25,
-        scale=SIGNED,
+        f"full fine-tuning's. {OVER}", (RANKS,), on_each(RANKS, _intruders), margin=0.25, low=0, scale=SIGNED,
     ),
     Claim(
-        key="shares_with_full",
-        statement="LoRA's top directions are among those of full fine-tuning more than by chance.",
-        source="guides to LoRA",
-        statistic=f"phi(k, k), k = {FEW} or r if that is smaller, between LoRA's input directions and those of full "
-        f"fine-tuning with another seed, less its mean for random directions. {OVER}",
-        files=(OVERLAP, RANKS),
-        judge=_overlap,
-        low=0,
-        margin=0.05,
-        scale=SIGNED,
+        "shares_with_full", "LoRA's top directions are among those of full fine-tuning more than by chance.",
+        "guides to LoRA",
+        f"phi(k, k), k = {FEW} or r if that is smaller, between LoRA's input directions and those of full "
+        f"fine-tuning with another seed, less its mean for random directions. {OVER}", (OVERLAP, RANKS), _overlap,
+        margin=0.05, low=0, scale=SIGNED,
     ),
     Claim(
-        key="full_is_low_rank",
-        statement=f"The update of full fine-tuning is low-rank: cut to rank {K} it keeps 95% of its effect.",
-        source="paper, Section 4.1, after Aghajanyan et al. (arXiv 2012.13255)",
-        statistic=f"Share of the way from no update of the weights to the whole that is kept at rank {K}, in test "
+        "full_is_low_rank", f"The update of full fine-tuning is low-rank: cut to rank {K} it keeps 95% of its effect.",
+        "paper, Section 4.1, after Aghajanyan et al. (arXiv 2012.13255)",
+        f"Share of the way from no update of the weights to the whole that is kept at rank {K}, in test "
         "loss; all else is as trained. Replicates are seeds.",
-        files=(TRUNCATION,),
-        judge=_truncation,
-        low=0.95,
-        margin=0.05,
-        scale=PERCENT,
+        (TRUNCATION,), on_each(TRUNCATION, _truncation), margin=0.05, low=0.95, scale=PERCENT,
     ),
-]
+]  # fmt: skip

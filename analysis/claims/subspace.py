@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.claims.engine import PLAIN, SIGNED, Case, Claim, Frames, Judge
+from analysis.claims.engine import Case, Claim, Frames, Judge
 from analysis.claims.measures import places, replicates
+from analysis.claims.scales import PLAIN, SIGNED
 from lora.config import InputError
 
 RANKS, SEEDS = "subspace/phi_r*.csv", "subspace/phi_seeds_A*.csv"  # a row for each i, with the columns j1, j2, …
@@ -109,65 +110,37 @@ def _shared(cells: Cells) -> pd.Series:
 
 CLAIMS = [
     Claim(
-        key="top_shared",
-        statement="The top direction is shared between a small and a large rank (8 and 64): phi(1, 1) is above 0.5.",
-        source="paper, Section 7.2, Figure 3",
-        statistic=f"phi(1, 1) between the two ranks, of A, less its mean for random directions. {OVER}",
-        files=(RANKS, CHANCE),
-        judge=_judge(RANKS, _top),
-        low=0.5,
-        least=PAIRS,
-        margin=0.1,
-        scale=PLAIN,
+        "top_shared",
+        "The top direction is shared between a small and a large rank (8 and 64): phi(1, 1) is above 0.5.",
+        "paper, Section 7.2, Figure 3",
+        f"phi(1, 1) between the two ranks, of A, less its mean for random directions. {OVER}", (RANKS, CHANCE),
+        _judge(RANKS, _top), margin=0.1, low=0.5, scale=PLAIN, least=PAIRS,
     ),
     Claim(
-        key="top_above_chance",
-        statement="The top direction is shared between a small and a large rank (8 and 64) more than by chance.",
-        source="paper, Section 7.2, Figure 3",
-        statistic=f"phi(1, 1) between the two ranks, of A, less its mean for random directions. {OVER}",
-        files=(RANKS, CHANCE),
-        judge=_judge(RANKS, _top),
-        low=0,
-        least=PAIRS,
-        margin=0.05,
-        scale=SIGNED,
+        "top_above_chance",
+        "The top direction is shared between a small and a large rank (8 and 64) more than by chance.",
+        "paper, Section 7.2, Figure 3",
+        f"phi(1, 1) between the two ranks, of A, less its mean for random directions. {OVER}", (RANKS, CHANCE),
+        _judge(RANKS, _top), margin=0.05, low=0, scale=SIGNED, least=PAIRS,
     ),
     Claim(
-        key="only_the_top",
-        statement="Of a small and a large rank (8 and 64) the top direction is shared more than the others.",
-        source="paper, Section 7.2, Figures 3 and 4 (where the others are noise)",
-        statistic="phi(1, 1) less the share of directions 2 to r of the small rank that lies in directions 2 to r of "
-        f"the large one, of A, each less its mean for random directions. {OVER}",
-        files=(RANKS, CHANCE),
-        judge=_judge(RANKS, _contrast),
-        low=0,
-        least=PAIRS,
-        margin=0.05,
-        scale=SIGNED,
+        "only_the_top", "Of a small and a large rank (8 and 64) the top direction is shared more than the others.",
+        "paper, Section 7.2, Figures 3 and 4 (where the others are noise)",
+        "phi(1, 1) less the share of directions 2 to r of the small rank that lies in directions 2 to r of "
+        f"the large one, of A, each less its mean for random directions. {OVER}", (RANKS, CHANCE),
+        _judge(RANKS, _contrast), margin=0.05, low=0, scale=SIGNED, least=PAIRS,
     ),
     Claim(
-        key="seeds_share",
-        statement="Two seeds share a subspace that Gaussian matrices do not.",
-        source="paper, Section 7.2, Figure 4",
-        statistic=f"phi(8, 8) between two seeds of the large rank (64), of A, less its mean for random ones. {OVER}",
-        files=(SEEDS, CHANCE),
-        judge=_judge(SEEDS, _few),
-        low=0,
-        least=PAIRS,
-        margin=0.05,
-        scale=SIGNED,
+        "seeds_share", "Two seeds share a subspace that Gaussian matrices do not.", "paper, Section 7.2, Figure 4",
+        f"phi(8, 8) between two seeds of the large rank (64), of A, less its mean for random ones. {OVER}",
+        (SEEDS, CHANCE), _judge(SEEDS, _few), margin=0.05, low=0, scale=SIGNED, least=PAIRS,
     ),
     Claim(
-        key="q_shares_more",
-        statement="delta_w of q has a higher intrinsic rank than that of v: two seeds share more of its directions.",
-        source="paper, Section 7.2, Figure 4",
-        statistic="r phi(r, r) between two seeds of the large rank r (64), of A, less the same by chance: a number of "
-        "directions; q minus v, each the mean over layers of a pair of runs.",
-        files=(SEEDS, CHANCE),
-        judge=_judge(SEEDS, _shared, ("q", "v")),
-        low=0,
-        least=PAIRS,
-        margin=0.2,
-        scale=SIGNED,
+        "q_shares_more",
+        "delta_w of q has a higher intrinsic rank than that of v: two seeds share more of its directions.",
+        "paper, Section 7.2, Figure 4",
+        "r phi(r, r) between two seeds of the large rank r (64), of A, less the same by chance: a number of "
+        "directions; q minus v, each the mean over layers of a pair of runs.", (SEEDS, CHANCE),
+        _judge(SEEDS, _shared, ("q", "v")), margin=0.2, low=0, scale=SIGNED, least=PAIRS,
     ),
-]
+]  # fmt: skip

@@ -4,7 +4,8 @@ import math
 
 from analysis.claims.engine import Case, Claim, Judged, Verdict, counts
 from analysis.maths import judging
-from analysis.maths.judging import LEVEL, POWER, Estimate
+from analysis.maths.estimates import LEVEL, Estimate
+from analysis.maths.judging import POWER
 from analysis.maths.statistics import holm
 
 WORDS = {

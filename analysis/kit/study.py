@@ -77,7 +77,8 @@ class Study:
         if self.runs:
             self._check(data)
             outputs.append(study_dir / "runs.csv")
-            data.runs[[*tables.RUNS_COLUMNS, *self.columns]].to_csv(outputs[0], index=False)
+            said = ["collapsed"] if data.runs["collapsed"].notna().any() else []
+            data.runs[[*tables.RUNS_COLUMNS, *self.columns, *said]].to_csv(outputs[0], index=False)
         outputs += [study_dir / name for name in self.measures if data.frame(name) is not None]
         for name in self.tables:
             if (frame := data.frame(name)) is not None:

@@ -25,9 +25,11 @@ def test_rows(runs: pd.DataFrame) -> str:
 
 
 def protocol(runs: pd.DataFrame) -> str:
-    """A sentence on the protocol of runs that all have the same one and say so; nothing where they do not."""
-    known = runs["protocol"].unique()
-    return f"Protocol {known[0]} (docs/evidence.md)." if len(known) == 1 and known[0] == known[0] and known[0] else ""
+    """A sentence on the protocol of the runs, or on those of several, which must not be compared; nothing of none."""
+    known = [f"{found:g}" for found in sorted(runs["protocol"].dropna().unique())]
+    if len(known) > 1:
+        return f"Runs of protocols {' and '.join(known)} (docs/evidence.md), which differ in more than their settings."
+    return f"Protocol {known[0]} (docs/evidence.md)." if known else ""
 
 
 def collapses(runs: pd.DataFrame) -> str:

@@ -28,6 +28,7 @@ from lora.config import InputError
 
 RUNS_COLUMNS = RUNS.names
 ABOUT = ("precision", "collapsed", "protocol")  # what a run says of itself, if it does
+FIRST = {"desk": 1, "desk1": 1}  # by preset, the protocol of runs of before they said which
 FAILED_COLUMNS = ["run_id", "model", "task", "label", "settings", "lr", "seed"]
 PACKAGES = (
     "torch",
@@ -49,7 +50,8 @@ def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
 
     Metrics are fractions as stored. test_rows: how many the run's test split had, None where it does not say;
     precision: the weights' as the run loaded them; collapsed: as in experiments/collapse.py, None where there are no
-    classes; protocol: by which it was trained (docs/evidence.md). Runs of before these were noted do not say them.
+    classes; protocol: by which it was trained (docs/evidence.md). Runs of before these were noted do not say them, and
+    are of protocol 1 if they are desk's.
     role: study, tuning (of the learning-rate grid), floor (a head alone, which rates must beat), or several, as in
     study+tuning. method is the config's name for it, label and
     settings tell apart what it leaves together, as `kit.naming` says. Raises InputError as `read_sweep`, and if a
@@ -58,8 +60,11 @@ def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     runs, study = Runs(study_dir, runs_dir), places.study_of(study_dir)
     rows: list[dict[str, Any]] = []
     for run in runs:
-        shared = {"run_id": run.run_id, "study": study, "role": "+".join(sorted(runs.sweep.roles[run.run_id]))}
-        rows += [shared | row for row in run.read(partial(_read_run, run))]
+        role = "+".join(sorted(runs.sweep.roles[run.run_id]))
+        shared: dict[str, Any] = {"run_id": run.run_id, "study": study, "role": role}
+        if "protocol" not in run.metrics:
+            shared["protocol"] = FIRST.get(study_dir.parent.name)
+        rows += [row | shared for row in run.read(partial(_read_run, run))]
     return pd.DataFrame(rows, columns=[*RUNS_COLUMNS, "main", "watched", "test_rows", *ABOUT])
 
 

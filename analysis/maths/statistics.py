@@ -6,11 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import ttest_rel
 
+from analysis.maths import estimates
+from analysis.maths.estimates import NO_SPREAD as NO_SPREAD  # for all that compares
 from analysis.maths.svd import Array
-
-NO_SPREAD = 1e-12  # differences that spread less are equal but for rounding
 
 
 class Paired(NamedTuple):
@@ -28,17 +27,8 @@ NOTHING = Paired(0, np.nan, np.nan, np.nan)
 
 def paired(values: pd.Series, reference: pd.Series) -> Paired:
     """`values` minus `reference`, both by seed, each seed once; seeds that only one of them has do not count."""
-    seeds = values.dropna().index.intersection(reference.dropna().index)
-    ours, theirs = values[seeds].to_numpy(dtype=float), reference[seeds].to_numpy(dtype=float)
-    if not len(seeds):
-        return NOTHING
-    differences = ours - theirs
-    mean = float(differences.mean())
-    if len(seeds) == 1 or np.ptp(differences) < NO_SPREAD:
-        return Paired(len(seeds), mean, np.nan, np.nan)
-    test = ttest_rel(ours, theirs)
-    low, high = test.confidence_interval(0.95)
-    return Paired(len(seeds), mean, float(high - low) / 2, float(test.pvalue))
+    found = estimates.paired(values, reference)
+    return Paired(found.n, float(found.value), float(found.half), float(found.p))
 
 
 def holm(p: ArrayLike) -> Array:

@@ -9,9 +9,14 @@ from omegaconf import DictConfig
 
 
 def sweep_size(config: DictConfig) -> int:
-    """Number of runs in the grid of a multirun config: its sweeper's own expansion, counted."""
+    """Number of runs in the grid of a multirun config."""
+    return len(jobs(config))
+
+
+def jobs(config: DictConfig) -> list[list[str]]:
+    """The overrides of each run in the grid of a multirun config, as its sweeper expands it."""
     settings = config.hydra.sweeper
     sweeper: Any = instantiate(settings) if "points" in settings else BasicSweeper
     grid = [f"{key}={value}" for key, value in (settings.params or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*grid, *config.hydra.overrides.task])
-    return sum(len(batch) for batch in sweeper.split_arguments(overrides, None))
+    return [job for batch in sweeper.split_arguments(overrides, None) for job in batch]

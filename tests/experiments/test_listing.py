@@ -21,6 +21,14 @@ def test_a_sweep_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     assert listed(tmp_path) == ["c"]
 
 
+def test_a_sweep_of_a_part_leaves_the_others(tmp_path: Path) -> None:
+    RunList(tmp_path).commit([entry("a"), entry("b", error="it failed")])
+    RunList(tmp_path, part=True).commit([entry("b"), entry("c")])
+    assert listed(tmp_path) == ["b", "c", "a"]
+    RunList(tmp_path).commit([entry("c")])
+    assert listed(tmp_path) == ["c"]
+
+
 @pytest.mark.parametrize("first_ends_last", [True, False])
 def test_two_sweeps_at_once_keep_what_both_have_done(first_ends_last: bool, tmp_path: Path) -> None:
     RunList(tmp_path).commit([entry("old")])

@@ -2,29 +2,36 @@
 
 import csv
 import json
+import os
 import re
 import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grid
 import pytest
 import yaml
-from grid import sweep_size
 from hydra import compose, initialize_config_module
+from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
+from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import collapse, tasks
+from experiments import collapse, only, places, tasks
 from experiments.records import sweep as listed
 from experiments.store import definition, run_id
+from experiments.sweep import Entry
 from experiments.tasks import rotten_tomatoes
+from hydra_plugins.sweep_launcher import SweepLauncher
 from lora.config import InputError
 
 Cli = Callable[..., Any]  # conftest.cli
 CONF = Path(__file__).parents[2] / "experiments" / "conf"
 STUDIES = sorted(path.stem for path in CONF.glob("study/[!_]*.yaml") if path.stem != "none")
-GUIDE = CONF.parents[1] / "docs" / "evidence.md"
+ROOT = CONF.parents[1]
+GUIDE = ROOT / "docs" / "evidence.md"
 CLASSIFIERS = ("alpha", "compare_methods", "init", "rank_ablation", "rank_data", "scaling", "steps", "table2")
 VALIDATION = ("validation", "loss")
 AT_ONE_RATE = ("alpha",)  # the study that asks what one rate for all does
@@ -102,26 +109,45 @@ def test_language_models_have_one_recipe_in_all_studies(name: str) -> None:
     assert there["tuning"]["seeds"] == here["tuning"]["seeds"] == [1000]
 
 
-COMMANDS = re.findall(r"^ +make ([a-z0-9-]+) PRESET=desk(?: ARGS='(.*)')? +# (\d+) \+", GUIDE.read_text(), re.M)
+COMMANDS = re.findall(r"^ +(make ([a-z0-9-]+) PRESET=desk(?: ARGS='.*')?) +# (\d+) \+", GUIDE.read_text(), re.M)
 
 
-@pytest.mark.parametrize(("target", "words", "runs"), COMMANDS, ids=lambda value: value[:30])
-def test_the_commands_of_the_guide_are_as_many_runs_as_it_says(target: str, words: str, runs: str) -> None:
+def handed_on(command: str) -> list[str]:
+    """The words that `analysis.lab` is given by a command of the guide, as make and its shell hand them on."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "ARGS")}
+    run = subprocess.run(
+        [*shlex.split(command), "--dry-run"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    (line,) = (line for line in run.stdout.splitlines() if "analysis.lab" in line)
+    words = shlex.split(line)
+    return words[words.index("analysis.lab") + 1 :]
+
+
+def jobs(study: str, words: list[str]) -> list[Entry]:
+    """The jobs of a study that a command does, composed as the launcher does it, and not begun."""
+    config = compose("config", [f"study={study}", "preset=desk"], return_hydra_config=True)
+    config.hydra.overrides.task = [f"study={study}", *map(only.typed, words)]
+    launcher, context = SweepLauncher(), HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
+    launcher.setup(hydra_context=context, task_function=lambda _: None, config=config)
+    entries = [Entry("", launcher.composed(job)) for job in grid.jobs(config)]
+    places.set_study_dir([entry.config for entry in entries], words)
+    return only.keep(entries)
+
+
+@pytest.mark.parametrize(("command", "target", "runs"), COMMANDS, ids=lambda value: value[:50])
+def test_the_commands_of_the_guide_are_as_many_runs_as_it_says(command: str, target: str, runs: str) -> None:
+    study, *words = handed_on(command)
+    if words[0] == "--measure":
+        words = words[words.index("--") + 1 :]
     targets = {yaml.safe_load(path.read_text())["make"]: path.stem for path in listed.STUDIES.glob("*.yaml")}
-    name = targets.get(target, target)
-    given = shlex.split(f"'{words}'")[0]
-    typed = re.findall(r"""(\S+?=(?:\[.*?"\]|\S*))""", given)
-    assert " ".join(typed) == given
-    own = [word for word in typed if word.startswith("hydra.")]
-    config = study(name, *own)
-    config.hydra.overrides.task = [word for word in typed if not word.startswith("hydra.")]
-    assert sweep_size(config) == int(runs)
+    assert study == targets[target]
+    found = jobs(study, words)
+    assert len(found) == int(runs)
+    assert {entry.config.study_dir for entry in found} == {f"results/desk/{study}"}
 
 
 def test_the_guide_has_a_command_for_each_block() -> None:
-    assert len(COMMANDS) >= 14
-    makefile = (CONF.parents[1] / "Makefile").read_text()
-    assert all(f"\n{target}: $(READY)" in makefile for target, _, _ in COMMANDS)
+    assert len(COMMANDS) == GUIDE.read_text().count("   make ") >= 14
 
 
 def test_half_of_the_films_are_for_the_test() -> None:

@@ -39,6 +39,8 @@ def test_the_whole_line(
         ("zzzz=1", ["unknown setting zzzz; there are model, training"]),
         ("method=full method.r=3", ["method.r is a setting of dora, ", ", lora, ", ", not of every method here"]),
         ("study=scaling method.r=3", ["not of every method here; choose the study's points instead: 'hydra.sweeper"]),
+        ("study=rank_ablation hydra.sweeper.places=[a] seed=0,1", ["it has no such list; a part of a study is only."]),
+        ("only=minilm", ["only=…: say of which setting, as in only.model=minilm"]),
         ("seed=0,1]", ["Error parsing override 'seed=0,1]'"]),
     ],
 )

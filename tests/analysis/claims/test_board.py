@@ -20,11 +20,12 @@ from makers import MAKERS
 from analysis.claims import __main__ as command
 from analysis.claims import words
 from analysis.claims.board import CLAIMS
-from analysis.claims.engine import NATS, PLAIN, POINTS, RULE, TIMES, Case, Claim, Judged, Verdict, judge, pool
+from analysis.claims.engine import RULE, Case, Claim, Judged, Verdict, judge, pool
 from analysis.claims.measures import Block, collapsed, per_run
+from analysis.claims.scales import NATS, PLAIN, POINTS, TIMES
 from analysis.claims.sources import read
-from analysis.maths import judging
-from analysis.maths.judging import NOTHING, Estimate
+from analysis.maths import estimates
+from analysis.maths.estimates import NOTHING, Estimate
 from analysis.maths.statistics import holm
 from lora.config import InputError
 
@@ -235,14 +236,14 @@ def test_items_that_are_kept_are_in_the_error(archived: bool, tmp_path: Path) ->
             (own / "metrics.json").write_text(json.dumps(line["metrics"]))
     differences = np.stack([1.0 * correct["lora", seed] - correct["full", seed] for seed in range(3)])
     judged = one(CLAIM["as_good_as_full"], folder)
-    assert judged.cases[0].estimate == pytest.approx(judging.two_way(differences))
-    assert judged.cases[0].estimate.error > judging.mean(differences.mean(axis=1)).error
+    assert judged.cases[0].estimate == pytest.approx(estimates.two_way(differences))
+    assert judged.cases[0].estimate.error > estimates.mean(differences.mean(axis=1)).error
     assert words.error(judged) == "seeds and test items"
     assert "items in the error" in words.of_case(judged.claim, judged.cases[0])
 
     lower = np.stack([losses["full", seed] - losses["lora", seed] for seed in range(3)]) * weight / weight.mean()
     (found,) = one(CLAIM["as_good_as_full_text"], folder).cases
-    assert found.estimate == pytest.approx(judging.two_way(lower.astype(float)), rel=1e-3)
+    assert found.estimate == pytest.approx(estimates.two_way(lower.astype(float)), rel=1e-3)
     # The mean is that over target tokens.
     of_tokens = [np.average(losses["full", s].astype(float) - losses["lora", s], weights=weight) for s in range(3)]
     assert found.estimate.value == pytest.approx(np.mean(of_tokens), rel=1e-3)

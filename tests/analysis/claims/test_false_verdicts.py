@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from analysis.claims.engine import PLAIN, Case, Claim, Verdict, judge
-from analysis.maths import judging
-from analysis.maths.judging import Estimate
+from analysis.claims.engine import Case, Claim, Verdict, judge
+from analysis.claims.scales import PLAIN
+from analysis.maths import estimates, judging
+from analysis.maths.estimates import Estimate
 
 DRAWS = 1000
 SETTINGS = 6
@@ -26,14 +27,14 @@ def studies(rng: np.random.Generator, seeds: int, cases: int, spread: np.ndarray
     mean; in each a study of SETTINGS settings, of which the first is compared with the second, and some seeds."""
     differ = rng.normal(0, 1, (DRAWS, cases))
     truths = truth + differ - differ.mean(axis=1, keepdims=True)
-    estimates = []
+    found = []
     for case in range(cases):
         runs = rng.normal(0, 1, (DRAWS, SETTINGS, seeds)) * spread[:, None] + rng.normal(0, 2, (DRAWS, 1, seeds))
         runs[:, 0] += truths[:, case, None]
         codes = np.repeat(np.arange(SETTINGS), seeds), np.tile(np.arange(seeds), SETTINGS)
-        pooled = judging.residual(runs.reshape(DRAWS, -1), *codes, apart=(0, 1))
-        estimates.append(judging.mean(runs[:, 0] - runs[:, 1], pooled, runs=2))
-    return judging.average(estimates)
+        pooled = estimates.residual(runs.reshape(DRAWS, -1), *codes, apart=(0, 1))
+        found.append(estimates.mean(runs[:, 0] - runs[:, 1], pooled, runs=2))
+    return estimates.average(found)
 
 
 def told(estimate: Estimate, low: float, margin: float = MARGIN) -> np.ndarray:
