@@ -151,9 +151,10 @@ def summary(run: Wanted, metrics: Mapping[str, Any]) -> str:
     what = " ".join(f"{key}={value}" for key, value in method.items() if key != "name" and value)
     model = " ".join(filter(None, (_name(config.model), config.model.quantization)))
     task = definition(config.given)["task"]["name"]
+    test = f", test {main} {scores['test', main]:.4f}" if ("test", main) in scores else ""
     return (
         f"{run.run_id}  {model} {task} {method['name']} {what} lr={config.training.lr:g} seed={config.seed}: "
-        f"validation {watched} {scores['validation', watched]:.4f}, test {main} {scores['test', main]:.4f}; "
+        f"validation {watched} {scores['validation', watched]:.4f}{test}; "
         f"{metrics['train_seconds']:.0f} s"
     )
 
