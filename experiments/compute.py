@@ -86,8 +86,9 @@ def compute(config: RunConfig, folder: Path) -> None:
     items.json has what became of each item of the test split. Where the model writes text, predictions.jsonl has what
     it wrote for each.
 
-    The test split is read once, after training, or not at all with `task.test_examples=0`. Raises InputError for bad settings or a loss that is not finite, with
-    history.csv written as far as it came. With `runtime.checkpoint_every` it goes on where a killed try was.
+    The test split is read once, after training, or with `task.test_examples=0` not at all. Raises InputError for bad
+    settings or a loss that is not finite, with history.csv written as far as it came. With `runtime.checkpoint_every`
+    it goes on where a killed try was.
     """
     run, training = config.runtime, config.training
     runtime = choose_runtime(run.device, run.precision, run.threads)

@@ -1,4 +1,4 @@
-"""Which rank, which weight types, which learning rate? One training at a large rank, cut, in place of a sweep.
+"""Which rank, which weight types, which learning rate? A few trainings at a large rank, cut, in place of a sweep.
 
     python -m analysis.advise --model minilm --task rotten_tomatoes --preset desk
     python -m analysis.advise --model FOLDER --task reviews.csv --budget 20m --margin 0.5 --confirm
@@ -15,7 +15,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,6 @@ from experiments.arguments import Parser
 from lora.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.advise.choose import Margin
     from analysis.advise.page import Advice
     from analysis.advise.subject import Subject
 
@@ -35,128 +34,99 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. Raises InputError for a wrong one."""
     parser = Parser(prog="python -m analysis.advise", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="minilm", help="a name in experiments/conf, a hub id, a folder")
-    parser.add_argument(
-        "--task", default="rotten_tomatoes", help="a name in experiments/conf, a CSV, TSV or JSONL file"
-    )
+    parser.add_argument("--task", default="rotten_tomatoes", help="a name in experiments/conf, a CSV or JSONL file")
     parser.add_argument("--preset", default="quick", help="sizes: smoke, quick, desk, paper")
     parser.add_argument("--budget", default="", help="a time, as 20m, or a number of runs (default: no limit)")
-    parser.add_argument(
-        "--margin", default="0.5", help="points below the largest, or as 5%% of the gain over the head alone"
-    )
+    parser.add_argument("--margin", default="0.5", help="points below the largest, or 5%% of the gain over the head")
     parser.add_argument("--rates", default="", help="learning rates to try, as 1e-4,1e-3 (default: 1e-4 to 3e-2)")
-    parser.add_argument("--confirm", action="store_true", help="train the advice and its rivals, and read the test set")
-    parser.add_argument("--heal", action="store_true", help="train ranks on that a cut says too little of")
+    parser.add_argument("--confirm", action="store_true", help="train the advice and its rivals, read the test set")
+    parser.add_argument("--heal", action="store_true", help="look at lower ranks after a tenth of the steps more")
     parser.add_argument("--results", default="results", help="where runs are stored")
     parser.add_argument("--out", type=Path, help="folder (default: RESULTS/advice/<model>_<task>)")
     parser.add_argument("settings", nargs="*", metavar="FIELD=VALUE", help="further settings of runs")
     return parser.parse_intermixed_args(arguments)
 
 
-def rates(text: str) -> list[float]:
-    """Learning rates as typed. Raises InputError for one that is none."""
-    try:
-        found = sorted({float(one) for one in text.split(",") if one})
-    except ValueError as error:
-        raise InputError(f"--rates {text}: give numbers, as 1e-4,1e-3") from error
-    if any(not 0 < rate < float("inf") for rate in found):
-        raise InputError(f"--rates {text}: rates are above 0")
-    return found
-
-
 def advise(options: argparse.Namespace) -> list[Path]:
     """Does what the command says; returns the files, the page first. Raises InputError for what cannot work."""
-    from analysis.advise.choose import Margin
+    from analysis.advise import page, picture, ready
     from analysis.advise.subject import Asked, Subject
+    from analysis.kit.safe import make_safe
+    from experiments.measure.results import write
+    from experiments.places import plain
 
-    margin, grid = Margin.of(options.margin), rates(options.rates)
-    asked = Asked(options.model, options.task, options.preset, options.results, tuple(options.settings))
+    asked = Asked(options.model, options.task, options.preset, options.results, options.settings)
     subject = Subject(asked)
-    folder = options.out or Path(options.results) / "advice" / subject.name
-    advice = found(subject, margin, grid, options, folder)
-    return written(advice, folder)
+    folder = options.out or Path(options.results) / "advice" / f"{plain(subject.model)}_{plain(subject.task)}"
+    advice = found(subject, options, folder)
+    write(folder / "advice.md", page.page(advice))
+    write(folder / "advice.json", json.dumps(page.content(advice), indent=1, allow_nan=False) + "\n")
+    make_safe([folder / "advice.md"])
+    drawn = picture.draw(advice, folder / "advice.png")
+    pasted = ready.write(subject, advice.ranks, advice.plain, advice.rate.lr, folder)
+    print(f"advice: {advice.sentence}")
+    return [folder / "advice.md", folder / "advice.json", drawn, *pasted]
 
 
-def found(subject: Subject, margin: Margin, grid: Sequence[float], options: argparse.Namespace, folder: Path) -> Advice:
-    """The advice: plans, says so, trains, looks, recommends, and with --confirm tests."""
-    from analysis.advise import choose, confirm, looks, page, plan
-    from analysis.advise import rates as search
+def found(subject: Subject, options: argparse.Namespace, folder: Path) -> Advice:
+    """Plans and says so, trains, looks, recommends and, with --confirm, tests."""
+    from analysis.advise import choose, confirm, page, plan, rates
+    from analysis.advise.looks import Looks
+    from analysis.advise.subject import SEEDS
+    from experiments.jobs import resolve
     from experiments.progress import report
 
+    margin, grid = choose.Margin.of(options.margin), _rates(options.rates)
+    floored = margin.share > 0 and not subject.writes
     r_max, size = plan.fitting(subject)
-    floors = margin.share > 0 and not subject.writes
-    more = plan.FLOOR * floors + plan.CONFIRMED * options.confirm
-    todo = plan.make(subject, r_max, size, options.budget, grid, more, folder)
+    largest = dict.fromkeys(subject.units, r_max)
+    beside = len(SEEDS) * floored + 3 * len(confirm.SEEDS) * options.confirm
+    todo = plan.make(subject, r_max, size, options.budget, grid, beside, folder)
     for line in plan.said(subject, todo, size):
         report(line)
-    ranks = dict.fromkeys(subject.units, r_max)
-    rate = search.search(subject, ranks, todo.grid, todo.stages, size.train)
+    rate = rates.search(subject, largest, todo.grid, todo.stages, size.train)
     for warning in rate.warnings:
         report(f"warning: {warning}")
-    runs = largest(subject, ranks, rate.lr)
-    floor = _floor(subject) if floors else None
-    taken = looks.Looks(subject, runs, r_max, folder)
-    best = choose.recommend(subject, taken, margin, floor, options.heal)
-    chosen = page.kept(subject, best.best.pick)
-    confirmed = []
-    if options.confirm:
-        rivals = {"the advice": chosen, "the common default": confirm.default(subject, r_max), "the largest": ranks}
-        confirmed = confirm.confirm(subject, {name: own for name, own in rivals.items() if own}, rate.lr)
-    own = plan.measured(subject, chosen)
-    ids = [run for run, _ in runs]
-    return page.Advice(subject, todo, size, rate, best, own, margin, taken.metric, taken.heads, floor, ids, confirmed)
+    wanted = {f"the largest seed={seed}": subject.config(largest, rate.lr, seed, keep=True) for seed in SEEDS}
+    runs = subject.train(wanted, f"give lower rates, as --rates {rate.lr / 10:g},{rate.lr / 3:.1g}")
+    floor = _floor(subject) if floored else None
+    looks = Looks(subject, dict(zip(runs, map(resolve, wanted.values()), strict=True)), r_max, folder)
+    best = choose.recommend(subject, looks, margin, floor, options.heal)
+    advised = page.kept(subject, best.best.pick)
+    own = plan.measured(subject, advised)
+    advice = page.Advice(subject, todo, size, rate, best, own, looks.metric, looks.head, floor, looks.seconds)
+    if not options.confirm:
+        return advice
+    return advice._replace(confirmed=confirm.confirm(subject, confirm.settings(subject, advised, largest), rate.lr))
 
 
-def largest(subject: Subject, ranks: dict[str, int], lr: float) -> list[tuple[str, Any]]:
-    """The runs of the largest adapter, by seed. Raises InputError if one diverges."""
-    from analysis.advise.subject import SEEDS
-
-    wanted = {f"r_max seed={seed}": subject.config(ranks, lr, seed, keep=True) for seed in SEEDS}
-    ids = subject.train(wanted)
-    configs = [subject.run(config) for config in wanted.values()]
-    if None in ids:
-        raise InputError(
-            f"lr = {lr:g} trains with some seeds and diverges with seed {SEEDS[ids.index(None)]}: what was trained is "
-            f"stored; give lower rates, as --rates {lr / 10:g},{lr / 3:.1g}"
-        )
-    return [(str(run), config) for run, config in zip(ids, configs, strict=True)]
+def _rates(text: str) -> list[float]:
+    try:
+        rates = sorted({float(one) for one in text.split(",") if one})
+    except ValueError as error:
+        raise InputError(f"--rates {text}: give numbers, as 1e-4,1e-3") from error
+    if any(not 0 < rate < float("inf") for rate in rates):
+        raise InputError(f"--rates {text}: a rate is a number above 0")
+    return rates
 
 
 def _floor(subject: Subject) -> float:
     """The mean validation score of the head alone."""
     from analysis.advise.subject import SEEDS
 
-    ids = subject.train({f"head alone seed={seed}": subject.head_alone(seed) for seed in SEEDS})
-    if None in ids:
-        raise InputError("the head alone diverged at its rate: give a lower head_lr, or MARGIN in points")
-    return sum(subject.store.validation_score(str(run)) for run in ids) / len(ids)
+    wanted = {f"the head alone seed={seed}": subject.head_alone(seed) for seed in SEEDS}
+    runs = subject.train(wanted, "give a lower head_lr, or MARGIN in points")
+    return sum(map(subject.store.validation_score, runs)) / len(runs)
 
 
-def written(advice: Advice, folder: Path) -> list[Path]:
-    """Writes the page, the numbers, the picture and the settings to paste."""
-    from analysis.advise import page, picture, ready
-    from analysis.kit.safe import make_safe
-    from experiments.measure.results import write
-
-    texts = {
-        "advice.md": page.markdown_page(advice),
-        "advice.json": json.dumps(page.content(advice), indent=1, allow_nan=False) + "\n",
-    }
-    for name, text in texts.items():
-        write(folder / name, text)
-    make_safe([folder / "advice.md"])
-    drawn = picture.draw(advice, folder / "advice.png")
-    pasted = ready.write(advice.subject, advice.ranks, advice.plain, advice.rate.lr, folder)
-    print(f"advice: {advice.sentence}")
-    return [folder / "advice.md", folder / "advice.json", drawn, *pasted]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command: 0, 2 with one line for bad input, 130 when it is interrupted."""
+def finish(command: Callable[[], Sequence[Path]]) -> int:
+    """Run a command that trains: 0, 2 with one line for bad input, 130 when it is interrupted."""
+    # Threads that wait must not spin: beside other work on the same cores that makes a step several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    before: Any = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no worker outlives the parent
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    before: Any = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no worker outlives the parent
     try:
-        paths = advise(parse(arguments))
+        paths = command()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -167,6 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, before)
     print(f"wrote {paths[0].parent}: {', '.join(path.name for path in paths)}")
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line entry: see `finish`."""
+    return finish(lambda: advise(parse(arguments)))
 
 
 if __name__ == "__main__":

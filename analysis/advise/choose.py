@@ -11,18 +11,15 @@ from scipy.special import stdtrit
 
 from analysis.adapters import ranks
 from analysis.adapters.ranks import Spectrum, Wish
-from analysis.advise.looks import Looked, Looks, Pick, alone, blocks, few, left_out, parts, uniform, whole
+from analysis.advise.looks import CANDIDATES, Looked, Looks, Pick, blocks, depth, few, parts, uniform, whole
 from analysis.advise.subject import Subject
 from analysis.maths import judging
 from analysis.maths.judging import LEVEL, Estimate
-from experiments.progress import report
 from lora.errors import InputError
-from lora.targets import layer_of
 
 POINT = 0.01
 NATS = 0.02  # that count as much as a point where text is written: 2% of the perplexity
-MARGIN = "0.5"
-SHARES = (0.75, 0.5, 0.35, 0.25)  # of the uniform adapter's parameters, that a pattern of ranks is tried with
+SHARES = (0.75, 0.5, 0.35, 0.25)  # of the smallest uniform adapter's parameters, which patterns of ranks are given
 
 
 class Margin(NamedTuple):
@@ -34,14 +31,14 @@ class Margin(NamedTuple):
     @classmethod
     def of(cls, text: str) -> Margin:
         """Of `0.5`, points, or `5%` of the gain. Raises InputError for what is neither."""
-        number = text.strip().removesuffix("%")
+        share = text.strip().endswith("%")
         try:
-            value = float(number)
+            value = float(text.strip().removesuffix("%"))
         except ValueError:
             value = math.nan
         if not 0 < value < 100:
             raise InputError(f"MARGIN={text}: give points, as 0.5, or a share of the gain over the head alone, as 5%")
-        return cls(share=value / 100) if text.strip().endswith("%") else cls(points=value)
+        return cls(share=value / 100) if share else cls(points=value)
 
     def score(self, writes: bool, gain: float) -> float:
         """As a difference of scores. Raises InputError for a share of a gain that is none."""
@@ -53,8 +50,8 @@ class Margin(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A pick: its parameters, its score, and how far it is above that of r_max, with errors of seeds and items; bound:
-    the lower end of the one-sided 95% interval of that difference."""
+    """A pick: its parameters, its score, how far it is above r_max (with the error of seeds and items), and the lower
+    end of the one-sided 95% interval of that."""
 
     pick: Pick
     parameters: int
@@ -64,50 +61,44 @@ class Judged(NamedTuple):
 
 
 class Worth(NamedTuple):
-    """A unit at r_max: parameters of one rank of it, its score alone at some ranks, and what leaving it out costs."""
+    """A unit of the largest adapter: parameters of one rank of it, what it is alone at some ranks, and all the others
+    without it."""
 
     unit: str
     parameters: int
     alone: list[Judged]
-    cost: Judged
+    without: Judged
 
 
 class Recommended(NamedTuple):
-    """What is recommended, and what it follows from. curve: the whole update at rising ranks; layers: blocks left out;
-    candidates: smaller ones that were looked at; plain: the best of one rank for all its types."""
+    """best: what is recommended; plain: the best that has one rank; margin: as a difference of scores. What it follows
+    from: the whole update at rising ranks, units, blocks of layers left out, smaller adapters."""
 
     best: Judged
     plain: Judged
-    largest: Judged
     margin: float
     curve: list[Judged]
     worth: list[Worth]
     layers: list[Judged]
     candidates: list[Judged]
 
+    @property
+    def largest(self) -> Judged:
+        """r_max on all units."""
+        return self.curve[-1]
+
     def holds(self, one: Judged) -> bool:
         """Whether a pick's bound is within the margin."""
         return one.bound >= -self.margin
 
 
-def judged(subject: Subject, pick: Pick, found: Looked, whole: Looked) -> Judged:
-    """A pick beside r_max, on the same seeds and items."""
-    above = estimate(found.scores - whole.scores, _minus(found, whole))
-    ranks = dict(zip(subject.units, pick.ranks, strict=True))
-    return Judged(pick, subject.parameters(ranks), estimate(found.scores, found.items), above, bound(above))
-
-
-def _minus(found: Looked, whole: Looked) -> np.ndarray | None:
-    return None if found.items is None or whole.items is None else found.items - whole.items
-
-
-def estimate(scores: np.ndarray, items: np.ndarray | None) -> Estimate:
-    """The mean over seeds, with the error of seeds and items (`judging.two_way`), or of items alone where seeds do not
-    differ; without error where nothing differs."""
-    found = judging.mean(scores) if items is None else judging.two_way(items)
-    if not found.error > 0 and items is not None:
-        found = judging.mean(items.mean(axis=0))._replace(n=len(items))
-    return found._replace(value=float(scores.mean()))
+def estimate(found: Looked) -> Estimate:
+    """The mean over seeds, with the error of seeds and items (`judging.two_way`); of items alone where seeds do not
+    differ, and none where nothing does."""
+    mean = judging.mean(found.scores) if found.items is None else judging.two_way(found.items)
+    if not mean.error > 0 and found.items is not None:
+        mean = judging.mean(found.items.mean(axis=0))._replace(n=len(found.items))
+    return mean._replace(value=float(found.scores.mean()))
 
 
 def bound(above: Estimate) -> float:
@@ -118,74 +109,68 @@ def bound(above: Estimate) -> float:
 def recommend(subject: Subject, looks: Looks, margin: Margin, floor: float | None, heal: bool) -> Recommended:
     """Looks at the whole update at rising ranks and at its parts, then at smaller adapters that these suggest.
 
-    floor: the score of the head alone, where there is a head. heal: ranks below the smallest that holds are trained on
-    for a tenth of the steps, and looked at again.
+    floor: the score of the head alone, None: that of no update. heal: looks also at ranks below the smallest that is
+    within the margin, trained on for a tenth of the steps.
     """
-    n, r_max = len(subject.units), looks.r_max
-    layers = blocks(1 + max((layer_of(name) or 0 for name, _ in subject.body.named_modules()), default=0))
-    first = [uniform(n, k) for k in whole(r_max)] + parts(subject.units, r_max, layers)
-    seen = dict(zip(first, looks.take(first), strict=True))
-    largest = seen[uniform(n, r_max)]
+    units, r_max, layers = subject.units, looks.r_max, depth(subject.body)
+    n = len(units)
+    seen = looks.take([*(uniform(n, k) for k in whole(r_max)), *parts(units, r_max, layers)])
+    reference = seen[uniform(n, r_max)]
 
-    def judge(pick: Pick) -> Judged:
-        return judged(subject, pick, seen[pick], largest)
+    def judged(pick: Pick) -> Judged:
+        above = estimate(seen[pick].minus(reference))
+        return Judged(pick, _parameters(subject, pick), estimate(seen[pick]), above, bound(above))
 
-    curve = [judge(uniform(n, k)) for k in whole(r_max)]
-    gain = float(largest.scores.mean()) - (curve[0].score.value if floor is None else floor)
+    curve = [judged(uniform(n, k)) for k in whole(r_max)]
+    gain = curve[-1].score.value - (curve[0].score.value if floor is None else floor)
     within = margin.score(subject.writes, gain)
     worth = [
         Worth(
             unit,
             subject.parameters({unit: 1}),
-            [judge(alone(n, at, k)) for k in few(r_max)],
-            judge(left_out(n, at, r_max)),
+            [judged(uniform(n, k, only=place)) for k in few(r_max)],
+            judged(uniform(n, r_max, but=place)),
         )
-        for at, unit in enumerate(subject.units)
+        for place, unit in enumerate(units)
     ]
-    dropped = [judge(Pick((r_max,) * n, block)) for block in layers] if len(layers) > 1 else []
-    smallest = next(one for one in curve if one.bound >= -within and any(one.pick.ranks))
-    report(f"  the whole update within the margin: r = {max(smallest.pick.ranks)}")
+    smallest = next(one for one in curve if any(one.pick.ranks) and one.bound >= -within)
     tried = _candidates(subject, looks, smallest, worth)
     if heal:
-        tried += [one.pick._replace(healed=True) for one in curve if 0 < max(one.pick.ranks) < max(smallest.pick.ranks)]
-    seen |= dict(zip(tried, looks.take(tried), strict=True))
-    candidates = [judge(pick) for pick in tried]
+        tried += [one.pick._replace(healed=True) for one in curve if 0 < one.parameters < smallest.parameters]
+    seen |= looks.take(tried)
+    candidates = [judged(pick) for pick in tried]
     holding = [smallest, *(one for one in candidates if one.bound >= -within)]
     plain = [one for one in holding if len(set(one.pick.ranks) - {0}) == 1]
-    cheapest = min(holding, key=_cost)
-    return Recommended(cheapest, min(plain, key=_cost), curve[-1], within, curve, worth, dropped, candidates)
+    best, one_rank = (min(kind, key=lambda one: (one.parameters, -one.bound)) for kind in (holding, plain))
+    dropped = [judged(Pick((r_max,) * n, block)) for block in blocks(layers)]
+    return Recommended(best, one_rank, within, curve, worth, dropped, candidates)
 
 
-def _cost(one: Judged) -> tuple[int, float]:
-    return one.parameters, -one.above.value
+def _parameters(subject: Subject, pick: Pick) -> int:
+    return subject.parameters(dict(zip(subject.units, pick.ranks, strict=True)))
 
 
 def _candidates(subject: Subject, looks: Looks, smallest: Judged, worth: Sequence[Worth]) -> list[Pick]:
-    """Adapters cheaper than `smallest`: with fewer units, those dropped first whose loss costs least for their
-    parameters, at its rank and twice and four times that; and a rank for each unit, by energy for parameters."""
-    n, k = len(subject.units), max(smallest.pick.ranks)
-    order = sorted(range(n), key=lambda unit: -worth[unit].cost.above.value / worth[unit].parameters)
-    found = []
-    for rank in (k, 2 * k, 4 * k):
-        if rank > looks.r_max:
-            continue
-        for kept in range(n - 1, 0, -1):
-            units = set(order[n - kept :])
-            found.append(Pick(tuple(rank if unit in units else 0 for unit in range(n))))
-    spectra = _spectra(subject, looks)
-    for share in SHARES:
-        wish = Wish(params=int(share * smallest.parameters))
-        if wish.params is not None and wish.params >= min(own.cost for own in spectra):
-            found.append(Pick(tuple(ranks.choose(spectra, wish))))
-    cheaper = [pick for pick in dict.fromkeys(found) if any(pick.ranks) and pick != smallest.pick]
-    size = {pick: subject.parameters(dict(zip(subject.units, pick.ranks, strict=True))) for pick in cheaper}
-    return sorted((pick for pick in cheaper if size[pick] < smallest.parameters), key=lambda pick: -size[pick])[:16]
-
-
-def _spectra(subject: Subject, looks: Looks) -> list[Spectrum]:
-    """For each unit the energy of the i-th terms of all its matrices together, which cost as much as these do."""
-    cost = [subject.parameters({unit: 1}) for unit in subject.units]
-    return [
-        Spectrum(np.sqrt(energy), (own, 0), float(energy.sum()))
-        for energy, own in zip(looks.spectra, cost, strict=True)
+    """Adapters cheaper than `smallest`: on fewer units, without those that are missed least for their parameters, at
+    its rank and at two and four times that; and a rank for each unit, the most energy that so many parameters hold."""
+    n, k = len(worth), max(smallest.pick.ranks)
+    missed = sorted(range(n), key=lambda unit: worth[unit].without.above.value / worth[unit].parameters)
+    found = [
+        Pick(tuple(rank if unit in missed[:kept] else 0 for unit in range(n)))
+        for rank in (k, 2 * k, 4 * k)
+        for kept in range(1, n)
+        if rank <= looks.r_max
     ]
+    spectra = [
+        Spectrum(np.sqrt(energy), (own.parameters, 0), float(energy.sum()))
+        for energy, own in zip(looks.spectra, worth, strict=True)
+    ]
+    budgets = [int(share * smallest.parameters) for share in SHARES]
+    found += [
+        Pick(tuple(ranks.choose(spectra, Wish(params=params))))
+        for params in budgets
+        if params >= min(own.cost for own in spectra)
+    ]
+    size = {pick: _parameters(subject, pick) for pick in found}
+    cheaper = [pick for pick in size if size[pick] < smallest.parameters]
+    return sorted(cheaper, key=lambda pick: -size[pick])[:CANDIDATES]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from analysis.advise import ready
-from analysis.advise.choose import Judged, Margin, Recommended
+from analysis.advise.choose import Judged, Recommended
 from analysis.advise.confirm import Confirmed
 from analysis.advise.looks import Pick
 from analysis.advise.plan import Plan, Size
@@ -21,10 +20,21 @@ from experiments.markdown import markdown
 from experiments.measure.memory.units import human
 from experiments.progress import span
 
+ALONE = """\
+Alone: this type keeps its update, cut to r, the others none; the gain is over no update at all. Left out: the others
+keep theirs, whole."""
+METHOD = """\
+The largest adapter is trained, its updates are cut to their best approximations of rank k (Eckart and Young), and the
+model is scored on validation data: a cut is a look, not a training, and the same rank trained from the start often does
+better. ± and bounds are 95%, of seeds and items (a two-way analysis of variance). More is in docs/advice.md."""
+NOT_TESTED = """\
+The test set was not read. `CONFIRM=1` trains this, the common default (r = 8 on q and v) and the largest with three
+other seeds each, and reads it once."""
 
-@dataclass(frozen=True)
-class Advice:
-    """All that was found. size: of the largest adapter; own: of the recommended one; seconds: of the runs and looks."""
+
+class Advice(NamedTuple):
+    """All that was found. size: of the largest adapter's runs; own: of the recommended one's; head: its parameters;
+    floor: the validation score of the head alone, if it was trained; looked: seconds that looks took."""
 
     subject: Subject
     plan: Plan
@@ -32,12 +42,11 @@ class Advice:
     rate: Chosen
     found: Recommended
     own: Size
-    asked: Margin
     metric: str
-    heads: int
+    head: int
     floor: float | None
-    runs: list[str]
-    confirmed: list[Confirmed] = field(default_factory=list)
+    looked: float
+    confirmed: Sequence[Confirmed] = ()
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -46,19 +55,34 @@ class Advice:
 
     @property
     def plain(self) -> dict[str, int]:
-        """The best of one rank for all."""
+        """The best with one rank."""
         return kept(self.subject, self.found.plain.pick)
-
-    @property
-    def bytes(self) -> int:
-        """Of the stored adapter and head, fp32."""
-        return 4 * (self.found.best.parameters + self.heads)
 
     @property
     def sentence(self) -> str:
         """The recommendation."""
-        alpha, lr = f"{self.subject.alpha:g}", f"{self.rate.lr:g}"
-        return f"{named(self.subject, self.found.best.pick)}, alpha = {alpha}, lr = {lr}"
+        return f"{named(self.ranks)}, alpha = {self.subject.alpha:g}, lr = {self.rate.lr:g}"
+
+    @property
+    def factor(self) -> float:
+        """What scores are multiplied by as they are written."""
+        return 1.0 if self.metric == "loss" else 100.0
+
+    @property
+    def unit(self) -> str:
+        """Of differences of scores."""
+        return "nats" if self.metric == "loss" else "points"
+
+    def shown(self, value: float) -> float:
+        """A score as it is written: in percent, or the loss."""
+        return -value if self.metric == "loss" else self.factor * value
+
+    def text(self, found: Estimate, difference: bool = False) -> str:
+        """A score, or a difference of scores (above 0 is better), ± half of its 95% interval."""
+        digits = 4 if self.metric == "loss" else 1
+        value = f"{self.factor * found.value:+.{digits}f}" if difference else f"{self.shown(found.value):.{digits}f}"
+        half = self.factor * (found.interval[1] - found.value)
+        return value if math.isnan(half) else f"{value} ± {half:.{digits}f}"
 
 
 def kept(subject: Subject, pick: Pick) -> dict[str, int]:
@@ -66,314 +90,202 @@ def kept(subject: Subject, pick: Pick) -> dict[str, int]:
     return {unit: rank for unit, rank in zip(subject.units, pick.ranks, strict=True) if rank}
 
 
-def named(subject: Subject, pick: Pick) -> str:
+def named(ranks: Mapping[str, int]) -> str:
     """`r = 8 on q v`, or `q 4, v 12`."""
-    own = kept(subject, pick)
-    if not own:
-        return "no adapter"
-    each = set(own.values())
-    text = (
-        f"r = {each.pop()} on {' '.join(own)}"
-        if len(each) == 1
-        else ", ".join(f"{unit} {rank}" for unit, rank in own.items())
-    )
-    return f"{text}, trained on" if pick.healed else text
+    each = set(ranks.values())
+    if len(each) == 1:
+        return f"r = {each.pop()} on {' '.join(ranks)}"
+    return ", ".join(f"{unit} {rank}" for unit, rank in ranks.items()) or "no adapter"
 
 
-def scale(advice: Advice) -> tuple[float, str]:
-    """What scores are multiplied by as they are written, and their unit."""
-    return (1.0, "nats") if advice.metric == "loss" else (100.0, "points")
-
-
-def _score(advice: Advice, found: Estimate, signed: bool = False) -> str:
-    """A score with its 95% interval; a loss as it is, though less is better, a difference of losses as a gain."""
-    factor, _ = scale(advice)
-    value = factor * found.value * (-1 if advice.metric == "loss" and not signed else 1)
-    digits = 4 if advice.metric == "loss" else 1
-    half = factor * (found.interval[1] - found.value)
-    sign = "+" if signed else ""
-    text = f"{value + 0.0:{sign}.{digits}f}"
-    return text if math.isnan(half) else f"{text} ± {half:.{digits}f}"
-
-
-def markdown_page(advice: Advice) -> str:
+def page(advice: Advice) -> str:
     """advice.md."""
+    found, plan = advice.found, advice.plan
+    curve = [(f"r = {max(one.pick.ranks)}", one) for one in found.curve]
+    smaller = [
+        (named(kept(advice.subject, one.pick)) + (", trained on" if one.pick.healed else ""), one)
+        for one in found.candidates
+    ]
     blocks = [
         f"# Advice: {advice.subject.model} on {advice.subject.task}",
         f"> **{advice.sentence}**",
         _reason(advice),
         "![the advice as a picture](advice.png)",
         _facts(advice),
-        *(f"**Note.** {text[0].upper()}{text[1:]}." for text in [*advice.rate.warnings, *_doubts(advice)]),
-        *([_confirmed(advice)] if advice.confirmed else [_not_tested()]),
-        "## Quality against rank",
-        _curve(advice),
-        "## What each weight type is worth",
-        _worth(advice),
-        *([_layers(advice)] if advice.found.layers else []),
-        "## Smaller adapters that were looked at",
-        _candidates(advice),
-        "## The learning rate",
-        _rates(advice),
-        "## How it was found",
-        _method(advice),
-        "## Settings",
-        _settings(advice),
+        *(f"**Note.** {text[0].upper()}{text[1:]}." for text in notes(advice)),
+        _confirmed(advice) if advice.confirmed else NOT_TESTED,
+        f"## Quality against rank\n\nAll types, cut to r.\n\n{_judged(advice, curve)}",
+        f"## What each weight type is worth\n\n{_worth(advice)}\n\n{ALONE}",
+        f"## Layers\n\n{_layers(advice)}" if found.layers else "",
+        f"## Smaller adapters\n\n{_judged(advice, smaller)}" if smaller else "",
+        f"## The learning rate\n\nValidation loss at r = {plan.r_max}, by share of the examples.\n\n{_rates(advice)}",
+        f"## How it was found\n\n{plan.runs} runs, as much training as {plan.worth:.3g} whole ones, and at most "
+        f"{plan.looks} looks for each of {len(SEEDS)} seeds: {plan.share(advice.size):.0%} of the time of a sweep of "
+        f"{plan.sweep} runs.\n\n{METHOD}",
+        f"## Settings\n\n{_settings(advice)}",
     ]
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def _reason(advice: Advice) -> str:
-    best, factor = advice.found.best, scale(advice)[0]
-    whole = " ".join(advice.subject.units)
-    share = best.parameters / advice.found.largest.parameters
+    best, found = advice.found.best, advice.found
+    below = max(0.0, -advice.factor * best.bound)
     return (
-        f"By its 95% bound at most {-factor * best.bound if best.bound < 0 else 0:.2g} {scale(advice)[1]} below r = "
-        f"{advice.plan.r_max} on {whole}, with {share:.1%} of its parameters (margin: {factor * advice.found.margin:.2g} "
-        f"{scale(advice)[1]}). Judged on validation data by cutting the updates that {len(SEEDS)} seeds have learnt."
+        f"By its one-sided 95% bound at most {below:.2g} {advice.unit} below r = {advice.plan.r_max} on all types, of "
+        f"whose parameters it has {best.parameters / found.largest.parameters:.1%}. The margin is "
+        f"{advice.factor * found.margin:.2g} {advice.unit}; {len(SEEDS)} seeds, validation data."
     )
 
 
 def _facts(advice: Advice) -> str:
     best, own = advice.found.best, advice.own
-    held = human(own.memory.peak) if own.memory else f"not planned: {own.why}"
-    took = span(own.run(advice.plan.epochs))
-    rows = [
-        (f"expected validation {advice.metric}", _score(advice, best.score)),
-        (f"r = {advice.plan.r_max} on all", _score(advice, advice.found.largest.score)),
-        *([("the head alone", f"{100 * advice.floor:.1f}")] if advice.floor is not None else []),
-        ("parameters of the adapter", f"{best.parameters:,}"),
-        ("stored, with the head", human(advice.bytes)),
-        ("memory of a training step", held),
-        ("a training here", f"about {took}, {advice.plan.epochs} epochs of {advice.size.train:,} examples"),
-    ]
-    return markdown(pd.DataFrame(rows, columns=["", "recommended"]))
+    floor = "" if advice.floor is None else f"{advice.shown(advice.floor):.1f}"
+    rows = {
+        f"expected validation {advice.metric}": advice.text(best.score),
+        f"that of r = {advice.plan.r_max} on all types": advice.text(advice.found.largest.score),
+        "that of the head alone": floor,
+        "parameters of the adapter": f"{best.parameters:,}",
+        "stored, with the head": human(4 * (best.parameters + advice.head)),
+        "memory of a training step": own.held,
+        "a training here": f"about {span(own.run(advice.plan.epochs))}: {advice.plan.epochs} × {own.train:,} examples",
+    }
+    return markdown(pd.DataFrame([row for row in rows.items() if row[1]], columns=["", "recommended"]))
 
 
-def _doubts(advice: Advice) -> list[str]:
-    found, factor, doubts = advice.found, scale(advice)[0], []
-    unit = scale(advice)[1]
-    if found.best.pick == found.largest.pick:
-        below = found.curve[-2]
-        doubts.append(
-            f"no smaller adapter is within the margin by its bound; r = {max(below.pick.ranks)} is {_score(advice, below.above, True)} "
-            f"{unit} beside it: more validation data or a larger MARGIN may tell"
+def notes(advice: Advice) -> list[str]:
+    """What a reader must know before he believes it."""
+    found, said = advice.found, list(advice.rate.warnings)
+    if found.best is found.largest:
+        said.append(
+            "no smaller adapter is within the margin by its bound: more validation data, or a larger MARGIN, may tell"
         )
-    ranks = [one for one in found.curve if found.holds(one) and one is not found.largest]
-    worse = [
-        one for one in found.curve if ranks and max(one.pick.ranks) > max(ranks[0].pick.ranks) and not found.holds(one)
-    ]
-    if worse:
-        doubts.append(
-            f"the curve is not even: r = {max(worse[0].pick.ranks)} is outside the margin, a smaller rank within it"
-        )
+    uneven = [one for one in found.curve if one.parameters > found.best.parameters and not found.holds(one)]
+    if uneven and len(set(found.best.pick.ranks)) == 1:
+        named_ranks = ", ".join(str(max(one.pick.ranks)) for one in uneven)
+        said.append(f"the curve is not even: larger cuts (r = {named_ranks}) are not within the margin by their bounds")
     if found.best.pick.healed:
-        doubts.append(
-            "this rank is within the margin only after a tenth of the steps more: the cut alone says too little of it"
-        )
-    error = found.largest.score.error
-    if error > 0 and factor * error > 4 * factor * found.margin:
-        doubts.append(f"the validation set is small: scores have a standard error of {factor * error:.2g} {unit}")
-    return doubts
-
-
-def _not_tested() -> str:
-    return "The test set was not read. `CONFIRM=1` trains this, r = 8 on q and v, and the largest, and reads it once."
+        said.append("the cut alone is not within the margin: it was trained on for a tenth of the steps")
+    return said
 
 
 def _confirmed(advice: Advice) -> str:
     rows = [
         {
             "trained anew": one.name,
-            "setting": named(advice.subject, Pick(tuple(one.ranks.get(unit, 0) for unit in advice.subject.units))),
+            "setting": named(one.ranks),
             "parameters": f"{one.parameters:,}",
-            f"test {one.metric}": _score(advice, one.score),
-            f"recommended minus this ({scale(advice)[1]})": _score(advice, one.ours, True) if number else "",
+            f"test {advice.metric}": advice.text(one.score),
+            f"the advice minus this ({advice.unit})": advice.text(one.ours, True) if number else "",
         }
         for number, one in enumerate(advice.confirmed)
     ]
-    note = (
-        "" if advice.metric != "loss" else " Differences are of minus the loss: above 0 the recommendation is better."
-    )
-    return f"## Confirmed on test data\n\n{markdown(pd.DataFrame(rows))}\n\nThree seeds that the advice did not use, ± 95%.{note}"
+    return f"## Confirmed on test data\n\n{markdown(pd.DataFrame(rows))}\n\nThree seeds that the advice has not used."
 
 
-def _judged(advice: Advice, rows: Sequence[tuple[str, Judged]], head: str) -> str:
-    unit = scale(advice)[1]
-    return markdown(
-        pd.DataFrame(
-            [
-                {
-                    head: name,
-                    "parameters": f"{one.parameters:,}",
-                    f"validation {advice.metric}": _score(advice, one.score),
-                    f"beside r_max ({unit})": _score(advice, one.above, True),
-                    "95% bound": f"{scale(advice)[0] * one.bound:+.2g}",
-                    "within the margin": "yes" if advice.found.holds(one) else "",
-                }
-                for name, one in rows
-            ]
-        )
-    )
-
-
-def _curve(advice: Advice) -> str:
-    return _judged(advice, [(str(max(one.pick.ranks)), one) for one in advice.found.curve], "cut to r")
-
-
-def _candidates(advice: Advice) -> str:
-    if not advice.found.candidates:
-        return "None is smaller."
-    return _judged(advice, [(named(advice.subject, one.pick), one) for one in advice.found.candidates], "kept")
+def _judged(advice: Advice, rows: Sequence[tuple[str, Judged]]) -> str:
+    table = [
+        {
+            "kept": name,
+            "parameters": f"{one.parameters:,}",
+            f"validation {advice.metric}": advice.text(one.score),
+            f"beside the largest ({advice.unit})": advice.text(one.above, True),
+            "its bound": f"{advice.factor * one.bound:+.2g}",
+            "within the margin": "yes" if advice.found.holds(one) else "",
+        }
+        for name, one in rows
+    ]
+    return markdown(pd.DataFrame(table))
 
 
 def _worth(advice: Advice) -> str:
-    factor, unit = scale(advice)
     nothing = advice.found.curve[0].score.value
     rows = []
     for own in advice.found.worth:
-        row = {"weight type": own.unit, "parameters of r = 1": f"{own.parameters:,}"}
-        for one in own.alone:
-            row[f"alone, r = {max(one.pick.ranks)} (gain, {unit})"] = f"{factor * (one.score.value - nothing):+.2g}"
-        row[f"left out ({unit})"] = _score(advice, own.cost.above, True)
-        best = own.alone[0]
-        row["gain alone at r = 1 per 10,000 parameters"] = (
-            f"{factor * (best.score.value - nothing) / own.parameters * 1e4:+.2g}"
+        gains = {max(one.pick.ranks): advice.factor * (one.score.value - nothing) for one in own.alone}
+        first = next(iter(gains.values()))
+        rows.append(
+            {
+                "weight type": own.unit,
+                "parameters at r = 1": f"{own.parameters:,}",
+                **{f"alone, r = {r} ({advice.unit})": f"{gain:+.2g}" for r, gain in gains.items()},
+                f"r = 1, for 10,000 parameters ({advice.unit})": f"{1e4 * first / own.parameters:+.2g}",
+                f"left out ({advice.unit})": advice.text(own.without.above, True),
+            }
         )
-        rows.append(row)
-    text = "Alone: only this type keeps its update, cut to r; the gain is over no update. Left out: all others keep theirs, whole."
-    return f"{markdown(pd.DataFrame(rows))}\n\n{text}"
-
-
-def _layers(advice: Advice) -> str:
-    unit = scale(advice)[1]
-    rows = [
-        {
-            "layers left out": f"{block[0]} to {block[-1]}" if len(block) > 1 else str(block[0]),
-            unit: _score(advice, one.above, True),
-        }
-        for one in advice.found.layers
-        for block in [one.pick.without]
-    ]
     return markdown(pd.DataFrame(rows))
 
 
+def _layers(advice: Advice) -> str:
+    rows = [
+        (f"{block[0]} to {block[-1]}" if len(block) > 1 else f"{block[0]}", advice.text(one.above, True))
+        for one in advice.found.layers
+        for block in [one.pick.without]
+    ]
+    return markdown(pd.DataFrame(rows, columns=["layers left out", f"beside the largest ({advice.unit})"]))
+
+
 def _rates(advice: Advice) -> str:
-    shares = sorted({one.share for one in advice.rate.tried})
-    rows = []
-    for lr in sorted({one.lr for one in advice.rate.tried}):
-        row = {"lr": f"{lr:g}"}
-        for share in shares:
-            found = [one for one in advice.rate.tried if (one.lr, one.share) == (lr, share)]
-            row[f"loss after {share:.0%}"] = _loss(found[0].loss, found[0].collapsed) if found else ""
-        rows.append(row)
-    return f"Validation loss at r = {advice.plan.r_max}, by the share of the examples that was trained on.\n\n{markdown(pd.DataFrame(rows))}"
-
-
-def _loss(loss: float | None, collapsed: bool) -> str:
-    return "diverged" if loss is None else f"{loss:.4f}{', collapsed' if collapsed else ''}"
-
-
-def _method(advice: Advice) -> str:
-    plan, size = advice.plan, advice.size
-    return (
-        f"{plan.runs} runs, as much training as {plan.worth:.3g} whole ones, and {plan.looks} looks for each of "
-        f"{len(SEEDS)} seeds: {plan.share(size):.0%} of the time of a sweep of {plan.sweep()} runs. The largest adapter is "
-        "trained, its updates are cut to their best approximation of rank k (Eckart and Young), and the model is scored on "
-        "validation data. A cut is a hint, not a training: a rank that is trained from the start may do better than the "
-        "cut. Errors are of seeds and items (a two-way analysis of variance). [docs/advice.md](../../../docs/advice.md) "
-        "says more."
-    )
+    tried = pd.DataFrame(advice.rate.tried)
+    texts = ["diverged" if pd.isna(loss) else f"{loss:.4f}" for loss in tried["loss"]]
+    tried["text"] = [text + ", collapsed" * lost for text, lost in zip(texts, tried["collapsed"], strict=True)]
+    wide = tried.pivot_table(index="lr", columns="share", values="text", aggfunc="first").fillna("")
+    wide.columns = pd.Index([f"{share:.0%}" for share in wide.columns])
+    return markdown(wide.reset_index().astype({"lr": str}))
 
 
 def _settings(advice: Advice) -> str:
     subject, lr = advice.subject, advice.rate.lr
-    uneven = len(set(advice.ranks.values())) > 1
-    note = f" They know one rank for all: these are {named(subject, advice.found.plain.pick)}." if uneven else ""
-    shared = ready.modules(subject, advice.ranks).shared
-    fused = (
-        "\n\nA projection here holds several weight types: peft adapts all of it, at the largest of their ranks."
-        if shared
-        else ""
+    fused = "A module here has several weight types: peft adapts all of it, at the largest of their ranks." * (
+        ready.modules(subject, advice.ranks).shared
     )
-    return (
-        f"peft (also as [adapter_config.json](adapter_config.json)):\n\n```python\n{ready.python(ready.peft(subject, advice.ranks))}"
-        f"```{fused}\n\nLLaMA-Factory and axolotl.{note}\n\n"
-        f"```yaml\n{ready.llama_factory(subject, advice.plain, lr)}```\n\n```yaml\n{ready.axolotl(subject, advice.plain, lr)}```"
-    )
+    one = f" They have one rank for all: {named(advice.plain)}." if advice.plain != advice.ranks else ""
+    texts = [
+        "peft, as Python ([adapter_config.json](adapter_config.json) says the same):",
+        f"```python\n{ready.python(ready.peft(subject, advice.ranks))}```",
+        fused,
+        f"LLaMA-Factory, then axolotl.{one}",
+        f"```yaml\n{ready.llama_factory(subject, advice.plain, lr)}```",
+        f"```yaml\n{ready.axolotl(subject, advice.plain, lr)}```",
+    ]
+    return "\n\n".join(filter(None, texts))
 
 
 def content(advice: Advice) -> dict[str, Any]:
-    """advice.json: numbers as fractions, losses negative where they are scores."""
-    found = advice.found
+    """advice.json: scores are higher the better (minus a loss), as fractions; seconds are of this machine."""
+    subject, own, metrics = advice.subject, advice.own, advice.subject.store.metrics
     return {
-        "model": advice.subject.model,
-        "task": advice.subject.task,
-        "preset": advice.subject.asked.preset,
-        "recommended": {
-            "ranks": advice.ranks,
-            "alpha": advice.subject.alpha,
-            "lr": advice.rate.lr,
-            "parameters": found.best.parameters,
-            "bytes": advice.bytes,
-            "memory": advice.own.memory.peak if advice.own.memory else None,
-            "seconds": advice.own.run(advice.plan.epochs),
-        },
+        "model": subject.model,
+        "task": subject.task,
+        "preset": subject.asked.preset,
+        "ranks": advice.ranks,
+        "alpha": subject.alpha,
+        "lr": advice.rate.lr,
         "one_rank": advice.plain,
-        "largest": {
-            "r": advice.plan.r_max,
-            "units": list(advice.subject.units),
-            "parameters": found.largest.parameters,
-        },
+        "largest": dict.fromkeys(subject.units, advice.plan.r_max),
         "metric": advice.metric,
-        "margin": found.margin,
+        "parameters": advice.found.best.parameters,
+        "bytes": 4 * (advice.found.best.parameters + advice.head),
+        "memory": own.memory.peak if own.memory else None,
+        "training_seconds": own.run(advice.plan.epochs),
+        "train_examples": advice.size.train,
         "floor": advice.floor,
-        "expected": _numbers(found.best.score),
-        "warnings": [*advice.rate.warnings, *_doubts(advice)],
-        "rates": [one._asdict() for one in advice.rate.tried],
-        "curve": [_row(one) for one in found.curve],
-        "units": [
-            {
-                "unit": own.unit,
-                "parameters": own.parameters,
-                "alone": [_row(one) for one in own.alone],
-                "left_out": _row(own.cost),
-            }
-            for own in found.worth
-        ],
-        "layers": [_row(one) for one in found.layers],
-        "candidates": [_row(one) for one in found.candidates],
-        "confirmed": [
-            {**one._asdict(), "score": _numbers(one.score), "ours": _numbers(one.ours), "ranks": dict(one.ranks)}
-            for one in advice.confirmed
-        ],
-        "runs": advice.runs,
-        "cost": {
-            "runs": advice.plan.runs,
-            "whole_runs": advice.plan.worth,
-            "looks": advice.plan.looks,
-            "planned_seconds": advice.plan.seconds(advice.size),
-            "sweep_runs": advice.plan.sweep(),
-            "share": advice.plan.share(advice.size),
-        },
+        "notes": notes(advice),
+        "rates": plain(advice.rate.tried),
+        "found": plain(advice.found),
+        "confirmed": plain(advice.confirmed),
+        "plan": plain(advice.plan),
+        "share_of_sweep": advice.plan.share(advice.size),
+        "spent_seconds": sum(metrics(run)["train_seconds"] for run in subject.made) + advice.looked,
+        "runs": list(subject.made),
     }
 
 
-def _row(one: Judged) -> dict[str, Any]:
-    return {
-        "ranks": list(one.pick.ranks),
-        "without_layers": list(one.pick.without),
-        "healed": one.pick.healed,
-        "parameters": one.parameters,
-        "score": _numbers(one.score),
-        "above": _numbers(one.above),
-        "bound": one.bound,
-    }
-
-
-def _numbers(found: Estimate) -> dict[str, float | None]:
-    low, high = found.interval
-    return {
-        name: None if math.isnan(value) else float(value)
-        for name, value in (("value", found.value), ("low", low), ("high", high))
-    }
+def plain(value: Any) -> Any:
+    """Tuples with names as mappings, and numbers that are none as None: what JSON has."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {key: plain(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(own) for own in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,5 @@
-"""The learning rate at the largest rank, by successive halving: short runs of all rates, longer ones of the best.
-
-Chosen on validation data alone (Jamieson and Talwalkar 2016, arXiv 1502.07943).
-"""
+"""The learning rate at the largest rank, by successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943): short
+runs of all rates, longer ones of the best half. Validation data choose."""
 
 from __future__ import annotations
 
@@ -32,8 +30,8 @@ class Stage(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """A rate in a stage: the share of the examples, and the mean validation loss over the stage's seeds (None: it
-    diverged), and whether a run of it has collapsed."""
+    """A rate in a stage: the share of the examples, the mean validation loss over the seeds (None: it diverged), and
+    whether a run has collapsed."""
 
     lr: float
     share: float
@@ -50,50 +48,47 @@ class Chosen(NamedTuple):
 
 
 def search(subject: Subject, ranks: Ranks, grid: Sequence[float], stages: Sequence[Stage], examples: int) -> Chosen:
-    """The best of `grid` by validation loss, at these ranks. Raises InputError if every rate diverges."""
-    rates, tried, warnings = list(grid), list[Tried](), list[str]()
+    """The rate of `grid` with the lowest validation loss at these ranks; of equals the one nearest to the middle. One
+    of which a run has collapsed comes after all others. Raises InputError if every rate of a stage diverges."""
+    rates, tried, left = list(grid), list[Tried](), list[Tried]()
     for stage in stages:
         rates = rates[: stage.rates]
-        found = _stage(subject, ranks, rates, stage, examples)
+        found = [_tried(subject, lr, stage, runs) for lr, runs in _trained(subject, ranks, rates, stage, examples)]
         tried += found
-        warnings += [f"lr = {one.lr:g} diverged" for one in found if one.loss is None]
-        left = sorted((one for one in found if one.loss is not None), key=_badness)
+        left = sorted((one for one in found if one.loss is not None), key=lambda one: (one.collapsed, one.loss))
         if not left:
-            lower = (
-                "none lower was left" if len(tried) > len(found) else f"all of {', '.join(f'{lr:g}' for lr in grid)}"
-            )
-            raise InputError(f"no learning rate trains ({lower}): each diverged; give lower ones by --rates")
+            named = ", ".join(f"{lr:g}" for lr in rates)
+            raise InputError(f"every learning rate diverged ({named}): give lower ones, as --rates {min(rates) / 10:g}")
         rates = [one.lr for one in left]
-        report(f"  {stage.share:g} of the examples: " + ", ".join(f"lr={one.lr:g} {one.loss:.4f}" for one in left))
+        report(f"  {stage.share:.0%} of the examples: " + ", ".join(f"lr={one.lr:g} {one.loss:.4f}" for one in left))
     scores = {one.lr: -one.loss for one in left if one.loss is not None and one.collapsed == left[0].collapsed}
     best = choice.best_rate(scores, sorted(grid)[len(grid) // 2])
+    warnings = [f"lr = {one.lr:g} diverged" for one in tried if one.loss is None]
     if left[0].collapsed:
-        warnings.append("every rate of the last stage has a run that predicts about one class: nothing was learnt")
+        warnings.append("a run predicts about one class at every rate: little was learnt, and little can be advised")
     if best in (min(grid), max(grid)):
         side, beyond = ("lowest", best / 3) if best == min(grid) else ("highest", best * 3)
-        warnings.append(f"the best rate, {best:g}, is the {side} that was tried: try also {beyond:.1g} (--rates)")
-    return Chosen(best, tried, list(dict.fromkeys(warnings)))
+        warnings.append(f"the best rate, {best:g}, is the {side} that was tried: try {beyond:.1g} too (--rates)")
+    return Chosen(best, tried, warnings)
 
 
-def _badness(one: Tried) -> tuple[bool, float]:
-    return one.collapsed, math.inf if one.loss is None else one.loss
-
-
-def _stage(subject: Subject, ranks: Ranks, rates: Sequence[float], stage: Stage, examples: int) -> list[Tried]:
+def _trained(
+    subject: Subject, ranks: Ranks, rates: Sequence[float], stage: Stage, examples: int
+) -> list[tuple[float, list[str]]]:
+    """The runs of each rate in a stage. Those on all examples keep their weights: the best of them are the largest
+    adapter's."""
     whole = stage.share == 1
     count = None if whole else max(1, math.ceil(stage.share * examples))
     pairs = [(lr, seed) for lr in rates for seed in SEEDS[: stage.seeds]]
-    ids = subject.train(
+    ids = subject.sweep(
         {f"lr={lr:g} seed={seed}": subject.config(ranks, lr, seed, count, keep=whole) for lr, seed in pairs}
     )
-    found = []
-    for number, lr in enumerate(rates):
-        runs = ids[number * stage.seeds : (number + 1) * stage.seeds]
-        trained = [run for run in runs if run is not None]
-        if len(trained) < len(runs):
-            found.append(Tried(lr, stage.share, None))
-            continue
-        metrics = [subject.store.metrics(run) for run in trained]
-        loss = fmean(-subject.store.validation_score(run, by_loss=True) for run in trained)
-        found.append(Tried(lr, stage.share, loss, any(bool(one.get("collapsed")) for one in metrics)))
-    return found
+    return [(lr, [runs[-1] for (own, _), runs in zip(pairs, ids, strict=True) if own == lr]) for lr in rates]
+
+
+def _tried(subject: Subject, lr: float, stage: Stage, runs: Sequence[str]) -> Tried:
+    if not all(runs):
+        return Tried(lr, stage.share, None)
+    collapsed = any(bool(subject.store.metrics(run).get("collapsed")) for run in runs)
+    loss = fmean(-subject.store.validation_score(run, by_loss=True) for run in runs)
+    return Tried(lr, stage.share, loss, collapsed)

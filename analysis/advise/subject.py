@@ -1,4 +1,4 @@
-"""What advice is about: a model and a task, as runs of this suite, and the runs that were made for it."""
+"""What advice is about: a model and a task, as runs of this suite, and the runs that are made for it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import names, own, places, store, suggest
-from experiments.config import RunConfig
+from experiments import names, own, store, suggest
 from experiments.jobs import resolve
 from experiments.kinds import kind_of
 from experiments.sweep import Entry, Sweep
@@ -22,13 +21,12 @@ from lora import budget, targets
 from lora.config import LoRAConfig
 from lora.errors import InputError
 
-MOST = 64  # the largest rank that is asked for
 SEEDS = (2000, 2001, 2002)  # no table and no tuning uses them
 HEAD_RATE = "3e-2"  # protocol 2: the head has a rate of its own
-# Language models: training and validation pairs by preset, and a batch, as the studies of language models have them.
-PAIRS = {"smoke": (16, 8), "quick": (192, 32), "desk": (512, 200), "desk1": (192, 64), "paper": (None, None)}
+# Of language models, by preset: training and validation pairs, as their studies have them; and their batch.
+PAIRS = {"smoke": (16, 8), "quick": (192, 32), "desk": (512, 200), "paper": (None, None)}
 BATCH = 8
-Ranks = Mapping[str, int]  # of each weight type or pattern of modules; 0, or not there: no adapter
+Ranks = Mapping[str, int]  # of each unit, a weight type or a pattern of modules; 0, or not there: no adapter
 
 
 class Asked(NamedTuple):
@@ -39,22 +37,36 @@ class Asked(NamedTuple):
     task: str
     preset: str
     results: str
-    settings: tuple[str, ...] = ()
+    settings: Sequence[str] = ()
 
 
 class Subject:
-    """A model and a task. Raises InputError for settings that no run can have, and for a model whose weight types are
-    not known where no modules are named."""
+    """A model and a task; units: what adapters may be on. made: the runs so far, by run_id.
+
+    Raises InputError for settings that no run can have, and for a model whose weight types are not known where no
+    modules are named.
+    """
 
     def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-        self.base = self._composed([f"preset={asked.preset}", "method=lora"])
-        task = cast(dict[str, Any], OmegaConf.to_container(self.base.task, resolve=True))
-        self.writes = kind_of(task) == "pairs"
-        self.base = self._composed([f"preset={asked.preset}", "method=lora", *self._defaults()])
-        self.resolved = resolve(self.base)  # raises for wrong settings, before anything is loaded
+        if asked.preset not in PAIRS:
+            raise InputError(f"unknown preset {asked.preset}{names.did_you_mean(asked.preset, list(PAIRS))}")
+        self.asked, self.made = asked, dict[str, None]()
+        task = OmegaConf.to_container(self._composed([]).task, resolve=True)
+        self.writes = kind_of(cast(dict[str, Any], task)) == "pairs"
+        self.base = self._composed(self._defaults())
+        self.resolved = resolve(self.base)
         self.store = store.store_of(self.resolved.results_dir)
-        self.units = self._units()
+        self.task = str(store.definition(self.resolved.given)["task"]["name"])
+        self.model = Path(self.resolved.model.name).name
+        self.alpha = float(self.base.method.alpha)
+        self.patterns = tuple(self.base.method.modules)
+        self.units = (*self._weight_types(), *self.patterns)
+        if not self.units:
+            inside = [name for name, module in self.body.named_modules() if name and targets.adaptable(module)]
+            raise InputError(
+                f"weight types are not known for a {self.body.config.model_type} model: name modules, as ARGS="
+                f"""'"method.modules=[*.dense]"' (it has {", ".join(inside[:4])}, …)"""
+            )
 
     def _defaults(self) -> list[str]:
         if not self.writes:
@@ -63,34 +75,21 @@ class Subject:
         sizes = [f"task.train_examples={train}", f"task.validation_examples={validation}"]
         return ["head_lr=null", f"training.batch_size={BATCH}", *sizes]
 
-    def _composed(self, first: Sequence[str]) -> DictConfig:
+    def _composed(self, defaults: Sequence[str]) -> DictConfig:
         asked = self.asked
-        if asked.preset not in PAIRS:
-            raise InputError(f"unknown preset {asked.preset}{names.did_you_mean(asked.preset, list(PAIRS))}")
-        where = [f"results_dir={own.quoted(asked.results)}"]
-        overrides = own.typed([f"--model={asked.model}", f"--task={asked.task}", *first, *where, *asked.settings])
+        first = [f"preset={asked.preset}", "method=lora", f"results_dir={own.quoted(asked.results)}", *defaults]
+        overrides = own.typed([f"--model={asked.model}", f"--task={asked.task}", *first, *asked.settings])
         try:
             with initialize_config_module("experiments.conf", version_base="1.3"):
                 return compose("config", overrides)
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(suggest.in_one_line(error, overrides)) from error
 
-    def _units(self) -> tuple[str, ...]:
-        """The weight types, and patterns of modules, that adapters may be on: those that were typed, else all types."""
-        method = self.base.method
-        patterns = tuple(method.modules)
+    def _weight_types(self) -> tuple[str, ...]:
+        """Those that were typed, else all that the model has."""
         if any(one.partition("=")[0] == "method.weight_types" for one in self.asked.settings):
-            types = tuple(filter(None, str(method.weight_types or "").split("+")))
-        else:
-            types = targets.weight_types(self.body)
-        if not types and not patterns:
-            advice = """name modules, as ARGS='"method.modules=[*.attention.dense]"'"""
-            kind = self.body.config.model_type
-            inside = [name for name, module in self.body.named_modules() if name and targets.adaptable(module)]
-            raise InputError(
-                f"weight types are not known for a {kind} model: {advice} (it has {', '.join(inside[:4])}, …)"
-            )
-        return (*types, *patterns)
+            return tuple(filter(None, str(self.base.method.weight_types or "").split("+")))
+        return targets.weight_types(self.body)
 
     @cached_property
     def body(self) -> Any:
@@ -99,37 +98,14 @@ class Subject:
 
         return skeleton(self.resolved.model.path)
 
-    @property
-    def name(self) -> str:
-        """<model>_<task>, as a folder is called."""
-        return "_".join(map(places._plain, (self.model, self.task)))
-
-    @property
-    def model(self) -> str:
-        """The model's name, of a path its last part."""
-        return Path(self.resolved.model.name).name
-
-    @property
-    def task(self) -> str:
-        """The task's name, of a file its stem."""
-        return str(store.definition(self.resolved.given)["task"]["name"])
-
-    @property
-    def alpha(self) -> float:
-        """alpha of every adapter."""
-        return float(self.base.method.alpha)
-
     def lora(self, ranks: Ranks) -> LoRAConfig:
         """Adapters of these ranks, as the core has them."""
-        kept = {unit: ranks[unit] for unit in self.units if ranks.get(unit)}
-        patterns = tuple(self.base.method.modules)
-        types = tuple(unit for unit in kept if unit not in patterns)
-        layers = self.base.method.layers
+        kept, layers = {unit: ranks[unit] for unit in self.units if ranks.get(unit)}, self.base.method.layers
         return LoRAConfig(
             r=kept,
             alpha=self.alpha,
-            weight_types=types,
-            modules=tuple(unit for unit in kept if unit in patterns),
+            weight_types=tuple(unit for unit in kept if unit not in self.patterns),
+            modules=tuple(unit for unit in kept if unit in self.patterns),
             layers=None if layers is None else tuple(layers),
         )
 
@@ -137,23 +113,31 @@ class Subject:
         """Parameters of these adapters, without the head; 0 where there are none."""
         return budget.parameters(self.body, self.lora(ranks)) if any(ranks.values()) else 0
 
-    def unit_of(self, module: str, part: str) -> str:
-        """The weight type, or the pattern, by which an adapter came to its module."""
-        return part if part in self.units else next(unit for unit in self.units if fnmatch.fnmatch(module, unit))
+    def unit_of(self, module: str, part: str) -> int:
+        """The place of the unit by which an adapter came to its module."""
+        found = (part == unit or (unit in self.patterns and fnmatch.fnmatch(module, unit)) for unit in self.units)
+        return list(found).index(True)
 
     def config(
-        self, ranks: Ranks, lr: float, seed: int, examples: int | None = None, test: bool = False, keep: bool = False
+        self,
+        ranks: Ranks,
+        lr: float | str,
+        seed: int,
+        examples: int | None = None,
+        test: bool = False,
+        keep: bool = False,
     ) -> DictConfig:
         """A run of LoRA with these ranks. examples: fewer training examples than it has; test: whether it reads the
         test split at its end; keep: its weights, however large they are."""
-        config, kept = self.base.copy(), {unit: ranks[unit] for unit in self.units if ranks.get(unit)}
-        patterns = list(self.base.method.modules)
-        each = set(kept.values())
-        config.method.r = each.pop() if len(each) == 1 else kept
-        config.method.weight_types = "+".join(unit for unit in kept if unit not in patterns)
-        config.method.modules = [unit for unit in kept if unit in patterns]
+        config, adapters = self.base.copy(), self.lora(ranks)
+        each = {adapters.rank(unit) for unit in adapters.names}
+        config.method.r = each.pop() if len(each) == 1 else {unit: adapters.rank(unit) for unit in adapters.names}
+        config.method.weight_types = "+".join(adapters.weight_types)
+        config.method.modules = list(adapters.modules)
         config.runtime.keep_weights = "all" if keep else "none"
-        return self._of(config, lr, seed, examples, test)
+        if examples is not None:
+            config.task.train_examples = examples
+        return _run(config, lr, seed, test)
 
     def head_alone(self, seed: int) -> DictConfig:
         """The floor: a run of the task's head alone, at the head's own rate."""
@@ -161,33 +145,36 @@ class Subject:
         OmegaConf.update(config, "method", {"name": "head_only"}, merge=False)
         rate = config.training.head_lr
         config.training.head_lr = None
-        return self._of(config, rate, seed, None, False)
+        return _run(config, rate, seed, test=False)
 
-    @staticmethod
-    def _of(config: DictConfig, lr: float, seed: int, examples: int | None, test: bool) -> DictConfig:
-        config.training.lr, config.seed = lr, seed
-        if examples is not None:
-            config.task.train_examples = examples
-        if not test:
-            config.task.test_examples = 0
-        return config
-
-    def train(self, wanted: Mapping[str, DictConfig]) -> list[str | None]:
-        """The run_ids of these runs, by name, each trained unless it is stored; None for one that diverged.
+    def sweep(self, wanted: Mapping[str, DictConfig]) -> list[list[str]]:
+        """Trains these runs, by name, unless they are stored. Returns the run_ids of each, its own last, after those of
+        its tuning; "" in its place if it diverged.
 
         Raises InputError for a run that failed otherwise. What was trained stays.
         """
         sweep = Sweep([Entry(name, config) for name, config in wanted.items()])
         sweep.run()
-        return [self._ended(listed[-1]) for listed in sweep.listed]
+        found = []
+        for *tuning, last in sweep.listed:
+            diverged = (self.store.failure(last["run_id"]) / store.DIVERGED).is_file()
+            if "error" in last and not diverged:
+                raise InputError(f"run {last['run_id']} failed: {last['error']}")
+            found.append([*(one["run_id"] for one in tuning), "" if "error" in last else last["run_id"]])
+        self.made |= dict.fromkeys(run for runs in found for run in runs if run in self.store)
+        return found
 
-    def _ended(self, entry: Mapping[str, str]) -> str | None:
-        if "error" not in entry:
-            return entry["run_id"]
-        if (self.store.failure(entry["run_id"]) / store.DIVERGED).is_file():
-            return None
-        raise InputError(f"run {entry['run_id']} failed: {entry['error']}")
+    def train(self, wanted: Mapping[str, DictConfig], advice: str) -> list[str]:
+        """As `sweep`, the run_id of each. Raises InputError, with what to do, if one diverged."""
+        ids = [runs[-1] for runs in self.sweep(wanted)]
+        if "" in ids:
+            name = list(wanted)[ids.index("")]
+            raise InputError(f"{name} diverged; what was trained is stored: {advice}")
+        return ids
 
-    def run(self, config: DictConfig) -> RunConfig:
-        """The typed config of a run."""
-        return resolve(config)
+
+def _run(config: DictConfig, lr: float | str, seed: int, test: bool) -> DictConfig:
+    config.training.lr, config.seed = lr, seed
+    if not test:
+        config.task.test_examples = 0
+    return config
