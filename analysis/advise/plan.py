@@ -238,8 +238,8 @@ def said(subject: Subject, plan: Plan, size: Size) -> list[str]:
     return [
         f"{subject.model} on {subject.task} ({subject.asked.preset}): rows {size.train:,} train, {size.validation:,} "
         "validation; the test set is not read",
-        f"the largest adapter, r = {plan.r_max} on {' '.join(subject.units)}: {parameters:,} parameters; a step of training "
-        f"takes {size.held}",
+        f"the largest adapter, r = {plan.r_max} on {' '.join(subject.units)}: {parameters:,} parameters; a training "
+        f"step takes {size.held}",
         f"{len(plan.grid)} learning rates from {min(plan.grid):g} to {max(plan.grid):g}: {halving} of the examples; "
         f"{plan.others} runs more: {plan.runs} in all, as much training as {plan.worth:.3g} whole ones",
         f"{plan.looks} looks at cut updates for each of {len(SEEDS)} seeds; in all about {span(plan.seconds(size))} "
