@@ -39,15 +39,15 @@ def resolve(config: DictConfig) -> RunConfig:
     return RunConfig.of(budget.resolve(resolved))
 
 
-def job(config: DictConfig, say: Callable[[str], None]) -> Job:
+def job(config: DictConfig, say: Callable[[str], None], role: str = "study") -> Job:
     """The job of a composed config: yields runs that can be computed at once, is sent how each ended. `say` is told how
-    a rate was chosen.
+    a rate was chosen; `role` is that of its own run, the last.
 
     Raises InputError if a run's settings cannot work, or no learning rate trains.
     """
     if config.training.lr == "tuned":
         config.training.lr = yield from _tuned(config, say)
-    yield [_wanted(config, "study")]
+    yield [_wanted(config, role)]
 
 
 def _wanted(config: DictConfig, role: str) -> Wanted:

@@ -80,9 +80,8 @@ def _trained(
     whole = stage.share == 1
     count = None if whole else max(1, math.ceil(stage.share * examples))
     pairs = [(lr, seed) for lr in rates for seed in SEEDS[: stage.seeds]]
-    ids = subject.sweep(
-        {f"lr={lr:g} seed={seed}": subject.config(ranks, lr, seed, count, keep=whole) for lr, seed in pairs}
-    )
+    configs = {f"lr={lr:g} seed={seed}": subject.config(ranks, lr, seed, count, keep=whole) for lr, seed in pairs}
+    ids = subject.sweep(configs, "tuning")
     return [(lr, [runs[-1] for (own, _), runs in zip(pairs, ids, strict=True) if own == lr]) for lr in rates]
 
 

@@ -147,13 +147,13 @@ class Subject:
         config.training.head_lr = None
         return _run(config, rate, seed, test=False)
 
-    def sweep(self, wanted: Mapping[str, DictConfig]) -> list[list[str]]:
+    def sweep(self, wanted: Mapping[str, DictConfig], role: str = "study") -> list[list[str]]:
         """Trains these runs, by name, unless they are stored. Returns the run_ids of each, its own last, after those of
-        its tuning; "" in its place if it diverged.
+        its tuning; "" in its place if it diverged, which is no failure in the role `tuning`.
 
         Raises InputError for a run that failed otherwise. What was trained stays.
         """
-        sweep = Sweep([Entry(name, config) for name, config in wanted.items()])
+        sweep = Sweep([Entry(name, config, role) for name, config in wanted.items()])
         sweep.run()
         found = []
         for *tuning, last in sweep.listed:
