@@ -10,6 +10,9 @@ ADAPTER ?=
 CHECKPOINT ?=
 OUT ?=
 BASE ?=
+BUDGET ?=
+MARGIN ?=
+CONFIRM ?=
 ARGS ?=
 
 MAKEFLAGS += --no-print-directory
@@ -21,6 +24,8 @@ export LAB_MODEL := $(value MODEL)
 export LAB_TASK := $(value TASK)
 export LAB_TEXT := $(value TEXT)
 export LAB_BASE := $(value BASE)
+export LAB_BUDGET := $(value BUDGET)
+export LAB_MARGIN := $(value MARGIN)
 # A name in experiments/conf is that config; anything else is a hub id or folder, or a data file.
 own = $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(if $(LAB_TASK),--task="$$LAB_TASK")
 # What is no study takes a config's name as that of an asset.
@@ -35,7 +40,7 @@ text = $(if $(LAB_TEXT),--text="$$LAB_TEXT")
 
 .PHONY: help setup ablate-rank subspace-plots compare-methods scaling alpha-study init-study weight-types \
 	amplification w-vs-delta spectrum truncation forgetting memory qlora memory-methods table2 table3 table4 \
-	table13 table14 table15 low-data few-shot rank-generation rank-data steps latency gradient-check tables claims findings report compare shrink extract docs lint test fuzz kill-test \
+	table13 table14 table15 low-data few-shot rank-generation rank-data steps latency gradient-check tables advise advice-study claims findings report compare shrink extract docs lint test fuzz kill-test \
 	bench clean
 .DEFAULT_GOAL := help
 
@@ -145,6 +150,12 @@ memory-methods: $(READY) ## GaLore, BAdam and Freeze beside full fine-tuning and
 tables: $(READY) ## every table and figure of PRESET, from stored runs or, without any, from the studies' records; then claims and report
 	@$(LAB) tables $(RESULTS)/$(PRESET)
 	@$(MAKE) report
+
+advise: $(READY) ## which rank, weights and rate for MODEL and TASK: BUDGET=20m|RUNS MARGIN=0.5|5% CONFIRM=1 OUT=FOLDER ARGS='--heal'
+	@$(LAB) advise --preset $(PRESET) --results $(RESULTS) $(own) $(if $(LAB_BUDGET),--budget="$$LAB_BUDGET") $(if $(LAB_MARGIN),--margin="$$LAB_MARGIN") $(if $(filter-out 0,$(CONFIRM)),--confirm) $(if $(OUT),--out $(OUT)) engine.jobs=$(JOBS) $(ARGS)
+
+advice-study: $(READY) ## is the advice as good as a sweep, at which cost? its regret, beside rules of thumb
+	@$(PYTHON) -m analysis.advise.study --preset $(PRESET) --results $(RESULTS) $(own) engine.jobs=$(JOBS) $(ARGS)
 
 claims: $(READY) ## the scoreboard: what the studies of PRESET say of the claims of the paper and of guides
 	@$(LAB) claims $(RESULTS)/$(PRESET)

@@ -22,6 +22,7 @@ from experiments.checkpoint import Checkpoint
 from experiments.config import RunConfig
 from experiments.history import History
 from experiments.models import choose_runtime
+from experiments.problems.base import Problem
 from experiments.store import RECIPE, definition, run_id, store_of
 from experiments.training import train
 from lora import io
@@ -85,8 +86,9 @@ def compute(config: RunConfig, folder: Path) -> None:
     items.json has what became of each item of the test split. Where the model writes text, predictions.jsonl has what
     it wrote for each.
 
-    The test split is read once, after training. Raises InputError for bad settings or a loss that is not finite, with
-    history.csv written as far as it came. With `runtime.checkpoint_every` it goes on where a killed try was.
+    The test split is read once, after training, or with `task.test_examples=0` not at all. Raises InputError for bad
+    settings or a loss that is not finite, with history.csv written as far as it came. With `runtime.checkpoint_every`
+    it goes on where a killed try was.
     """
     run, training = config.runtime, config.training
     runtime = choose_runtime(run.device, run.precision, run.threads)
@@ -113,13 +115,9 @@ def compute(config: RunConfig, folder: Path) -> None:
             problem, groups, training, config.seed, history,
             method=method, memory=peak.read, checkpoint=_checkpoint(config, folder),
         )  # fmt: skip
-    test = problem.evaluate("test")
-    scores = {"validation": trained.validation, "test": test.scores}
-    if test.outputs:
-        with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(output, ensure_ascii=False) + "\n" for output in test.outputs)
-    packed = items.pack(test.items, items.digest(tasks.test_rows(data)))
-    (folder / items.FILE).write_text(json.dumps(packed))
+    scores = {"validation": trained.validation}
+    if problem.rows["test"]:
+        scores["test"] = _test(problem, items.digest(tasks.test_rows(data)), folder)
     trainable = sum(parameter.numel() for parameter in trainable_parameters(model).values())
     total = quantization.size(model).numbers
     kept = keeps_weights(run.keep_weights, trainable, total)
@@ -160,6 +158,16 @@ def compute(config: RunConfig, folder: Path) -> None:
     }
     (folder / "metrics.json").write_text(json.dumps(results, indent=1))
     header.note_seconds(config, time.perf_counter() - started)
+
+
+def _test(problem: Problem, of: str, folder: Path) -> dict[str, float]:
+    """The scores of the test split; what became of its items, whose digest is `of`, is written to `folder`."""
+    test = problem.evaluate("test")
+    if test.outputs:
+        with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(output, ensure_ascii=False) + "\n" for output in test.outputs)
+    (folder / items.FILE).write_text(json.dumps(items.pack(test.items, of)))
+    return test.scores
 
 
 def keeps_weights(keep: str, trainable: int, total: int) -> bool:

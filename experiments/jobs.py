@@ -39,15 +39,15 @@ def resolve(config: DictConfig) -> RunConfig:
     return RunConfig.of(budget.resolve(resolved))
 
 
-def job(config: DictConfig, say: Callable[[str], None]) -> Job:
+def job(config: DictConfig, say: Callable[[str], None], role: str = "study") -> Job:
     """The job of a composed config: yields runs that can be computed at once, is sent how each ended. `say` is told how
-    a rate was chosen.
+    a rate was chosen; `role` is that of its own run, the last.
 
     Raises InputError if a run's settings cannot work, or no learning rate trains.
     """
     if config.training.lr == "tuned":
         config.training.lr = yield from _tuned(config, say)
-    yield [_wanted(config, "study")]
+    yield [_wanted(config, role)]
 
 
 def _wanted(config: DictConfig, role: str) -> Wanted:
@@ -147,9 +147,10 @@ def summary(run: Wanted, metrics: Mapping[str, Any]) -> str:
     what = " ".join(f"{key}={value}" for key, value in method.items() if key != "name" and value)
     model = " ".join(filter(None, (_name(config.model), config.model.quantization)))
     task = definition(config.given)["task"]["name"]
+    test = f", test {main} {scores['test', main]:.4f}" if ("test", main) in scores else ""
     return (
         f"{run.run_id}  {model} {task} {method['name']} {what} lr={config.training.lr:g} seed={config.seed}: "
-        f"validation {watched} {scores['validation', watched]:.4f}, test {main} {scores['test', main]:.4f}; "
+        f"validation {watched} {scores['validation', watched]:.4f}{test}; "
         f"{metrics['train_seconds']:.0f} s"
     )
 

@@ -38,7 +38,7 @@ def set_study_dir(configs: Sequence[DictConfig], given: Sequence[str]) -> None:
     if not names:
         return
     origin = "\n".join([*dict.fromkeys(models), *dict.fromkeys(place for _, place in data)])
-    folder = _free(Path(f"{configs[0].study_dir}{MARK}{'_'.join(map(_plain, names))}"), origin)
+    folder = _free(Path(f"{configs[0].study_dir}{MARK}{'_'.join(map(plain, names))}"), origin)
     for config in configs:
         config.study_dir = str(folder)
 
@@ -50,7 +50,7 @@ def _data(config: DictConfig) -> tuple[str, str]:
     return str(name), "|".join([str(name), *(str(user_path(place).absolute()) for place in places)])
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name as a part of a folder's: what a shell or another system would stumble over is a dash."""
     return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "x"
 

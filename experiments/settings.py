@@ -58,7 +58,7 @@ _TASK = {
     "split_seed": whole(0, SEEDS),
     "train_examples": _SIZE,
     "validation_examples": _SIZE,
-    "test_examples": _SIZE,
+    "test_examples": whole(0).or_null(),  # 0: no test split is read
     "start_from": text().or_null().optional(),
 }
 _WRITTEN = {"format": choice("plain", "chat"), "generation": mapping(ANYTHING)}

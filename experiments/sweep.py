@@ -29,10 +29,12 @@ MANY = 20  # stored runs that have a line each
 
 
 class Entry(NamedTuple):
-    """A job of a sweep: what tells it from the others, and its composed config."""
+    """A job of a sweep: what tells it from the others, its composed config, and the role of its own run: `study`, or
+    `tuning`, which may diverge."""
 
     name: str
     config: DictConfig
+    role: str = "study"
 
 
 class Sweep:
@@ -88,7 +90,7 @@ class Sweep:
         for number, entry in enumerate(self.entries):
             try:
                 resolve(entry.config)  # before the first of several learning rates is tried
-                self.jobs[number] = job(entry.config, self._say_once)
+                self.jobs[number] = job(entry.config, self._say_once, entry.role)
                 self._want(number, next(self.jobs[number]))
             except InputError as error:
                 errors[number] = str(error)
@@ -232,7 +234,7 @@ class Sweep:
 
     def _total(self) -> int:
         """Runs in all, as far as is known: those asked for, and one for each job that has not asked for its own yet."""
-        coming = sum(self.role[number] != "study" for number in self.waiting)
+        coming = sum(self.role[number] != self.entries[number].role for number in self.waiting)
         return len(self.runs) + coming + self.without
 
 

@@ -45,7 +45,10 @@ COMMANDS = (
         "advise",
         "analysis.advise.__main__:main",
         "which rank, weights and learning rate for your model and data",
-        ("lora-lab advise --help",),
+        (
+            "lora-lab advise --task reviews.csv --budget 20m",
+            "lora-lab advise --model FacebookAI/roberta-base --task glue/sst2 --confirm",
+        ),
     ),
     Command(
         "compare",

@@ -1,6 +1,7 @@
 """All claims, in the order of the scoreboard."""
 
 from analysis.claims import (
+    advice,
     amplification,
     cost,
     data,
@@ -25,4 +26,5 @@ CLAIMS: list[Claim] = [
     *data.CLAIMS,
     *cost.CLAIMS,
     *memory.CLAIMS,
+    *advice.CLAIMS,
 ]

@@ -62,6 +62,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "memory/plans.csv": (("model", "title", "checkpointing"), ("batch", "length", "total_params", "peak")),
     "memory/options.csv": (("model", "option"), ("round", "seconds")),
+    "advice-study/regret.csv": (("model", "task", "contender", "run_id"), ("seed", "regret")),
     "subspace/phi_gaussian.csv": ((), ("dim", "r_a", "r_b", "i", "j", "mean")),
     "subspace/phi_*.csv": (
         ("run_id", "other_run_id", "model", "task", "weight_type", "layer", "side"),

@@ -26,6 +26,8 @@ SECOND = "second_test"  # a split beside SPLITS, where the data have it
 
 def tokenize(data: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Rows:
     """Rows of input_ids, attention_mask (and token_type_ids) and labels, cut at `max_length` tokens."""
+    if not len(data):  # tokenizers read no empty list
+        return []
     texts = [data["text"][:], data["text_pair"][:]] if "text_pair" in data.column_names else [data["text"][:]]
     encoded = tokenizer(*texts, truncation=True, max_length=max_length)
     columns = {**encoded, "labels": data["label"][:]}

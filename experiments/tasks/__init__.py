@@ -61,15 +61,17 @@ def load(task: Mapping[str, Any]) -> TaskData | TextData:
     """The data of a task config, shuffled and cut to at most train_examples, validation_examples and test_examples.
 
     The shuffle has the fixed seed `split_seed`: the first n examples of a bigger cut are the smaller cut. None (null)
-    means all. Raises InputError for an unknown family, a size below 1, and whatever the family finds wrong.
+    means all, and no test examples that a run reads none. Raises InputError for an unknown family, a size below 1 (0
+    for test), and whatever the family finds wrong.
     """
     families = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
     if task["family"] not in families:
         raise InputError(f"unknown task family '{task['family']}'; there are: {', '.join(families)}")
     sizes = {split: task.get(f"{split}_examples") for split in SPLITS}
     for split, size in sizes.items():
-        if size is not None and size < 1:
-            raise InputError(f"task.{split}_examples must be 1 or more, or null for all; got {size}")
+        least = 0 if split == "test" else 1
+        if size is not None and size < least:
+            raise InputError(f"task.{split}_examples must be {least} or more, or null for all; got {size}")
     data: TaskData | TextData = importlib.import_module(f"{__name__}.{task['family']}").load(task)
     seed = task["split_seed"]
     cut = {split: _first(getattr(data, split), size, seed) for split, size in sizes.items()}

@@ -78,6 +78,16 @@ def larger_base(folder: Path, values: Values) -> None:
     write(folder, "rank_ablation/runs.csv", rows)
 
 
+def regret(folder: Path, values: Values) -> None:
+    """The advice's regret; a rival's must not be read."""
+    rows = [
+        {"model": MODEL, "task": TASK, "contender": name, "run_id": f"{name} {seed}", "seed": seed, "regret": own}
+        for seed, value in enumerate(values)
+        for name, own in (("the advice", value), ("r = 8 on q v", 9.0))
+    ]
+    write(folder, "advice-study/regret.csv", rows)
+
+
 def more_data(folder: Path, values: Values) -> None:
     rows: list[dict[str, Any]] = []
     for seed, value in enumerate(values):

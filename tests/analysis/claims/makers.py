@@ -19,6 +19,7 @@ from made_up import (
     q_alone,
     quarter_faster,
     rates,
+    regret,
     two,
 )
 from made_up_updates import (
@@ -111,5 +112,6 @@ MAKERS: dict[str, Maker] = {
     **both("two_bits_lose", "qlora", TWO_BITS, EXACT, {"quantization": "nf4"}, TWO_BITS | LOFTQ),
     **both("loftq_better", "qlora", TWO_BITS | LOFTQ, TWO_BITS, EXACT, EXACT | LOFTQ),
     **both("galore_as_full", "memory_methods", GALORE, FULL, BADAM),
+    "advice": regret,
     **both("badam_as_full", "memory_methods", BADAM, FULL, GALORE),
 }  # fmt: skip

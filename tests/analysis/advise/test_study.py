@@ -1,0 +1,56 @@
+"""The study of the advice: who is judged, and what its pages say of made-up runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.advise import study
+from analysis.advise.study import ADVICE, contenders, draw, report, rule, summary
+from analysis.advise.subject import Subject
+
+
+def made_up(regrets: dict[str, list[float]], predicted: float = 0.8) -> pd.DataFrame:
+    rows = [
+        {"model": "tiny", "task": task, "contender": name, "swept": False, "seed": seed, "setting": "r = 1 on q"}
+        | {"parameters": 100, "run_id": "x", "validation": 0.8, "value": 0.8, "regret": value, "best": "sweep: r = 4"}
+        | {"predicted": predicted, "cost": 0.2, "metric": "accuracy"}
+        for task in ("reviews", "news")
+        for name, values in regrets.items()
+        for seed, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_rule_by_data_size() -> None:
+    assert [rule(n) for n in (999, 1000, 9999, 10_000, 99_999, 100_000)] == [8, 16, 16, 32, 32, 64]
+
+
+def test_who_is_judged(subject_of: Callable[..., Subject]) -> None:
+    subject = subject_of("bert")
+    advice = {"ranks": {"q": 2}, "lr": 1e-3, "largest": dict.fromkeys(subject.units, 16), "train_examples": 4000}
+    found = {one.name: one for one in contenders(subject, advice, "desk")}
+    assert found[ADVICE].ranks == {"q": 2} and found[ADVICE].lr == 1e-3
+    assert found["r = 8 on q v"].ranks == {"q": 8, "v": 8} and found["r = 8 on q v"].lr == "tuned"
+    assert found["rank by data size, on q v"].ranks == {"q": 16, "v": 16}
+    assert set(found["r = 16 on all types"].ranks) == set(subject.units)
+    swept = [one for one in found.values() if one.swept]
+    assert len(swept) == 3 * 5 and max(max(one.ranks.values()) for one in swept) == 16
+
+
+def test_the_page_and_the_picture(tmp_path: Path) -> None:
+    table = made_up({ADVICE: [0.001, 0.002, 0.003], "r = 8 on q v": [0.02, 0.02, 0.05]})
+    means = summary(table).set_index(["task", "contender"])["mean"]
+    assert means["news", ADVICE] == pytest.approx(0.002) and means["news", "r = 8 on q v"] == pytest.approx(0.03)
+    page = report(table)
+    assert "0.2 ± 0.2 (3)" in page and "20%" in page and "by more than a point: nowhere" in page
+    assert "by more than a point: reviews (tiny), news (tiny)" in report(made_up({ADVICE: [0.0, 0.1]}, predicted=0.7))
+    assert draw(table, tmp_path / "regret.png").stat().st_size > 10_000
+
+
+def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study.main(["--preset", "huge", "--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "error: --preset huge: there are smoke, quick, desk\n"
+    assert study.main(["--model", "minilm", "--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "error: give MODEL and TASK, or neither\n"
