@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from grid import sweep_size
+from grid import job_config, sweep_size
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -186,7 +186,7 @@ def test_sizes_of_the_grids(study: str, sizes: dict[str, int]) -> None:
         jobs = jobs_of(config)
         assert sweep_size(config) == expected == len({tuple(job) for job in jobs}), preset
         for job in jobs[:: max(1, len(jobs) // 12)]:
-            each = composed(f"preset={preset}", *job)
+            each = job_config(f"preset={preset}", *job)
             assert OmegaConf.to_container(each.method, resolve=True)["name"]
 
 
@@ -200,14 +200,14 @@ def test_points_of_alpha_are_every_ratio_at_two_ranks() -> None:
 def test_every_size_in_scaling_is_one_that_its_method_takes() -> None:
     config = composed("study=scaling", "preset=desk")
     for point in config.all_points:
-        method = OmegaConf.to_container(composed(*point.split()).method, resolve=True)
+        method = OmegaConf.to_container(job_config(*point.split()).method, resolve=True)
         assert isinstance(method, dict)
         method_settings.read({str(field): value for field, value in method.items()})
 
 
 def test_a_word_of_the_user_wins_over_a_point() -> None:
     config = composed("study=alpha", "preset=smoke")
-    assert [composed(*job).method.alpha for job in jobs_of(config, "method.alpha=2")] == [2, 2]
+    assert [job_config(*job).method.alpha for job in jobs_of(config, "method.alpha=2")] == [2, 2]
 
 
 def runs_of(folder: Path, study: str) -> list[tuple[str, dict[str, Any]]]:

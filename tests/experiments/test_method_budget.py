@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grid import job_config
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -32,7 +33,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def resolved(*overrides: str) -> dict[str, Any]:
-    config = composed(*overrides)
+    config = job_config(*overrides)
     names = ("model", "task", "method", "training", "tuning")
     content = {name: OmegaConf.to_container(config[name], resolve=True) for name in names}
     return budget.resolve({**content, "seed": config.seed})

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 import yaml
+from grid import job_config
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -77,7 +78,7 @@ def jobs_of(name: str) -> list[tuple[str, ...]]:
 @functools.cache  # several tests read the same
 def resolved(name: str, job: tuple[str, ...]) -> dict[str, Any]:
     """The config of a run, as the runner resolves it."""
-    config = compose("config", [f"study={name}", "preset=paper", *job])
+    config = job_config(f"study={name}", "preset=paper", *job)
     content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from grid import sweep_size
+from grid import job_config, sweep_size
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -46,7 +46,7 @@ def runs(name: str, preset: str, *parts: str) -> dict[str, dict[str, Any]]:
     found = {}
     for job in jobs(name, preset):
         if {"seed=0", *parts} <= set(job):
-            config = compose("config", [f"study={name}", f"preset={preset}", *job])
+            config = job_config(f"study={name}", f"preset={preset}", *job)
             content: Any = OmegaConf.to_container(config, resolve=True)
             found[run_id(definition(content))] = content
     return found
