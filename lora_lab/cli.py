@@ -122,7 +122,7 @@ def _call(command: Command, arguments: Sequence[str]) -> int:
 
 
 def main() -> int:
-    """Entry of the console script: the exit code of the command; 2 with one line on stderr if there is no such."""
+    """Entry of the console script: the command's exit code; 2 with one line if there is no such, 130 after Ctrl-C."""
     try:
         code = lab.main(prog_name="lora-lab", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -131,4 +131,7 @@ def main() -> int:
     except click.ClickException as error:
         print(f"error: {error.format_message()}", file=sys.stderr)
         return 2
+    except click.Abort:  # Ctrl-C, in a command that stores nothing on its way
+        print("interrupted", file=sys.stderr)
+        return 130
     return int(code or 0)

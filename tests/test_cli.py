@@ -71,6 +71,15 @@ def test_a_wrong_name_is_one_line_with_the_nearest(
     assert said.startswith(error) and said.count("\n") == 1
 
 
+def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("analysis.compare.__main__.main", stopped)
+    assert call(monkeypatch, "compare", "a", "b") == 130
+    assert capsys.readouterr().err.split() == ["interrupted"]
+
+
 def test_a_benchmark_says_which_package_it_lacks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,7 @@ WORDS = ("make", "lora-lab")
 
 
 def lines() -> dict[str, list[str]]:
-    """Each command that a page shows, and the pages."""
+    """Each command that a page or the help of `lora-lab` shows, and where."""
     found: dict[str, list[str]] = {}
     for page in texts.pages():
         for block in FENCE.findall(page.read_text(encoding="utf-8")):
@@ -33,6 +33,9 @@ def lines() -> dict[str, list[str]]:
                 plain = line.split("  #")[0].split(" # ")[0].strip()
                 if plain.partition(" ")[0] in WORDS:
                     found.setdefault(plain, []).append(page.name)
+    for command in available().values():
+        for example in command.examples:
+            found.setdefault(example.split("   ")[0], []).append("help")
     return found
 
 
