@@ -162,7 +162,7 @@ tables: $(READY) ## every table and figure of PRESET, from stored runs or, witho
 claims: $(READY) ## the scoreboard: what the studies of PRESET say of the claims of the paper and of guides
 	@$(PYTHON) -m analysis.claims $(RESULTS)/$(PRESET)
 
-findings: $(READY) ## which sentences of FINDINGS.md its tables no longer say; ARGS=--written: all were read again
+findings: $(READY) ## which findings of FINDINGS.md and README.md their tables no longer say; ARGS=--written: all were read again
 	@$(PYTHON) -m analysis.findings $(ARGS)
 
 report: claims ## every table and figure of PRESET on one page, the scoreboard first: report.html, report.md
