@@ -1,9 +1,9 @@
-"""Which sentences of FINDINGS.md are stale: `python -m analysis.findings`, and with `--written` none is any more.
+"""Which findings of FINDINGS.md and README.md are stale: `python -m analysis.findings`; `--written`: none any more.
 
 findings.yaml, beside this file, has an entry for each finding: the tables that it was written from, with their digests
-then, and `quotes`, texts whose numbers are made from a table and must stand in the page as they are made. A finding is
-stale if a quote says otherwise, or one of its tables is another than the one it was written from: the rest of its
-numbers must then be looked at by eye.
+then; the verdicts of claims that it rests on; and `quotes`, texts whose numbers are made from a table and must stand in
+the page as they are made. A finding is stale if a quote says otherwise, if a verdict is another, or if one of its
+tables is another than the one it was written from: the rest of its numbers must then be looked at by eye.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ import yaml
 from lora.config import InputError
 
 ROOT = Path(__file__).parents[1]
-PAGE, ENTRIES, TABLES = ROOT / "FINDINGS.md", Path(__file__).with_suffix(".yaml"), ROOT / "results" / "desk"
+PAGES = {ROOT / "FINDINGS.md": "", ROOT / "README.md": "## What is here"}  # and the heading where findings end
+NAMES = " and ".join(path.name for path in PAGES)
+ENTRIES, TABLES = Path(__file__).with_suffix(".yaml"), ROOT / "results" / "desk"
+CLAIMS = "claims.csv"
 _NUMBERS = re.compile(r"(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?")
 
 
@@ -35,9 +38,15 @@ class Stale(NamedTuple):
 
 def findings(page: str) -> dict[str, str]:
     """The items of the page that have a number, each on one line, by the words that they begin with, in bold."""
-    items = re.findall(r"^- \*\*(.+?)\*\*(.*?)(?=^- |^## |\Z)", page, re.M | re.S)
+    items = re.findall(r"^- \*\*(.+?)\*\*(.*?)(?=\n\n|^- |\Z)", page, re.M | re.S)
     found = {" ".join(name.split()): " ".join(f"{name}{rest}".split()) for name, rest in items}
     return {name: text for name, text in found.items() if _NUMBERS.search(text)}
+
+
+def written_on(pages: Mapping[Path, str]) -> str:
+    """The text of pages, each up to its heading, if there is one."""
+    texts = [(path.read_text(encoding="utf-8"), heading) for path, heading in pages.items()]
+    return "\n\n".join(text.partition(f"\n{heading}")[0] if heading else text for text, heading in texts)
 
 
 def stale(page: str, entries: Mapping[str, Any], tables: Path) -> list[Stale]:
@@ -47,7 +56,7 @@ def stale(page: str, entries: Mapping[str, Any], tables: Path) -> list[Stale]:
     """
     there = findings(page)
     if lacking := [*(set(there) - set(entries)), *(set(entries) - set(there))]:
-        raise InputError(f"{PAGE.name} and {ENTRIES.name} do not have the same findings: {'; '.join(sorted(lacking))}")
+        raise InputError(f"{NAMES} and {ENTRIES.name} do not have the same findings: {'; '.join(sorted(lacking))}")
     return [Stale(name, why) for name, text in there.items() for why in _reasons(text, entries[name], tables)]
 
 
@@ -55,6 +64,10 @@ def _reasons(text: str, entry: Mapping[str, Any], tables: Path) -> Iterator[str]
     for name, then in entry["tables"].items():
         if digest(tables / name) != then:
             yield f"{name} is not the table that it was written from"
+    now = verdicts(entry, tables)
+    for claim, then in entry.get("verdicts", {}).items():
+        if now[claim] != then:
+            yield f"claim {claim}: {now[claim]}, no longer {then}"
     for quote in entry.get("quotes", []):
         if (made := said(quote, tables)) not in text:
             yield f"{quote['of']} says: {made}"
@@ -69,6 +82,17 @@ def by_eye(page: str, entries: Mapping[str, Any], tables: Path) -> dict[str, tup
             left = left.replace(said(quote, tables), "")
         counts[name] = len(_NUMBERS.findall(left)), len(_NUMBERS.findall(text))
     return counts
+
+
+def verdicts(entry: Mapping[str, Any], tables: Path) -> dict[str, str]:
+    """The verdicts now of the claims that an entry names. Raises InputError for one that the scoreboard lacks."""
+    if not entry.get("verdicts"):
+        return {}
+    digest(tables / CLAIMS)  # or there is none
+    found = pd.read_csv(tables / CLAIMS).drop_duplicates("claim").set_index("claim")["verdict"]
+    if lacking := [claim for claim in entry["verdicts"] if claim not in found.index]:
+        raise InputError(f"{tables / CLAIMS} has no claim {lacking[0]}, which {ENTRIES.name} names")
+    return {claim: str(found[claim]) for claim in entry["verdicts"]}
 
 
 def digest(path: Path) -> str:
@@ -93,11 +117,13 @@ def said(quote: Mapping[str, Any], tables: Path) -> str:
 
 
 def written(entries: Mapping[str, Any], tables: Path) -> dict[str, Any]:
-    """The entries with the digests of the tables as they are now."""
-    return {
-        name: entry | {"tables": {table: digest(tables / table) for table in entry["tables"]}}
-        for name, entry in entries.items()
-    }
+    """The entries with the digests of the tables, and the verdicts, as they are now."""
+    noted = {}
+    for name, entry in entries.items():
+        noted[name] = entry | {"tables": {table: digest(tables / table) for table in entry["tables"]}}
+        if "verdicts" in entry:
+            noted[name]["verdicts"] = verdicts(entry, tables)
+    return noted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ENTRIES.write_text(
                 yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=140), encoding="utf-8"
             )
-        page = PAGE.read_text(encoding="utf-8")
+        page = written_on(PAGES)
         found = stale(page, entries, TABLES)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -122,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     counts = by_eye(page, entries, TABLES)
     left, numbers = (sum(column) for column in zip(*counts.values(), strict=True))
     stale_ones = len({one.finding for one in found})
-    print(f"{PAGE.name}: {len(counts)} findings, {stale_ones} stale; no quote makes {left} of their {numbers} numbers")
+    print(f"{NAMES}: {len(counts)} findings, {stale_ones} stale; no quote makes {left} of their {numbers} numbers")
     return 1 if found else 0
 
 

@@ -104,8 +104,10 @@ def _read(path: Path, name: str) -> pd.DataFrame:
     if texts[: len(_RUN)] != _RUN:
         return frame
     found = kept.read(path.parent, path.parents[2] / "runs", frame["run_id"].unique())
-    said = frame.drop(columns="collapsed", errors="ignore")  # the runs themselves say it too
-    return _named(said.merge(found, on="run_id", how="left"))
+    runs = frame.merge(found, on="run_id", how="left", suffixes=("_here", ""))
+    if "collapsed_here" in runs:  # the runs say it too, where they are still there
+        runs["collapsed"] = runs["collapsed"].where(runs["collapsed"].notna(), runs.pop("collapsed_here"))
+    return _named(runs)
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:

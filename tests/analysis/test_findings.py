@@ -1,4 +1,4 @@
-"""FINDINGS.md against the tables that it was written from: what is stale is said, and nothing is."""
+"""FINDINGS.md and the README against the tables that they were written from: what is stale is said, and nothing is."""
 
 import shutil
 from pathlib import Path
@@ -38,7 +38,7 @@ def entries(tables: Path, text: str = "By {:.1f} points ({:.0f} seeds)") -> dict
 
 def test_no_finding_is_stale() -> None:
     known = yaml.safe_load(findings.ENTRIES.read_text(encoding="utf-8"))
-    assert findings.stale(findings.PAGE.read_text(encoding="utf-8"), known, findings.TABLES) == []
+    assert findings.stale(findings.written_on(findings.PAGES), known, findings.TABLES) == []
     assert len(known) >= 30 and sum(len(entry.get("quotes", [])) for entry in known.values()) >= 70
     assert all(entry["tables"] for entry in known.values())
 
@@ -52,6 +52,11 @@ def test_numbers_that_no_quote_makes_are_counted(tables: Path) -> None:
     assert findings.by_eye(PAGE, entries(tables), tables) == {"A is larger.": (0, 2), "B.": (2, 2)}
 
 
+def test_findings_end_where_a_page_goes_on_with_others(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(PAGE)
+    assert list(findings.findings(findings.written_on({tmp_path / "page.md": "## More"}))) == ["A is larger."]
+
+
 def test_another_table_makes_its_findings_stale(tables: Path) -> None:
     known = entries(tables)
     (tables / "t.csv").write_text(TABLE.replace("0.015", "0.025"))
@@ -62,6 +67,19 @@ def test_another_table_makes_its_findings_stale(tables: Path) -> None:
     noted = findings.written(known, tables)
     assert findings.stale(PAGE, noted, tables) == [("A is larger.", "t.csv says: By 2.5 points (3 seeds)")]
     assert findings.stale(PAGE.replace("1.5", "2.5"), noted, tables) == []
+
+
+def test_another_verdict_makes_a_finding_stale(tables: Path) -> None:
+    known = entries(tables)
+    known["B."]["verdicts"] = {"better": "holds"}
+    (tables / "claims.csv").write_text("claim,verdict,case\nbetter,holds,a\nbetter,holds,b\n")
+    assert findings.stale(PAGE, known, tables) == []
+    (tables / "claims.csv").write_text("claim,verdict,case\nbetter,not decided,a\n")
+    assert findings.stale(PAGE, known, tables) == [("B.", "claim better: not decided, no longer holds")]
+    assert findings.stale(PAGE, findings.written(known, tables), tables) == []
+    (tables / "claims.csv").write_text("claim,verdict,case\nworse,holds,a\n")
+    with pytest.raises(InputError, match="has no claim better"):
+        findings.stale(PAGE, known, tables)
 
 
 def test_what_cannot_be_checked_is_one_line(tables: Path) -> None:
@@ -80,8 +98,9 @@ def test_the_command(
     page, known = tmp_path / "FINDINGS.md", tmp_path / "findings.yaml"
     page.write_text(PAGE)
     known.write_text(yaml.safe_dump(entries(tables)))
-    for name, path in (("PAGE", page), ("ENTRIES", known), ("TABLES", tables)):
+    for name, path in (("ENTRIES", known), ("TABLES", tables)):
         monkeypatch.setattr(findings, name, path)
+    monkeypatch.setattr(findings, "PAGES", {page: "## Nothing"})
     assert findings.main([]) == 0
     (tables / "t.csv").write_text(TABLE.replace(",4", ",5"))
     assert findings.main([]) == 1

@@ -1,5 +1,6 @@
 """The kit of studies: a study that a test adds, blocks of a page, parts of the data, what tests establish."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,29 @@ def test_a_study_is_one_file(make_run: Callable[..., str], study_dir: Path, runs
     assert f"## a\n\nMeans on a:\n\n55.0 ± {wide} (2)\n\n## b\n\nMeans on b:\n\n75.0 ± {wide} (2)\n\n" in text
     assert text.count("## Failed runs") == 1
     assert f"- Run `{lost}` (lora (r=8, q+v) on b, lr 0.001, seed 2) failed" in text
+
+
+@pytest.mark.usefixtures("mine")
+def test_what_runs_say_of_themselves(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
+    """Which protocol they are of stands at the head of the page, and whether they have collapsed in runs.csv."""
+    ids = [make_run(seed=seed) for seed in (0, 1)]
+
+    def head(**says: list[object]) -> str:
+        for number, run_id in enumerate(ids):
+            path = runs_dir / run_id / "metrics.json"
+            metrics = {key: value for key, value in json.loads(path.read_text()).items() if key != "protocol"}
+            path.write_text(json.dumps(metrics | {key: values[number] for key, values in says.items()}))
+        study.run_study(study_dir, runs_dir)
+        return (study_dir / "table.md").read_text().partition("Of accuracy.")[0]
+
+    assert "Protocol" not in head() and "collapsed" not in pd.read_csv(study_dir / "runs.csv")
+    said = head(protocol=[2, 2], collapsed=[False, True])
+    assert "Protocol 2 (docs/evidence.md)." in said and "Collapsed" in said
+    runs = pd.read_csv(study_dir / "runs.csv")
+    assert runs.groupby("seed")["collapsed"].first().tolist() == [False, True]
+    assert "Runs of protocols 1 and 2 (docs/evidence.md)" in head(protocol=[1, 2])
+    study_dir = study_dir.parent.rename(study_dir.parents[1] / "desk") / STUDY
+    assert "Protocol 1 (docs/evidence.md)." in head()  # desk's runs of before they said it
 
 
 def files_alone(page: list[pages.Block]) -> Study:

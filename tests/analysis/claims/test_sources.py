@@ -48,6 +48,18 @@ def test_no_column_is_read_that_is_not_checked(key: str, tmp_path: Path) -> None
     assert found == pytest.approx(expected, nan_ok=True)
 
 
+def test_runs_csv_says_which_runs_have_collapsed(tmp_path: Path) -> None:
+    MAKERS["as_good_as_full"](tmp_path, (0.1, 0.2))
+    path = tmp_path / "compare_methods/runs.csv"
+    table = pd.read_csv(path)
+    lost = table["run_id"] == table["run_id"].iloc[0]
+    table.assign(collapsed=lost).to_csv(path, index=False)
+    runs = read(tmp_path, ["compare_methods/runs.csv"])["compare_methods/runs.csv"]
+    assert runs["collapsed"].tolist() == lost.tolist() and "collapsed_here" not in runs
+    (found,) = judge([CLAIM["as_good_as_full"]], {"compare_methods/runs.csv": runs})
+    assert "runs predict about one class" in found.cases[0].note
+
+
 def test_numbers_must_be_numbers(tmp_path: Path) -> None:
     MAKERS["as_good_as_full"](tmp_path, (0.1, 0.2))
     path = tmp_path / "compare_methods/runs.csv"
