@@ -4,7 +4,7 @@ import numpy as np
 
 from analysis.claims.engine import PERCENT, SIGNED, TIMES, Case, Claim, Frames, Judge
 from analysis.claims.measures import ids, places, replicates
-from analysis.studies.spectrum.names import EPSILON, FEW, PAIR, SIDES, TOP
+from analysis.kit.updates import EPSILON, FEW, PAIR, SIDES, TOP
 
 RANKS = "spectrum/ranks.csv"
 OVERLAP = "spectrum/overlap.csv"
