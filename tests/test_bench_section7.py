@@ -11,8 +11,8 @@ import pytest
 import torch
 from tiny_models import tiny_model
 
-from analysis.weights.comparison import Site
 from analysis.weights.pretrained import Weights
+from analysis.weights.sites import Site
 from bench import projections, section7
 from bench.projections import Single
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.claims import kept
 from analysis.kit import tables
-from analysis.studies.spectrum.names import EPSILONS, SIDES
+from analysis.kit.updates import EPSILONS, SIDES
 from lora.config import InputError
 
 _RUN = ("run_id", "model", "task", "method", "weight_types", "split", "metric", "role")

@@ -6,7 +6,7 @@ import pandas as pd
 from analysis.claims.engine import Case, Claim, Frames, Judge
 from analysis.claims.measures import Measured, ids, on_each, places, replicates
 from analysis.claims.scales import PERCENT, SIGNED, TIMES
-from analysis.studies.spectrum.names import EPSILON, FEW, PAIR, SIDES, TOP
+from analysis.kit.updates import EPSILON, FEW, PAIR, SIDES, TOP
 
 RANKS = "spectrum/ranks.csv"
 OVERLAP = "spectrum/overlap.csv"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -74,11 +74,13 @@ class Data:
             raise KeyError(name)
         return found
 
-    def read(self, schema: Schema) -> pd.DataFrame:
-        """The rows of a measured file that are of the study's own runs, or all if it has no runs."""
+    def read(self, schema: Schema, run_ids: Collection[str] | None = None) -> pd.DataFrame:
+        """The rows of a measured file: of these runs, of all of the study's own, or all if it has no runs."""
         if schema.file not in self._frames:
             if self.study.runs:
-                found = measured.read(self.folder, schema, set(self.final["run_id"]))
+                found = measured.read(
+                    self.folder, schema, self.final["run_id"].unique() if run_ids is None else run_ids
+                )
             else:
                 found = measured.whole(self.folder, schema)
             self._frames[schema.file] = _rows(found, self.place)

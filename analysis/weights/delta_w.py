@@ -10,8 +10,8 @@ from torch import Tensor
 
 from analysis.maths.amplification import top_singular
 from analysis.maths.svd import SVD, Array, svd_delta_w
-from analysis.weights.comparison import Site
 from analysis.weights.pretrained import Weights
+from analysis.weights.sites import Site
 from lora.config import InputError
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from analysis.weights.checkpoints import Checkpoint, Files
-from analysis.weights.comparison import Site, sites_of
 from analysis.weights.module_names import ARCHITECTURES, canonical, quantised, unique
+from analysis.weights.sites import Site, sites_of
 from experiments.models import skeleton
 from lora.config import InputError
 from lora.formats.keys import plain

@@ -7,25 +7,22 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
-from analysis.kit import naming, tables
-from analysis.maths import statistics
+from analysis.kit import tables
 from analysis.maths.svd import SVD, Array
 from analysis.weights import updates
-from analysis.weights.comparison import Site
 from analysis.weights.delta_w import Update
 from analysis.weights.pretrained import Weights
+from analysis.weights.sites import Site
 from experiments.paths import user_path
 from experiments.records.source import Runs
 from experiments.store import fingerprint
 from lora.config import InputError
 
-ABOUT = ["model", "task", "run_id", "label", "settings", "r", "seed"]  # what a row of results says of its run
-PLACE = ["model", "task"]
 PRECISION = "precision"
 
 
 class UpdateRun(NamedTuple):
-    """A run: `about`, the fields of ABOUT, and its updates."""
+    """A run: `about`, what it is, as of `kit.updates.ABOUT`, and its updates."""
 
     about: dict[str, Any]
     updates: updates.Updates
@@ -52,29 +49,20 @@ class Trained(NamedTuple):
         """About and the update of every run that has trained a site."""
         return ((run.about, run.updates[site]) for run in self.runs if site in run.updates)
 
-
-def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
-    """The rows of `kit.tables.load_runs` of the study's own runs, arranged; r is a number or NaN.
-
-    Raises InputError as `load_runs`, if there is none, and if a seed of a method is there twice.
-    """
-    runs = tables.in_role(tables.load_runs(study_dir, runs_dir), "study").reset_index(drop=True)
-    if runs.empty:
-        raise InputError(f"{study_dir} has no finished run of its own; `{tables.make_command(study_dir)}` trains them")
-    runs = naming.arranged(runs.assign(r=runs["r"].map(_rank)))
-    tables.check_seeds(runs.drop_duplicates("run_id"), [*PLACE, "label", "settings"], study_dir)
-    return runs
-
-
-def of_each(runs: pd.DataFrame) -> pd.DataFrame:
-    """ABOUT, a row a run, with PRECISION."""
-    return runs.drop_duplicates("run_id")[[*ABOUT, PRECISION]].reset_index(drop=True)
+    def svds(self, site: Site) -> Iterator[tuple[dict[str, Any], Update, SVD]]:
+        """And all singular triplets of the update. Raises InputError if it is zero, and so has no directions."""
+        for about, update in self.at(site):
+            svd = update.svd()
+            if not svd.S[0] > 0:
+                where = f"the update of {update.module}, {update.weight_type},"
+                raise InputError(f"run {about['run_id']}: {where} is zero: it was not trained")
+            yield about, update, svd
 
 
 def trained(
-    runs: pd.DataFrame, chosen: Collection[str], study_dir: Path, runs_dir: Path, base: str | None = None
+    each: pd.DataFrame, chosen: Collection[str], study_dir: Path, runs_dir: Path, base: str | None = None
 ) -> list[Trained]:
-    """The updates of the `chosen` of `runs`, run_ids, by the model that they started from.
+    """The updates of the run_ids `chosen`, by the model that they started from; each: of `kit.updates.each`.
 
     base: where the pretrained model is, if it was a folder, of which runs store the content alone. Raises InputError if
     an adapter is not there any more, and if a model or an update is missing or damaged.
@@ -82,8 +70,9 @@ def trained(
     stored = Runs(study_dir, runs_dir)
     opened: dict[tuple[str, str, str], Weights] = {}
     found: dict[tuple[str, str, str], list[UpdateRun]] = {}
-    for record in of_each(runs[runs["run_id"].isin(chosen)]).to_dict("records"):
-        about, precision = {name: record[name] for name in ABOUT}, str(record[PRECISION])
+    for record in each[each["run_id"].isin(chosen)].to_dict("records"):
+        precision = str(record.pop(PRECISION))
+        about = {str(name): value for name, value in record.items()}
         folder = adapter(about["run_id"], study_dir, runs_dir).parent
         path = str(stored[about["run_id"]].config["model"]["path"])
         key = about["model"], path, precision
@@ -105,11 +94,6 @@ def adapter(run_id: str, study_dir: Path, runs_dir: Path) -> Path:
     return folder
 
 
-def _rank(r: Any) -> float:
-    """r as a number; a mapping from weight types, or a method that has none, has no one rank."""
-    return float(r) if isinstance(r, int | float) else float("nan")
-
-
 def _open(path: str, base: str | None, run_id: str) -> Weights:
     if not path.startswith("fingerprint:"):
         return Weights.open(path)
@@ -119,36 +103,3 @@ def _open(path: str, base: str | None, run_id: str) -> Weights:
     if not folder.is_dir() or path != f"fingerprint:{fingerprint(folder)}":
         raise InputError(f"{base} is not the model folder that run {run_id} started from: it is gone, or has changed")
     return Weights.open(base)
-
-
-def trained_svd(about: dict[str, Any], update: Update) -> SVD:
-    """All singular triplets of an update. Raises InputError if it is zero, and so has no directions."""
-    svd = update.svd()
-    if not svd.S[0] > 0:
-        raise InputError(
-            f"run {about['run_id']}: the update of {update.module}, {update.weight_type}, is zero: it was not trained"
-        )
-    return svd
-
-
-def precision_note(runs: pd.DataFrame) -> str:
-    """A sentence on which W the runs were trained on."""
-    names = set(runs[PRECISION])
-    rounding = f"rounded to {' or '.join(sorted(names))}, the precision in which the runs loaded it"
-    return f"W is the pretrained weight {rounding if names != {'float32'} else 'in fp32, as the runs loaded it'}."
-
-
-def quality(runs: pd.DataFrame) -> pd.DataFrame:
-    """What the runs reached: for each model, task, method and rate the main metric on test data, mean ± half-width of
-    the 95% interval over seeds."""
-    test = runs[runs["main"] & (runs["split"] == "test")]
-    cells = tables.summarise(test, [*PLACE, "metric", "label", "settings", "lr"])
-    return pd.DataFrame(
-        {
-            "model": cells["model"], "task": cells["task"],
-            "method": [naming.title(*key) for key in naming.keys(cells)],
-            "lr": cells["lr"].map("{:g}".format),
-            "test score in percent (seeds)": cells["metric"] + " "
-            + [statistics.mean_text(*row) for row in cells[["mean", "interval", "n"]].itertuples(index=False)],
-        }
-    )  # fmt: skip

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from analysis.weights import beside, sources
 from analysis.weights.beside import Account
-from analysis.weights.comparison import Site, sites_of
 from analysis.weights.delta_w import Difference, LowRank, Update
 from analysis.weights.pairs import pair
 from analysis.weights.pretrained import Weights
 from analysis.weights.run_base import Start
+from analysis.weights.sites import Site, sites_of
 from lora.config import InputError
 from lora.stored import Adapter, Target
 from lora.targets import WHOLE

@@ -7,7 +7,7 @@ import pytest
 
 from analysis.kit import tables
 from analysis.studies.alpha import rates as alpha_rates
-from analysis.studies.alpha import study as alpha
+from analysis.study import run_study
 from lora.config import InputError
 
 STUDY = "alpha"
@@ -48,8 +48,14 @@ def test_fixed_and_tuned_runs_are_told_apart(make_cell: Cell, study_dir: Path, r
     for r in (4, 64):
         for ratio in (0.1, 1, 10):
             make_cell(r, ratio)
-    outputs = alpha.build(study_dir, runs_dir)
-    assert {path.name for path in outputs} == {"runs.csv", "table.csv", "claim.csv", "table.md", "alpha.png"}
+    outputs = run_study(study_dir, runs_dir)
+    assert {path.name for path in outputs} - {"provenance.json"} == {
+        "runs.csv",
+        "table.csv",
+        "claim.csv",
+        "table.md",
+        "alpha.png",
+    }
     assert all(path.stat().st_size for path in outputs)
     table = pd.read_csv(study_dir / "table.csv").set_index(["r", "alpha_over_r", "kind"])
     assert len(table) == 2 * 3 * 2
@@ -65,7 +71,7 @@ def test_the_claim_in_numbers(make_cell: Cell, study_dir: Path, runs_dir: Path) 
     for ratio in (0.1, 1, 10):
         make_cell(4, ratio)
         make_cell(64, ratio, best=FIXED)  # the best rate does not care about alpha
-    alpha.build(study_dir, runs_dir)
+    run_study(study_dir, runs_dir)
     claim = pd.read_csv(study_dir / "claim.csv").set_index("r")
     assert claim.loc[4, ["spread_fixed", "spread_tuned"]].tolist() == pytest.approx([0.1, 0], abs=1e-6)
     assert claim.loc[4, "slope"] == pytest.approx(-1)
@@ -84,7 +90,7 @@ def test_a_rate_that_is_everybodys_best_is_not_taken_for_the_fixed_one(
 ) -> None:
     for ratio in (1, 4):
         make_cell(8, ratio, best=1e-3)
-    alpha.build(study_dir, runs_dir)
+    run_study(study_dir, runs_dir)
     table = pd.read_csv(study_dir / "table.csv")
     assert table.groupby("kind")["lr"].unique().map(list).to_dict() == {"fixed": [FIXED], "tuned": [1e-3]}
 
@@ -111,7 +117,7 @@ def test_one_seed_without_tuning_says_what_it_cannot_say(
     for value in (1, 4, 16):
         make_run(method={"name": "lora", "r": 4, "alpha": value, "weight_types": "q+v"}, test=0.7 + value / 200)
     list_run(run_id="method.alpha=64", role="study", error="the loss is nan at step 3")
-    alpha.build(study_dir, runs_dir)
+    run_study(study_dir, runs_dir)
     claim = pd.read_csv(study_dir / "claim.csv").iloc[0]
     assert claim["spread_fixed"] == pytest.approx(0.075)
     assert claim[["noise_fixed", "spread_tuned", "slope"]].isna().all()
@@ -129,7 +135,7 @@ def test_a_failed_cell_does_not_change_which_rate_is_fixed(
     make_run(method=method, lr=3e-4, validation=0.8, role="study+tuning")
     make_run(method=method, lr=3e-4, validation=0.8, role="tuning")
     make_run(method=method, lr=3e-4, validation=0.8, role="study")
-    alpha.build(study_dir, runs_dir)
+    run_study(study_dir, runs_dir)
     claim = pd.read_csv(study_dir / "claim.csv").iloc[0]
     assert (claim["fixed_lr"], claim["compared"]) == (FIXED, 2)
 
@@ -169,7 +175,7 @@ def test_runs_that_are_neither_are_refused(
         make_cell(4, ratio)
     make_run(method={"name": "lora", "r": 4, "alpha": 4, "weight_types": "q+v"}, lr=7e-3)
     with pytest.raises(InputError, match=r"has lr 0.007, which is neither the common one \(0.003\) nor the best"):
-        alpha.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)
 
 
 def test_two_runs_of_one_seed_and_other_methods_are_refused(
@@ -178,13 +184,13 @@ def test_two_runs_of_one_seed_and_other_methods_are_refused(
     make_run(method={"name": "lora", "r": 4, "alpha": 4, "weight_types": "q+v"})
     make_run(method={"name": "lora", "r": 4, "alpha": 4, "weight_types": "q+v", "dropout": 0.1})
     with pytest.raises(InputError, match="same seed with different settings"):
-        alpha.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)
     make_run(method={"name": "bitfit"})
     with pytest.raises(InputError, match="runs that have no r and alpha"):
-        alpha.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)
 
 
 def test_tuning_runs_alone_are_no_study(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
     make_run(role="tuning")
-    with pytest.raises(InputError, match="no finished run of the study"):
-        alpha.build(study_dir, runs_dir)
+    with pytest.raises(InputError, match="has no finished run; `make"):
+        run_study(study_dir, runs_dir)

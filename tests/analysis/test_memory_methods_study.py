@@ -23,8 +23,7 @@ from tiny_models import randomise, tiny_model
 from torch import nn
 
 from analysis.kit import naming
-from analysis.studies.memory_methods import ranks as memory_methods_ranks
-from analysis.studies.memory_methods import report as memory_methods_report
+from analysis.kit.data import Data
 from analysis.studies.memory_methods import study as memory_methods
 from analysis.study import run_study
 from lora import freeze, inject, io
@@ -224,18 +223,18 @@ def test_names() -> None:
         [(model, task, naming.label(of), naming.settings(of), of.get("r", np.nan)) for model, task, of in rows],
         columns=["model", "task", "label", "settings", "r"],
     )
-    found = memory_methods_ranks.names(frame)
+    found = memory_methods.names(frame)
     assert [*found.values()][:: len(found) - 1] == ["full", "lora"]
     assert "badam (block=1, order=descending, switch=2)" in found.values()
     assert {"galore (r=4)"} <= set(found.values())
 
 
-def test_rank_lines_without_full() -> None:
+def test_rank_lines_without_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frame = pd.DataFrame(
         {"model": ["m"], "task": ["t"], "method": ["lora"], "layer": [0], "weight_type": ["q"], "seed": 0}
     )
-    found = memory_methods_ranks.tests(frame.assign(effective_rank=2.0))
-    assert found.empty and memory_methods_report.rank_lines(found) == []
+    monkeypatch.setattr(Data, "frame", lambda self, name: frame.assign(effective_rank=2.0))
+    assert memory_methods.rank_lines(Data(memory_methods.STUDY, tmp_path, tmp_path)) == []
 
 
 @functools.cache
@@ -289,4 +288,4 @@ def test_known_rates_of_the_old_desk_and_equal_tuning_of_the_others() -> None:
 def test_tables_and_figures_need_no_adapters(
     runs: dict[tuple[str, int], str], derive_again: Callable[..., None]
 ) -> None:
-    derive_again(memory_methods.build, "ranks.png")
+    derive_again(run_study, "ranks.png")

@@ -9,13 +9,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from analysis.kit import phi_figures, phi_grids
+from analysis.kit import phi as phi_grids
 from analysis.kit.heat_maps import Panel, index_ticks
+from analysis.kit.phi import SIDES
 from analysis.kit.tables import load_runs
 from analysis.maths.subspace import Baseline, phi
+from analysis.studies.subspace import draw
 from analysis.studies.subspace import study as subspace
 from analysis.studies.subspace import tables as phi_tables
-from analysis.weights.comparison import SIDES, Comparison, Place, Site, sites_of
+from analysis.study import run_study
+from analysis.weights.sites import Site, sites_of
 from lora.config import InputError
 from lora.io import Target
 
@@ -66,7 +69,7 @@ def three_runs(make_run: Callable[..., str], runs_dir: Path) -> dict[tuple[int, 
 def test_every_file_is_written_and_shared_directions_are_found(
     three_runs: dict[tuple[int, int], str], study_dir: Path, runs_dir: Path
 ) -> None:
-    outputs = {path.name for path in subspace.build(study_dir, runs_dir)}
+    outputs = {path.name for path in run_study(study_dir, runs_dir)} - {"provenance.json"}
     figures = {
         f"fig{number}{version}.png" for number in (3, 4, 6, 7) for version in ("", "_delta_w", "_B", "_delta_w_left")
     }
@@ -100,7 +103,7 @@ def test_every_file_is_written_and_shared_directions_are_found(
 def test_every_model_and_task_has_its_files(
     make_run: Callable[..., str], study_dir: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(phi_figures, "phi_figure", lambda *drawn: drawn[-1])  # 48 of them: which, not what is on them
+    monkeypatch.setattr(draw, "phi_figure", lambda *drawn: drawn[-1])  # 48 of them: which, not what is on them
     places = [("minilm", "rotten_tomatoes"), ("minilm", "reuters_r8"), ("org/large", "rotten_tomatoes")]
     for place, (model, task) in enumerate(places):
         for r, seed in ((2, 0), (4, 0), (4, 1)):
@@ -108,7 +111,7 @@ def test_every_model_and_task_has_its_files(
             config = runs_dir / run_id / "config.yaml"
             config.write_text(config.read_text().replace("name: minilm", f"name: {model}"))
             write_adapter(runs_dir / run_id / "adapter", r, seed, modules=("value",))
-    outputs = {path.name for path in subspace.build(study_dir, runs_dir)}
+    outputs = {path.name for path in run_study(study_dir, runs_dir)}
     for model, task in places:
         suffix = f"{model.replace('/', '_')}_{task}"
         assert {f"fig3_{suffix}.png", f"fig7_delta_w_left_{suffix}.png", f"phi_r2_r4_{suffix}.csv"} < outputs
@@ -125,14 +128,14 @@ def test_a_deep_model_is_drawn_small(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         drawn[path.stem] = len(maps), columns
         return path
 
-    monkeypatch.setattr(phi_figures, "phi_figure", record)
+    monkeypatch.setattr(draw, "phi_figure", record)
     grid = np.ones((2, 4))
-    for layers in (phi_figures.DEEP, phi_figures.DEEP + 1):
+    for layers in (draw.DEEP, draw.DEEP + 1):
         sites = [(side, Site(str(layer), name)) for side in SIDES for layer in range(layers) for name in "qv"]
         baselines = dict.fromkeys(sites, Baseline(8, grid, grid, grid, grid))
-        found = Comparison(Place("m", "t"), "seeds", "{symbol}", dict.fromkeys(sites, grid), baselines)
-        phi_figures.draw_ranks(found, tmp_path, f"_{layers}")
-        phi_figures.draw_seeds(found, tmp_path, f"_{layers}")
+        found = draw.Comparison(("m", "t"), "seeds", "{symbol}", dict.fromkeys(sites, grid), baselines)
+        draw.draw_ranks(found, tmp_path, f"_{layers}")
+        draw.draw_seeds(found, tmp_path, f"_{layers}")
     assert drawn["fig6_12"] == (12 * 4, 4) and drawn["fig7_12"] == (12 * 2, 4)
     assert drawn["fig6_13"] == drawn["fig7_B_13"] == (13 * 2, 6)
     assert drawn["fig3_13"] == (4, 4) and drawn["fig4_13"] == (3, 3)
@@ -176,14 +179,14 @@ def test_missing_runs_are_named(
     for r, seed in present:
         make_run(r=r, seed=seed)
     with pytest.raises(InputError, match=r"it has r = \d+: seeds .*`make subspace-plots PRESET=quick`"):
-        subspace.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)
 
 
 def test_other_weight_types_are_refused(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
     make_run(r=8)
     make_run(r=64, weight_types="q")
     with pytest.raises(InputError, match=r"one weight_types, but lists q\+v, q"):
-        subspace.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "untrained", "modules"])
@@ -205,7 +208,7 @@ def test_an_adapter_that_cannot_be_compared_is_an_input_error(
     if damage == "modules":
         write_adapter(folder, 4, 1, modules=("query",))
     with pytest.raises(InputError):
-        subspace.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)
 
 
 def target(module: str, weight_type: str, layer: int) -> Target:
@@ -231,4 +234,4 @@ def test_ticks_are_the_papers() -> None:
 def test_tables_and_figures_need_no_adapters(
     three_runs: dict[tuple[int, int], str], derive_again: Callable[..., None]
 ) -> None:
-    derive_again(subspace.build, "fig3.png", "fig4.png", "fig6.png", "fig7.png")
+    derive_again(run_study, "fig3.png", "fig4.png", "fig6.png", "fig7.png")

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import LAYERS, tiny_model
 
-from analysis.weights.comparison import Site
 from analysis.weights.delta_w import LowRank, Update, inner
 from analysis.weights.pretrained import Weights
+from analysis.weights.sites import Site
 from analysis.weights.updates import Updates, read, read_run
 from lora import io
 from lora.config import InputError

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from tiny_models import ARCHITECTURES, HIDDEN, LAYERS, tiny_model
 from torch import nn
 
-from analysis.weights.comparison import Site
 from analysis.weights.pretrained import Weights
+from analysis.weights.sites import Site
 from lora.config import InputError
 from lora.layer import turned
 from lora.targets import WHOLE, typed_places

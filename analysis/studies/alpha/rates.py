@@ -1,17 +1,19 @@
 """Runs at a fixed and at a tuned learning rate told apart, and what they say of alpha: spreads, noise and slopes."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 from scipy.stats import linregress, studentized_range
 
-from analysis.kit import tables
+from analysis.kit import cells, tables
 from lora.config import InputError
 
 GROUP = ["model", "task", "metric", "weight_types"]
 CELL = [*GROUP, "r", "alpha"]
+BEST = ["alpha_over_r", "best_lr", "tried", "at_edge", "half_step"]
 KINDS = {"fixed": "one rate for all", "tuned": "rate tuned for each"}
 
 
@@ -23,89 +25,89 @@ def best_rates(runs: pd.DataFrame) -> pd.DataFrame:
     everybody's.
     """
     tuning, study = (tables.in_role(runs, role) for role in ("tuning", "study"))
-    tuning = tuning[tuning["main"] & (tuning["split"] == "validation")]
     taken = study[[*CELL, "lr"]].drop_duplicates()
-    rows = []
-    for key, cell in tuning.groupby([*CELL, "alpha_over_r"], sort=False):
-        scores = cell.groupby("lr")["value"].mean()
-        same = (taken[CELL] == list(key[:-1])).all(axis=1)
-        mine = set(taken["lr"][same])
-        group = taken[(taken[GROUP] == list(key[: len(GROUP)])).all(axis=1)]
+
+    def best(own: pd.DataFrame) -> dict[str, Any]:
+        scores = own.groupby("lr")["value"].mean()
+        key = own[CELL].iloc[0]
+        mine = set(taken.loc[(taken[CELL] == key).all(axis=1), "lr"])
+        group = taken.loc[(taken[GROUP] == key[GROUP]).all(axis=1), "lr"]
         equals = scores.index[scores == scores.max()]
-        best = min(equals, key=lambda lr: (lr not in mine, int((group["lr"] == lr).sum())))
+        best = min(equals, key=lambda lr: (lr not in mine, int((group == lr).sum())))
         place, steps = list(scores.index).index(best), np.diff(np.log2(scores.index))
-        rows.append(
-            dict(zip([*CELL, "alpha_over_r"], key, strict=True))
-            | {"best_lr": best, "tried": len(scores), "at_edge": place in (0, len(scores) - 1)}
-            | {"half_step": float(np.mean(steps[max(0, place - 1) : place + 1]) / 2) if len(steps) else np.nan}
-        )
-    table = pd.DataFrame(rows, columns=[*CELL, "alpha_over_r", "best_lr", "tried", "at_edge", "half_step"])
-    return table.astype({"r": int, "alpha": float, "alpha_over_r": float, "best_lr": float, "half_step": float})
+        half = float(np.mean(steps[max(0, place - 1) : place + 1]) / 2) if len(steps) else np.nan
+        edge = place in (0, len(scores) - 1)
+        return {"best_lr": best, "tried": len(scores), "at_edge": edge, "half_step": half}
+
+    found = cells.each(tuning[tuning["main"] & (tuning["split"] == "validation")], [*CELL, "alpha_over_r"], best)
+    kinds = {"r": int, "alpha": float, "alpha_over_r": float, "best_lr": float, "half_step": float}
+    return found.astype(kinds) if len(found) else pd.DataFrame(columns=[*CELL, *BEST])
 
 
-def sort_out(runs: pd.DataFrame, best: pd.DataFrame, study_dir: Path) -> pd.DataFrame:
-    """The main test scores of the study's runs with `kind`: fixed, at the rate that most cells of a group have, or
-    tuned, at the best rate of the cell. Where the two are one, a run is in both.
+def with_rates(runs: pd.DataFrame, study_dir: Path) -> pd.DataFrame:
+    """runs with best_lr of their cell, and fixed_lr, the rate that most cells of a group have. Raises InputError if a
+    run of the study has neither."""
+    runs = runs.merge(best_rates(runs)[[*CELL, "best_lr"]], on=CELL, how="left")
+    own = tables.in_role(runs[runs["main"]], "study").drop_duplicates([*CELL, "lr"])
 
-    Raises InputError if there is no run, if one fits neither, or if a seed of a cell has two of a kind.
-    """
-    test = tables.in_role(runs, "study")
-    test = test[test["main"] & (test["split"] == "test")]
-    if test.empty:
-        raise InputError(
-            f"{study_dir} has no finished run of the study; `{tables.make_command(study_dir)}` trains them"
-        )
-    test = test.merge(best[[*CELL, "best_lr"]], on=CELL, how="left")
-    parts = []
-    for _, group in test.groupby(GROUP, sort=False):
-        cells = group.drop_duplicates([*CELL, "lr"])
+    def fixed(cells: pd.DataFrame) -> dict[str, float]:
         # Of two rates that all cells have, one is the best of all of them: the other is the fixed one.
-        fixed = max(
-            sorted(cells["lr"].unique()),
-            key=lambda lr: ((cells["lr"] == lr).sum(), ((cells["lr"] == lr) & (cells["best_lr"] != lr)).sum()),
+        others = cells.loc[cells["best_lr"] != cells["lr"], "lr"]
+        rates = sorted(cells["lr"].unique())
+        return {"fixed_lr": max(rates, key=lambda lr: ((cells["lr"] == lr).sum(), (others == lr).sum()))}
+
+    runs = runs.merge(cells.each(own, GROUP, fixed), on=GROUP, how="left") if len(own) else runs.assign(fixed_lr=np.nan)
+    odd = tables.in_role(runs[runs["main"]], "study").query("lr != fixed_lr and lr != best_lr")
+    if not odd.empty:
+        run = odd.iloc[0]
+        raise InputError(
+            f"{study_dir / 'sweep.jsonl'}: run {run['run_id']} (r {run['r']}, alpha {run['alpha']:g}) has lr "
+            f"{run['lr']:g}, which is neither the common one ({run['fixed_lr']:g}) nor the best of its tuning; delete "
+            f"the file, `{tables.make_command(study_dir)}` lists one set of runs"
         )
-        parts += [group[group["lr"] == fixed].assign(kind="fixed")]
-        parts += [group[group["lr"] == group["best_lr"]].assign(kind="tuned")]
-        odd = group[(group["lr"] != fixed) & (group["lr"] != group["best_lr"])]
-        if not odd.empty:
-            run = odd.iloc[0]
-            raise InputError(
-                f"{study_dir / 'sweep.jsonl'}: run {run['run_id']} (r {run['r']}, alpha {run['alpha']:g}) has lr "
-                f"{run['lr']:g}, which is neither the common one ({fixed:g}) nor the best of its tuning; delete the "
-                f"file, `{tables.make_command(study_dir)}` lists one set of runs"
-            )
-    sorted_out = pd.concat(parts, ignore_index=True)
-    tables.check_seeds(sorted_out, [*CELL, "kind"], study_dir)
-    return sorted_out
+    return runs
+
+
+def sort_out(final: pd.DataFrame) -> pd.DataFrame:
+    """The main test scores of the study's runs with `kind`: fixed, at the common rate, or tuned, at the cell's best.
+    Where the two are one, a run is in both."""
+    test = final[final["main"] & (final["split"] == "test")]
+    rates = {"fixed": "fixed_lr", "tuned": "best_lr"}
+    parts = [
+        group[group["lr"] == group[rate]].assign(kind=kind)
+        for _, group in test.groupby(GROUP, sort=False)
+        for kind, rate in rates.items()
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else test.assign(kind="")
 
 
 def claims(test: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
     """For each group and r: fixed_lr, compared (how many alpha / r both kinds have), over these spread_<kind>, the
     largest mean minus the smallest, and noise_<kind>, of `spread_by_chance`; slope, slope_scatter and slope_grid."""
-    rows = []
-    for key, group in test.groupby([*GROUP, "r"], sort=False):
-        kinds = {kind: group[group["kind"] == kind].pivot_table("value", "alpha", "seed") for kind in KINDS}
+
+    def claim(own: pd.DataFrame) -> dict[str, Any]:
+        kinds = {kind: own[own["kind"] == kind].pivot_table("value", "alpha", "seed") for kind in KINDS}
         if not kinds["tuned"].empty:
             common = kinds["fixed"].index.intersection(kinds["tuned"].index)
-            kinds = {kind: cells.loc[common] for kind, cells in kinds.items()}
-        row = dict(zip([*GROUP, "r"], key, strict=True))
-        row |= {"fixed_lr": group["lr"][group["kind"] == "fixed"].iloc[0], "compared": len(kinds["fixed"])}
-        for kind, cells in kinds.items():
-            row |= {f"spread_{kind}": float(np.ptp(cells.mean(axis=1))) if len(cells) else np.nan}
-            row |= {f"noise_{kind}": spread_by_chance(cells)}
-        tuned = best[(best[[*GROUP, "r"]] == list(key)).all(axis=1)]
-        row |= dict(zip(("slope", "slope_scatter", "slope_grid"), slope(tuned), strict=True))
-        rows.append(row)
-    return pd.DataFrame(rows)
+            kinds = {kind: means.loc[common] for kind, means in kinds.items()}
+        row = {"fixed_lr": own["fixed_lr"].iloc[0], "compared": len(kinds["fixed"])}
+        for kind, means in kinds.items():
+            row[f"spread_{kind}"] = float(np.ptp(means.mean(axis=1))) if len(means) else np.nan
+            row[f"noise_{kind}"] = spread_by_chance(means)
+        key = [*GROUP, "r"]
+        tuned = best[(best[key] == own[key].iloc[0]).all(axis=1)]
+        return row | dict(zip(("slope", "slope_scatter", "slope_grid"), slope(tuned), strict=True))
+
+    return cells.each(test, [*GROUP, "r"], claim)
 
 
-def spread_by_chance(cells: pd.DataFrame) -> float:
+def spread_by_chance(means: pd.DataFrame) -> float:
     """What the spread of the rows' means stays below in 95% of cases if rows differ by noise alone.
 
-    cells: a row an alpha, a column a seed; seeds that an alpha lacks are left out. The studentized range of the k means
+    means: a row an alpha, a column a seed; seeds that an alpha lacks are left out. The studentized range of the k means
     of n seeds, with the variance of the k x n values about row and column means. NaN for fewer than two of either.
     """
-    values = cells.dropna(axis=1).to_numpy()
+    values = means.dropna(axis=1).to_numpy()
     k, n = values.shape
     if k < 2 or n < 2:
         return np.nan

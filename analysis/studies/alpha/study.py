@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.kit import figures, table_md, tables
-from analysis.maths.statistics import mean_text
-from analysis.studies.alpha.rates import CELL, GROUP, KINDS, best_rates, claims, sort_out
+from analysis.kit import cells, figures, marks, pages, tables
+from analysis.kit.data import Data
+from analysis.kit.study import Study
+from analysis.studies.alpha.rates import CELL, GROUP, KINDS, best_rates, claims, sort_out, with_rates
 from lora.config import InputError
 
 READING = """\
@@ -26,61 +27,43 @@ interval from the deviations from the line; ± grid: how far it could move if ev
 grid from the true one. Neither knows that the best rates come from one seed. {head}"""
 
 
-def build(study_dir: Path, runs_dir: Path) -> list[Path]:
-    """Writes runs.csv, table.csv (a row a cell and kind of rate), claim.csv (spreads and slopes), table.md, alpha.png.
-
-    Returns their paths. Raises InputError if the runs are missing or damaged, if a seed of a cell has two runs, or if
-    the cells of a group share no learning rate.
-    """
+def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
+    """The runs with alpha_over_r, and the rates of `rates.with_rates`."""
     runs = tables.load_runs(study_dir, runs_dir).sort_values([*CELL[:2], "r", "alpha", "lr", "seed"], ignore_index=True)
     if runs[["r", "alpha"]].apply(pd.to_numeric, errors="coerce").isna().any(axis=None):
         raise InputError(f"{study_dir / 'sweep.jsonl'} lists runs that have no r and alpha; alpha is a study of LoRA")
     runs = runs.astype({"r": int, "alpha": float})
-    runs["alpha_over_r"] = runs["alpha"] / runs["r"]
-    best = best_rates(runs)
-    test = sort_out(runs, best, study_dir)
-    summary = tables.summarise(test, [*CELL, "alpha_over_r", "kind", "lr"])
-    claim = claims(test, best)
-
-    outputs = {name: study_dir / name for name in ("runs.csv", "table.csv", "claim.csv", "table.md")}
-    runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
-    summary.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
-    claim.to_csv(outputs["claim.csv"], index=False, float_format="%.6g")
-    failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
-    table_md.write(outputs["table.md"], report(summary, best, claim, tables.head_rate(runs), failed), runs)
-    return [*outputs.values(), draw(test, summary, best, study_dir / "alpha.png")]
+    return with_rates(runs.assign(alpha_over_r=runs["alpha"] / runs["r"]), study_dir)
 
 
-def report(summary: pd.DataFrame, best: pd.DataFrame, claim: pd.DataFrame, head: str, failed: list[str]) -> str:
-    """table.md: quality over alpha / r, the claim in numbers and in words, and the runs that failed."""
-    parts = (summary[name] for name in ("mean", "interval", "n"))
-    rows = summary.assign(text=[mean_text(*part) for part in zip(*parts, strict=True)])
-    rates = best.assign(
-        kind="best rate", text=[f"{row.best_lr:g}{'*' if row.at_edge else ''}" for row in best.itertuples()]
-    )
-    long = pd.concat([rows, rates], ignore_index=True)
-    long["column"] = [f"alpha/r = {ratio:g}" for ratio in long["alpha_over_r"]]
-    columns = long.sort_values("alpha_over_r")["column"].unique()
-    wide = long.pivot(index=["model", "task", "weight_types", "r", "kind"], columns="column", values="text")
-    order = long[["model", "task", "weight_types", "r", "kind"]].drop_duplicates()
-    order = order.sort_values(["model", "task", "weight_types", "r"], kind="stable")
-    wide = (
-        wide.reindex(index=pd.MultiIndex.from_frame(order), columns=list(columns))
-        .reset_index()
-        .rename(columns={"kind": "rate"})
-    )
-    metrics = ", ".join(summary["metric"].unique())
-    lines = [
-        "# Is alpha a learning rate?",
-        "",
-        tables.markdown(wide.astype(object)),
-        "",
-        READING.format(metrics=metrics),
-    ]
-    lines += ["", "## The claim", "", *[_verdict(row) for _, row in claim.iterrows()], "", CLAIM.format(head=head)]
-    if failed:
-        lines += ["", "## Failed runs", "", *failed]
-    return "\n".join(lines) + "\n"
+def best(data: Data) -> pd.DataFrame:
+    """The best rate of every cell."""
+    return best_rates(data.runs)
+
+
+def table(data: Data) -> pd.DataFrame:
+    """A row a cell and kind of rate: mean, interval and n."""
+    return tables.summarise(data.scores, [*CELL, "alpha_over_r", "kind", "lr"])
+
+
+def texts(data: Data) -> pd.DataFrame:
+    """Quality over alpha / r at the fixed and at the tuned rate, and the best rate."""
+    rows, rates = data["table.csv"], data.once(best)
+    edge = rates["at_edge"].map({True: "*", False: ""})
+    rates = rates.assign(kind="best rate", text=rates["best_lr"].map("{:g}".format) + edge)
+    long = pd.concat([rows.assign(text=cells.mean_texts(rows)), rates], ignore_index=True)
+    long = long.sort_values("alpha_over_r", kind="stable")
+    long["column"] = long["alpha_over_r"].map("alpha/r = {:g}".format)
+    keys = ["model", "task", "weight_types", "r", "kind"]
+    found = cells.each(long, keys, lambda own: dict(zip(own["column"], own["text"], strict=True)))
+    place = found["kind"].map([*KINDS, "best rate"].index)
+    found = found.assign(place=place).sort_values([*keys[:4], "place"]).drop(columns="place")
+    return found[[*keys, *dict.fromkeys(long["column"])]].rename(columns={"kind": "rate"}).astype(object)
+
+
+def verdicts(data: Data) -> list[str]:
+    """The claim in words, a list item a group and r."""
+    return [_verdict(row) for _, row in data["claim.csv"].iterrows()]
 
 
 def _verdict(row: pd.Series) -> str:
@@ -115,12 +98,13 @@ def _points(spread: float, noise: float) -> str:
     return f"{100 * spread:.1f}" + ("" if pd.isna(noise) else f" [{100 * noise:.1f}]")
 
 
-def draw(test: pd.DataFrame, summary: pd.DataFrame, best: pd.DataFrame, path: Path) -> Path:
+def draw(data: Data, path: Path) -> Path:
     """alpha.png: for each model, task and weight set quality over alpha / r with the fixed and with the tuned rate, and
     the best rate; without tuned rates, the first alone."""
+    test, summary, rates = data.scores, data["table.csv"], data.once(best)
     groups = list(summary.groupby(GROUP, sort=False))
     kinds = [kind for kind in KINDS if kind in set(summary["kind"])]
-    columns = len(kinds) + (not best.empty)
+    columns = len(kinds) + (not rates.empty)
     width = figures.PAGE_WIDTH if columns > 1 else 4.5
     figure, axes = figures.panels(len(groups), columns, width, 0.5 + 2.3 * len(groups), sharex=True)
     names = [f"r = {r}" for r in sorted(summary["r"].unique())]
@@ -132,16 +116,15 @@ def draw(test: pd.DataFrame, summary: pd.DataFrame, best: pd.DataFrame, path: Pa
             figures.quality_lines(axis, points, lines, "alpha_over_r", "line", names)
             rate = f" ({points['lr'].iloc[0]:g})" if kind == "fixed" else ""
             axis.set_title(KINDS[kind] + rate)
-            axis.set_ylim(100 * seeds["value"].min() - 1, 100 * seeds["value"].max() + 1)
+            marks.limit(axis, seeds["value"], 0)
             axis.tick_params(labelleft=axis is row[0])
         row[0].set_ylabel(f"{task}, {weight_types}\ntest {metric} (%)")
-        if not best.empty:
-            _draw_rates(row[-1], best[(best[GROUP] == list(key)).all(axis=1)], names)
+        if not rates.empty:
+            _draw_rates(row[-1], rates[(rates[GROUP] == list(key)).all(axis=1)], names)
     for axis in axes[-1]:
         axis.set_xlabel(r"$\alpha / r$")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(names), frameon=False)
-    figure.supxlabel(figures.interval_note(summary["interval"]), fontsize=7)
-    return figures.save(figure, path)
+    return marks.finish(figure, summary["interval"], path)
 
 
 def _draw_rates(axis: Axes, best: pd.DataFrame, names: list[str]) -> None:
@@ -159,9 +142,22 @@ def _draw_rates(axis: Axes, best: pd.DataFrame, names: list[str]) -> None:
     for slope, dots in ((-1, ":"), (-0.5, "-.")):
         axis.plot(ratios, y * (ratios / x) ** slope, color="0.5", linestyle=dots, linewidth=1, label=f"slope {slope:g}")
     axis.legend(frameon=False, loc="lower left")
-    axis.set_xscale("log", base=2)
     axis.set_yscale("log")
-    axis.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
-    axis.minorticks_off()
-    axis.grid(axis="y", linewidth=0.4)
+    figures.log2_axis(axis, best["alpha_over_r"])
     axis.set_title("best rate (bar: half a grid step)")
+
+
+STUDY = Study(
+    runs=load,
+    scores=sort_out,
+    cell=[*CELL, "kind"],
+    tables={"table.csv": table, "claim.csv": lambda data: claims(data.scores, data.once(best))},
+    page=[
+        "# Is alpha a learning rate?",
+        pages.table(texts),
+        pages.text(READING, metrics=pages.metrics),
+        pages.under("## The claim", verdicts, pages.text(CLAIM, head=pages.head_rate)),
+        pages.failed_runs,
+    ],
+    figures={"alpha.png": draw},
+)

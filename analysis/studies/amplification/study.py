@@ -1,22 +1,28 @@
 """How large are the directions of delta_w in W, and how much does it amplify them: the paper's Table 7, Section H.4."""
 
-from importlib.resources import files
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 
-from analysis.kit import measured, table_md, tables
+from analysis.kit import figures, pages, updates
+from analysis.kit.data import Data
+from analysis.kit.study import Study
 from analysis.maths import amplification
-from analysis.studies.amplification.figures import draw_factors, draw_projections
-from analysis.studies.amplification.tables import GROUP, by_rank, compare_ranks, layout, over_layers, verdict
-from analysis.weights import update_runs
-from analysis.weights.update_runs import Trained, trained_svd
+from analysis.studies.amplification import tables
+from analysis.studies.amplification.tables import GROUP, logs
 from lora.config import InputError
 
-BASE = True  # reads the pretrained weights
-MEASURED = ("amplification.csv",)
+if TYPE_CHECKING:  # which load torch
+    from analysis.weights.update_runs import Trained
+
+FILE = "amplification.csv"
 COLUMNS = [
     "model", "task", "run_id", "seed", "r", "layer", "weight_type", "norm_w", "norm_delta_w", "projection_delta_w",
     "projection_w", "projection_random", "projection_random_low", "projection_random_high", "amplification",
@@ -36,32 +42,13 @@ the same at every rank, so that delta_w is scaled by alpha / r: its norm, and wi
 {precision}"""
 
 
-def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
-    """Measures what amplification.csv (a row a run and site) lacks. Writes runs.csv, table.csv, table.md,
-    amplification.png and projections.png from it. Returns their paths.
-
-    base: as of `weights.update_runs.trained`. Raises InputError as that and `load` there, if an update is zero or has
-    no rank, and if runs of one rank and seed differ in other settings.
-    """
-    runs = update_runs.load(study_dir, runs_dir)
-    each = update_runs.of_each(runs)
-    tables.check_seeds(each, ["model", "task", "r"], study_dir)
-    stored = measured.Rows(study_dir / MEASURED[0], ["run_id"], measured.ids(each["run_id"]))
+def rows(data: Data) -> pd.DataFrame:
+    """The rows of FILE, a row a run and site, complete."""
+    stored = updates.rows(data, FILE)
     if stored.missing:
-        groups = update_runs.trained(runs, [run_id for (run_id,) in stored.missing], study_dir, runs_dir, base)
+        groups = updates.trained(data, [run_id for (run_id,) in stored.missing])
         stored.add(pd.concat([measure(group) for group in groups], ignore_index=True))
-    rows = stored.frame.sort_values(["model", "task", "r", "seed"], kind="stable", ignore_index=True)
-    outputs = {name: study_dir / name for name in ("runs.csv", *MEASURED, "table.csv", "table.md")}
-    runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
-    table = by_rank(rows)
-    table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
-    failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
-    text = report(rows, table, update_runs.quality(runs), update_runs.precision_note(runs), failed)
-    table_md.write(outputs["table.md"], text, runs)
-    figures = [
-        draw_factors(rows, study_dir / "amplification.png"), draw_projections(rows, study_dir / "projections.png"),
-    ]  # fmt: skip
-    return [*outputs.values(), *figures]
+    return stored.frame.sort_values(["model", "task", "r", "seed"], kind="stable", ignore_index=True)
 
 
 def measure(group: Trained) -> pd.DataFrame:
@@ -73,7 +60,7 @@ def measure(group: Trained) -> pd.DataFrame:
         norm_w, chance = float(np.linalg.norm(W)), dict[int, amplification.Chance]()
         ranks = [update.rank for _, update in group.at(site) if update.rank]
         S = amplification.top_singular(W, max(ranks, default=1)).S
-        for about, update in group.at(site):
+        for about, update, svd in group.svds(site):
             r = update.rank
             if r is None:
                 raise InputError(
@@ -81,7 +68,6 @@ def measure(group: Trained) -> pd.DataFrame:
                 )
             if r not in chance:
                 chance[r] = amplification.random_projection(W, r)
-            svd = trained_svd(about, update)
             norm, projection = float(np.linalg.norm(svd.S)), amplification.projection_norm(svd.U, W, svd.Vh.T)
             rows.append(
                 {name: about[name] for name in ("model", "task", "run_id", "seed")}
@@ -94,20 +80,85 @@ def measure(group: Trained) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def paper_table() -> pd.DataFrame:
-    """The paper's Table 7: W_q of layer 48 of GPT-3."""
-    return pd.read_csv(str(files("analysis").joinpath("paper/table07_amplification.csv")))
+def draw(ratio: str, label: str, title: str, note: str) -> Callable[[Data, Path], Path]:
+    """A ratio along the layers: a panel for each place and weight type, a line a rank; what there is by chance too."""
+    return lambda data, path: _draw(data[FILE], ratio, label, title, note, path)
 
 
-def report(rows: pd.DataFrame, table: pd.DataFrame, quality: pd.DataFrame, precision: str, failed: list[str]) -> str:
-    """table.md: verdicts, Table 7 beside the paper's, the numbers over all layers, and the runs."""
-    tests = compare_ranks(rows)
-    lines = ["# Amplification (the paper's Table 7 and Section H.4)", "", READING.format(precision=precision)]
-    lines += ["", "## What the runs say", "", *verdict(rows, tests)]
-    lines += ["", "## Table 7", "", tables.markdown(layout(rows, paper_table()))]
-    for (model, task), cells in table.groupby(GROUP[:2], sort=False):
-        lines += ["", f"## {task} ({model}): all layers", "", tables.markdown(over_layers(cells))]
-    lines += ["", "## Runs", "", tables.markdown(quality)]
-    if failed:
-        lines += ["", "## Failed runs", "", *failed]
-    return "\n".join(lines) + "\n"
+def _draw(rows: pd.DataFrame, ratio: str, label: str, title: str, note: str, path: Path) -> Path:
+    panels = list(rows.groupby(GROUP, sort=False))
+    columns = rows["weight_type"].nunique()
+    lines = -(-len(panels) // columns)
+    figure, axes = figures.panels(lines, columns, figures.PAGE_WIDTH, 0.8 + 2.1 * lines, sharey=True)
+    ranks = sorted(rows["r"].unique())
+    for axis, ((model, task, weight_type), group) in figures.fill(axes.flat, panels):
+        _panel(axis, group, ratio, ranks)
+        axis.set_title(f"{figures.weight_name(str(weight_type))}, {task} ({model})")
+    for axis in axes[:, 0]:
+        figures.plain_log(axis.yaxis)
+    figure.supylabel(label, fontsize=8)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    figure.suptitle(title)
+    seeds = "lines: geometric mean over seeds; thin lines: single seeds; " if rows["seed"].nunique() > 1 else ""
+    figure.supxlabel(seeds + note, fontsize=7)
+    return figures.save(figure, path)
+
+
+def _panel(axis: Axes, group: pd.DataFrame, ratio: str, ranks: Sequence[int]) -> None:
+    """One panel on a log scale."""
+    layers = list(dict.fromkeys(group["layer"]))
+    group = group.assign(value=logs(group, ratio), place=group["layer"].map(layers.index))
+    for r, colour in zip(ranks, sns.color_palette(n_colors=len(ranks)), strict=True):
+        mine = group[group["r"] == r].sort_values("place")
+        for _, run in mine.groupby("run_id"):
+            axis.plot(run["place"], np.exp(run["value"]), color=colour, linewidth=0.5, alpha=0.5)
+        mean = np.exp(mine.groupby("place")["value"].mean())
+        axis.plot(mean.index, mean, color=colour, marker="o", markersize=2.5, linewidth=1.3, label=f"r = {r}")
+        chance = mine.drop_duplicates("place")  # W is the same in all runs
+        if ratio == "over_random":
+            low, high, top = (
+                chance[name] / chance["projection_random"]
+                for name in ("projection_random_low", "projection_random_high", "projection_w")
+            )
+            axis.fill_between(chance["place"], low, high, color=colour, alpha=0.2, linewidth=0)
+            axis.plot(chance["place"], top, color=colour, linestyle="--", linewidth=0.9)
+        else:
+            random = np.exp(logs(mine, "random_factor").groupby(mine["place"]).mean())
+            axis.plot(random.index, random, color=colour, linestyle=":", linewidth=1)
+    axis.axhline(1, color="0.4", linewidth=0.7, zorder=0)
+    axis.set_yscale("log")
+    figures.layer_axis(axis, layers)
+    axis.grid(axis="y", linewidth=0.4)
+
+
+STUDY = Study(
+    runs=updates.load,
+    cell=["model", "task", "r"],
+    base=True,
+    measures={FILE: rows},
+    tables={"table.csv": lambda data: tables.by_rank(data[FILE])},
+    page=[
+        "# Amplification (the paper's Table 7 and Section H.4)",
+        pages.text(READING, precision=updates.precision),
+        pages.under("## What the runs say", lambda data: tables.verdict(data[FILE], tables.compare_ranks(data[FILE]))),
+        pages.under("## Table 7", pages.table(lambda data: tables.layout(data[FILE]))),
+        pages.sections(
+            "## {task} ({model}): all layers",
+            pages.table(lambda data: tables.over_layers(data["table.csv"])),
+            by=["model", "task"],
+        ),
+        updates.runs_table,
+        pages.failed_runs,
+    ],
+    figures={
+        "amplification.png": draw(
+            "factor", "amplification factor", "Amplification factor",
+            "dotted: random directions, for the same norm of delta_w",
+        ),
+        "projections.png": draw(
+            "over_random", "times the mean of random directions", r"$\|U^\top W V\|_F$ in the directions of $\Delta W$",
+            "bands: 95% of random directions; dashed: W's own top r directions",
+        ),
+    },
+)  # fmt: skip

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.kit import tables
-from analysis.kit.phi_figures import middle
+from analysis.kit import cells, phi, updates
+from analysis.kit.sentences import told
 from analysis.maths import statistics
 
 GROUP = ["model", "task", "weight_type"]
-PAPER = "paper, GPT-3"
 # What is averaged over layers, as ratios: name -> numerator, denominator.
 RATIOS = {
     "factor": ("norm_delta_w", "projection_delta_w"),
@@ -33,27 +32,25 @@ def by_rank(rows: pd.DataFrame) -> pd.DataFrame:
     and in how many of the (layer, seed) pairs the factor is above 1 (amplified), and the projection in delta_w's
     directions above or below the interval of random ones (above_random, below_random)."""
     keys = [*GROUP, "r"]
-    counted = rows.assign(
-        pairs=1,
-        amplified=rows["amplification"] > 1,
-        above_random=rows["projection_delta_w"] > rows["projection_random_high"],
-        below_random=rows["projection_delta_w"] < rows["projection_random_low"],
-    )
-    counts = {"pairs": "sum", "amplified": "sum", "above_random": "sum", "below_random": "sum"}
-    table = counted.groupby(keys, sort=False).agg({"seed": "nunique", "layer": "nunique"} | counts)
-    table = table.rename(columns={"seed": "seeds", "layer": "layers"}).reset_index()
-    for ratio in RATIOS:
-        named = rows[[*keys, "seed", "layer"]].assign(value=logs(rows, ratio))
-        means = tables.summarise(named.groupby([*keys, "seed"], sort=False)["value"].mean().reset_index(), keys)
-        layers = named.groupby([*keys, "layer"], sort=False)["value"].mean().groupby(keys, sort=False)
-        ends = pd.DataFrame({"_min": layers.min(), "_max": layers.max()}).reset_index()
-        found = means.merge(ends, on=keys)
-        table = table.merge(found[keys], on=keys)
-        table[ratio] = np.exp(found["mean"])
-        table[f"{ratio}_low"] = np.exp(found["mean"] - found["interval"])
-        table[f"{ratio}_high"] = np.exp(found["mean"] + found["interval"])
-        table[f"{ratio}_min"], table[f"{ratio}_max"] = np.exp(found["_min"]), np.exp(found["_max"])
-    table = table.sort_values("r", kind="stable")
+    rows = rows.assign(**{ratio: logs(rows, ratio) for ratio in RATIOS})
+
+    def counts(own: pd.DataFrame) -> dict[str, Any]:
+        projection = own["projection_delta_w"]
+        found: dict[str, Any] = {
+            "seeds": own["seed"].nunique(), "layers": own["layer"].nunique(), "pairs": len(own),
+            "amplified": int((own["amplification"] > 1).sum()),
+            "above_random": int((projection > own["projection_random_high"]).sum()),
+            "below_random": int((projection < own["projection_random_low"]).sum()),
+        }  # fmt: skip
+        means, layers = updates.means(own, ["r"], [*RATIOS]).iloc[0], own.groupby("layer")[[*RATIOS]].mean()
+        for ratio in RATIOS:
+            mean, half = means[ratio], means[f"{ratio}_interval"]
+            ends = {"": mean, "_low": mean - half, "_high": mean + half}
+            ends |= {"_min": layers[ratio].min(), "_max": layers[ratio].max()}
+            found |= {f"{ratio}{end}": np.exp(value) for end, value in ends.items()}
+        return found
+
+    table = cells.each(rows, keys, counts).sort_values("r", kind="stable")
     return pd.concat([group for _, group in table.groupby(GROUP, sort=False)], ignore_index=True)
 
 
@@ -61,26 +58,19 @@ def compare_ranks(rows: pd.DataFrame) -> pd.DataFrame:
     """The factor at the smallest rank over that at the largest, for each of GROUP: small, large, the fields of
     `statistics.Paired` of the logarithms' means over layers, p_holm, and layers_larger of layers; random is the same
     difference for random directions in place of delta_w's, its norm being what it is."""
-    found: list[dict[str, Any]] = []
-    values = {"value": logs(rows, "factor"), "random": logs(rows, "random_factor")}
-    for key, group in rows.assign(**values).groupby(GROUP, sort=False):
-        small, large = (group[group["r"] == r] for r in (group["r"].min(), group["r"].max()))
-        if small["r"].iloc[0] == large["r"].iloc[0]:
-            continue
-        by_seed, by_layer = (
-            [part.groupby(column, sort=False)["value"].mean() for part in (small, large)]
-            for column in ("seed", "layer")
-        )
-        found.append(
-            dict(zip(GROUP, key, strict=True))
-            | {"small": int(small["r"].iloc[0]), "large": int(large["r"].iloc[0])}
-            | statistics.paired(*by_seed)._asdict()
-            | {"layers_larger": int((by_layer[0] > by_layer[1]).sum()), "layers": len(by_layer[0])}
-            | {"random": float(small["random"].mean() - large["random"].mean())}
-        )
-    columns = [*GROUP, "small", "large", *statistics.Paired._fields, "layers_larger", "layers", "random"]
-    tests = pd.DataFrame(found, columns=columns)
-    return tests.assign(p_holm=statistics.holm(tests["p"]))
+    rows = rows.assign(value=logs(rows, "factor"), random=logs(rows, "random_factor"))
+
+    def test(own: pd.DataFrame) -> dict[str, Any] | None:
+        ends = int(own["r"].min()), int(own["r"].max())
+        parts = [own[own["r"] == r] for r in ends]
+        seeds, layers = ([part.groupby(by, sort=False)["value"].mean() for part in parts] for by in ("seed", "layer"))
+        random = parts[0]["random"].mean() - parts[1]["random"].mean()
+        about = {"layers_larger": int((layers[0] > layers[1]).sum()), "layers": len(layers[0]), "random": random}
+        found = {"small": ends[0], "large": ends[1]} | statistics.paired(*seeds)._asdict() | about
+        return found if ends[0] < ends[1] else None
+
+    tests = cells.each(rows, GROUP, test)
+    return tests.assign(p_holm=statistics.holm(tests["p"])) if len(tests) else tests
 
 
 def verdict(rows: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
@@ -97,9 +87,8 @@ def verdict(rows: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
         f"smaller in {below} ({0.025 * n:.2g} each expected by chance): on average {_span(table['over_random'])} times "
         f"the random mean, and {_span(100 * shares)}% of what W's own top r directions hold.",
     ]
-    decided = tests["p_holm"] < 0.05
-    larger, smaller = (int((decided & (sign * tests["difference"] > 0)).sum()) for sign in (1, -1))
     if len(tests):
+        larger, smaller, _ = map(len, told(tests))
         lines += [
             f"- The factor is larger at the smallest rank than at the largest in {larger} of {len(tests)} comparisons, "
             f"smaller in {smaller}; the others are not decided (p of 0.05, after correction):",
@@ -128,38 +117,33 @@ def _comparison(test: Mapping[Any, Any]) -> str:
     )
 
 
-def layout(rows: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+def layout(rows: pd.DataFrame) -> pd.DataFrame:
     """Table 7 for reading: for each place, weight type and rank the middle layer, means over seeds; then the paper's
-    rows."""
+    rows, of W_q of layer 48 of GPT-3."""
     names = {
         "projection_delta_w": "U, V of delta_w", "projection_w": "of W", "projection_random": "random",
         "norm_w": "norm of W", "norm_delta_w": "norm of delta_w",
     }  # fmt: skip
-    theirs = paper.rename(
-        columns={f"projection_norm_{name}": f"projection_{name}" for name in ("delta_w", "w", "random")}
-    )
+    middles = rows.groupby(GROUP, sort=False)["layer"].transform(lambda layers: phi.middle(list(dict.fromkeys(layers))))
+    chosen = rows[rows["layer"] == middles].assign(factor=logs(rows, "factor")).sort_values("r", kind="stable")
+    groups = (chosen[(chosen[GROUP] == list(key)).all(axis=1)] for key, _ in rows.groupby(GROUP, sort=False))
+    ours = pd.concat([updates.means(own, [*GROUP, "layer", "r"], [*names, "factor"]) for own in groups])
+    ours = ours.assign(source="ours, " + ours["model"], factor=[_factor_text(row) for row in ours.to_dict("records")])
+    theirs = cells.paper("table07_amplification")
+    theirs = theirs.rename(columns=lambda name: name.replace("projection_norm", "projection"))
     factors = (theirs["norm_delta_w"] / theirs["projection_delta_w"]).map("{:.3g}".format)
-    parts = []
-    for (model, task, weight_type), group in rows.groupby(GROUP, sort=False):
-        layer = middle(list(dict.fromkeys(group["layer"])))
-        chosen = group[group["layer"] == layer]
-        means = chosen.groupby("r", sort=True)[list(names)].mean().reset_index()
-        cells = tables.summarise(chosen.assign(value=logs(chosen, "factor")), ["r"]).sort_values("r")
-        means["factor"] = [_factor_text(*row) for row in cells[["mean", "interval", "n"]].itertuples(index=False)]
-        parts.append(means.assign(source=f"ours, {model}", task=str(task), weights=str(weight_type), layer=layer))
-    parts.append(theirs.assign(source=PAPER, task=None, weights="q", layer="48", factor=factors))
-    table = pd.concat(parts, ignore_index=True)
-    for name in names:
-        table[name] = table[name].map("{:.3g}".format)
-    order = ["source", "task", "weights", "layer", "r", *names, "factor"]
-    return table[order].rename(columns=names).astype({"r": str})
+    theirs = theirs.assign(source="paper, GPT-3", task=None, weight_type="q", layer="48", factor=factors)
+    columns = ["source", "task", "weight_type", "layer", "r", *names, "factor"]
+    table = pd.concat([ours[columns], theirs[columns]], ignore_index=True)
+    table[list(names)] = table[list(names)].map("{:.3g}".format)
+    return table.rename(columns=names | {"weight_type": "weights"}).astype({"r": str})
 
 
-def _factor_text(mean: float, interval: float, n: float) -> str:
+def _factor_text(row: Mapping[Any, Any]) -> str:
     """A factor and its interval, both given as logarithms, and (n)."""
-    text = f"{np.exp(mean):.3g}"
-    text += "" if pd.isna(interval) else f" [{np.exp(mean - interval):.3g}, {np.exp(mean + interval):.3g}]"
-    return f"{text} ({n:.0f})"
+    mean, half = row["factor"], row["factor_interval"]
+    ends = "" if pd.isna(half) else f" [{np.exp(mean - half):.3g}, {np.exp(mean + half):.3g}]"
+    return f"{np.exp(mean):.3g}{ends} ({row['seeds']})"
 
 
 def over_layers(table: pd.DataFrame) -> pd.DataFrame:
@@ -167,15 +151,11 @@ def over_layers(table: pd.DataFrame) -> pd.DataFrame:
     shown: dict[str, Any] = {"weights": table["weight_type"], "r": table["r"].astype(str)}
     heads = {"factor": "factor", "over_random": "times the random mean", "of_top": "share of W's top r"}
     for ratio, head in heads.items():
-        shown[head] = [_mean_text(row, ratio) for row in table.to_dict("records")]
-        shown[f"{head}, layers"] = [
-            f"{row[f'{ratio}_min']:.3g} to {row[f'{ratio}_max']:.3g}" for row in table.to_dict("records")
+        means, low, high, least, most = (table[f"{ratio}{end}"] for end in ("", "_low", "_high", "_min", "_max"))
+        shown[head] = [
+            f"{mean:.3g}" + ("" if pd.isna(a) else f" [{a:.3g}, {b:.3g}]")
+            for mean, a, b in zip(means, low, high, strict=True)
         ]
+        shown[f"{head}, layers"] = [f"{a:.3g} to {b:.3g}" for a, b in zip(least, most, strict=True)]
     shown["above random"] = table["above_random"].astype(str) + " of " + table["pairs"].astype(str)
     return pd.DataFrame(shown)
-
-
-def _mean_text(row: Mapping[Any, Any], ratio: str) -> str:
-    text = f"{row[ratio]:.3g}"
-    low, high = row[f"{ratio}_low"], row[f"{ratio}_high"]
-    return text if pd.isna(low) else f"{text} [{low:.3g}, {high:.3g}]"

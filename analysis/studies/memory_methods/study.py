@@ -2,90 +2,216 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from analysis.kit import language_runs, measured, naming, table_md, tables, task_tables, tuning
-from analysis.kit.tuning import CELL
-from analysis.studies.memory_methods import figures as memory_methods_figures
-from analysis.studies.memory_methods import ranks as memory_methods_ranks
-from analysis.studies.memory_methods import report as memory_methods_report
-from analysis.studies.spectrum.tables import described
-from analysis.weights import update_runs
-from experiments.records.source import Runs
+from analysis.kit import (
+    cells,
+    method_tables,
+    naming,
+    pages,
+    study,
+    tables,
+    task_tables,
+    tuning,
+    update_marks,
+    updates,
+)  # fmt: skip
+from analysis.kit.compare import METHOD, minus_texts
+from analysis.kit.data import Data
+from analysis.kit.sentences import listed, told
+from analysis.kit.study import Study
+from analysis.kit.updates import ENDS, FEW, PLACE, SIDES
+from analysis.maths.statistics import difference_text
+from analysis.studies.memory_methods import draw, measures
+from analysis.studies.memory_methods.draw import GB, MEMORY
+from analysis.studies.memory_methods.measures import MEASURES
 
-BASE = True  # reads the pretrained weights
-MEASURED = ("ranks.csv",)
-MEMORY = "training_memory_bytes"
+PHI = [f"phi_{side}" for side in SIDES]
+CHANCE = [*(f"random_{name}" for name in MEASURES), *(f"chance_{side}" for side in SIDES)]
+SHOWN = {name: (f"{head}, %", 100) if name == "top_share" else (head, 1) for name, head in MEASURES.items()}
+READING = f"""\
+Scores are those of the test split, in percent, and its loss, lower is better: mean ± half-width of the 95% Student-t
+interval (number of seeds). Differences to full fine-tuning with AdamW are paired by seed, ± half-width of their own
+interval; p is of the paired t-test, by Holm's method corrected for all methods compared on that task, and `*` marks
+p < 0.05. Memory is what training took: the peak up to the end of the first epoch's steps, above what the process held
+before the model was loaded (allocated memory on a GPU, resident memory on a CPU): weights, gradients, moments,
+activations and what a loaded library needs. Resident memory depends on what the same process has trained before, by a
+factor of two between seeds: `make memory` measures each method in a process of its own, as torch's allocator has it.
+The peak of the whole run, in the second table of a task, has evaluation, and of a language model generation, in it,
+which can need more than training. Times are those of the runs as they were made, not a benchmark.
 
-
-def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
-    """Measures what ranks.csv (a row a run and matrix) lacks. Writes runs.csv, table.csv (a row a method and metric),
-    table.md, memory.png, ranks.png and, if rates were tuned, learning_rates.csv. Returns their paths.
-
-    base: as of `weights.update_runs.trained`. Raises InputError as that and `load` there, if an update is zero, or if
-    a method has two runs of a seed or runs of different learning rates.
-    """
-    runs = naming.arranged(tables.load_runs(study_dir, runs_dir))
-    test = tables.in_role(runs, "study")
-    test = test[(test["split"] == "test") & (test["main"] | (test["metric"] == "loss"))]
-    tuning.check(test[test["main"]], study_dir)
-    updated = update_runs.load(study_dir, runs_dir)
-    names = memory_methods_ranks.names(updated)
-    test = test.assign(name=[names[key] for key in naming.keys(test)])
-    test = test.merge(training_memory(Runs(study_dir, runs_dir)), on="run_id")
-    failed = tables.load_failed(study_dir, runs_dir)
-    rates = tuning.rates(runs, failed)
-    table = tabulate(test, rates)
-    ranks = measure(updated, names, study_dir, runs_dir, base)
-
-    outputs = {name: study_dir / name for name in ("runs.csv", "table.csv", "ranks.csv", "table.md")}
-    runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
-    table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
-    failures = language_runs.failures(study_dir, failed)
-    text = memory_methods_report.report(table, ranks, rates, tables.head_rate(test), failures)
-    table_md.write(outputs["table.md"], text, runs)
-    if not rates.empty:
-        outputs["learning_rates.csv"] = study_dir / "learning_rates.csv"
-        rates.to_csv(outputs["learning_rates.csv"], index=False, float_format="%.6g")
-    figures = [
-        memory_methods_figures.draw_memory(test[test["main"]], table, study_dir / "memory.png"),
-        memory_methods_figures.draw_ranks(ranks, study_dir / "ranks.png"),
-    ]
-    return [*outputs.values(), *figures]
+delta_w is the trained weight less the one it started from, LoRA's (alpha / r) B A. Stable rank:
+||delta_w||_F^2 / ||delta_w||_2^2. Effective rank: exp of the entropy of the singular values as shares. Share of the top
+{FEW}: of the squared norm, in the {FEW} largest singular values. All are means over the layers that the method has
+trained, ± 95% interval over seeds; a random matrix is Gaussian, of the same shape. LoRA's rank bounds its own: with
+r = {FEW} its share is 100% whatever it learns; GaLore's update has at most r directions for each time that they were
+chosen, which with a small r is less than the matrix has. phi(k, k): the share of the top k directions, of inputs and of
+outputs, that lies in the top k of LoRA with another seed (where there is but one, with that), k being {FEW} or LoRA's
+rank, and in brackets its mean for random directions."""
 
 
-def measure(
-    runs: pd.DataFrame, names: Mapping[tuple[str, str], str], study_dir: Path, runs_dir: Path, base: str | None
-) -> pd.DataFrame:
+def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
+    """The runs, each with its `name`, and with what training took, in bytes: NaN for runs that are older than that."""
+    runs = study.arranged(study_dir, runs_dir)
+    runs["r"] = runs["r"].where(runs["r"].map(lambda r: isinstance(r, int | float)))
+    taken = tables.with_details(runs, study_dir, runs_dir, {MEMORY: lambda run: run.metrics.get(MEMORY)})
+    known = names(tables.in_role(runs, "study"))
+    return taken.astype({MEMORY: float}).assign(name=[known.get(key) for key in naming.keys(taken)])
+
+
+def names(runs: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """(label, settings) -> a name for axes and tables, in order: the label alone where a place has it once, with r
+    where that tells them apart, else with the settings."""
+    found: dict[tuple[str, str], str] = {}
+    for (*_, label), same in runs.drop_duplicates([*PLACE, *METHOD]).groupby([*PLACE, "label"], sort=False):
+        ranked = same["r"].notna().all() and same["r"].is_unique
+        for run in same.sort_values("r", kind="stable").to_dict("records"):
+            text = f"r={run['r']:g}" if ranked else run["settings"]
+            found[str(label), run["settings"]] = naming.title(label, text if len(same) > 1 else "")
+    return dict(sorted(found.items(), key=lambda item: naming.order(item[0][0])))
+
+
+def table(data: Data) -> pd.DataFrame:
+    """The rows of `kit.task_tables.tabulate` with name, the mean MEMORY of the runs that have it, and what the tuning
+    of the learning rate came to."""
+    found = task_tables.tabulate(data.scores)
+    about = data.scores.groupby(tuning.CELL).agg({"name": "first", MEMORY: "mean"})
+    found = found.merge(about, on=tuning.CELL)
+    if data.rates.empty:
+        return found
+    keys = [name for name in tuning.CELL if name != "metric"]  # a generated text is tuned by its loss
+    return found.merge(tuning.outcomes(data.rates).drop(columns="metric"), on=keys, how="left")
+
+
+def ranks(data: Data) -> pd.DataFrame:
     """The rows of ranks.csv, complete, with what their runs are."""
-    each = update_runs.of_each(runs)
-    partners = memory_methods_ranks.partners(each)
-    stored = measured.Rows(study_dir / MEASURED[0], ["run_id"], measured.ids(each["run_id"]))
-    stale = memory_methods_ranks.stale(stored.frame, partners)
-    stored.drop(stale)
+    partners = measures.partners(updates.each(data))
+    stored = updates.rows(data, "ranks.csv")
+    stored.drop(measures.stale(stored.frame, partners))
     chosen = [run_id for (run_id,) in stored.missing]
     if chosen:
         with_lora = {*chosen, *(lora for run_id in chosen for lora in partners[run_id])}
-        groups = update_runs.trained(runs, with_lora, study_dir, runs_dir, base)
-        stored.add(memory_methods_ranks.measure(groups, partners, chosen))
-    ranks = described(stored.frame, each, names)
-    stored.write(ranks)  # methods may be called otherwise beside others
-    return ranks
+        stored.add(measures.measure(updates.trained(data, with_lora), partners, chosen))
+    found = updates.described(stored.frame, data, names(data.final))
+    stored.write(found)  # methods may be called otherwise beside others
+    return found
 
 
-def training_memory(runs: Runs) -> pd.DataFrame:
-    """run_id and MEMORY, what training took in bytes: NaN for runs that are older than its measurement."""
-    found = {run.run_id: run.metrics.get(MEMORY) for run in runs}
-    return pd.DataFrame({"run_id": list(found), MEMORY: pd.Series(list(found.values()), dtype=float)})
+def summary(data: Data) -> pd.DataFrame:
+    """A row a place, weight type and method: relative_norm, ||delta_w|| / ||W||, MEASURES and PHI, of
+    `kit.updates.means`, and CHANCE."""
+    rows, keys = data["ranks.csv"], [*PLACE, "weight_type", "method"]
+    rows = rows.assign(relative_norm=rows["norm_delta_w"] / rows["norm_w"])
+    found = updates.means(rows, keys, ["relative_norm", *MEASURES, *PHI])
+    return found.merge(rows.groupby(keys, sort=False)[CHANCE].mean().reset_index(), on=keys)
 
 
-def tabulate(test: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `kit.task_tables.tabulate` with name, the mean MEMORY of the runs that have it, and what the
-    tuning of the learning rate came to."""
-    table = task_tables.tabulate(test)
-    table = table.merge(test.groupby(CELL).agg({"name": "first", MEMORY: "mean"}), on=CELL)
-    if rates.empty:
-        return table
-    keys = [name for name in CELL if name != "metric"]  # a generated text is tuned by its loss
-    return table.merge(tuning.outcomes(rates).drop(columns="metric"), on=keys, how="left")
+def memory_lines(data: Data) -> list[str]:
+    """What training took by method, least first, as a markdown list item."""
+    rows = mains(data)
+    taken = rows.dropna(subset=MEMORY).sort_values(MEMORY)
+    if taken.empty:
+        return ["- Memory of training: not measured, as the runs are older than its measurement."]
+    full = taken.loc[taken["label"] == "full", MEMORY]
+    texts = []
+    for name, size in zip(taken["name"], taken[MEMORY], strict=True):
+        of_full = f" ({100 * size / full.iloc[0]:.0f}% of full)" if len(full) and name != "full" else ""
+        texts.append(f"{name} {size / GB:.2f} GB{of_full}")
+    lacking = rows.loc[rows[MEMORY].isna(), "name"]
+    older = f" Not measured, as the runs are older than this: {listed(lacking)}." if len(lacking) else ""
+    return [f"- Memory of training, least first: {', '.join(texts)}.{older}"]
+
+
+def rank_lines(data: Data) -> list[str]:
+    """Whose effective rank is told apart from that of full fine-tuning, at the sites that all methods have trained, as
+    a markdown list item."""
+    rows = data["ranks.csv"]
+    sites = pd.Series(list(zip(rows["layer"], rows["weight_type"], strict=True)), rows.index, dtype=object)
+    shared = set.intersection(*(set(own) for _, own in sites.groupby(rows["method"])))
+    rows = rows[sites.isin(shared)]
+    tests = updates.against_full(rows, "effective_rank")
+    if tests.empty:
+        return []
+    where = f"{len(shared)} matrices that all methods train ({'+'.join(dict.fromkeys(rows['weight_type']))})"
+    if tests["p_holm"].isna().all():
+        return [f"- Effective rank of the update, at the {where}: no test, which takes two seeds that both have."]
+    above, below, _ = told(tests)
+    rest = tests.drop([*above.index, *below.index])
+    parts = [
+        f"{name} {listed(_difference(row) for row in found.to_dict('records'))}"
+        for name, found in (("below full", below), ("above full", above), ("not told apart", rest))
+    ]
+    return [f"- Effective rank of the update, at the {where}: {'; '.join(parts)}."]
+
+
+def _difference(row: Mapping[Any, Any]) -> str:
+    return f"{row['method']} ({difference_text(row['difference'], row['interval'], row['p_holm'], 1)})"
+
+
+def mains(data: Data) -> pd.DataFrame:
+    """The rows of a task's main metric."""
+    return data["table.csv"].query("main")
+
+
+def quality(data: Data) -> pd.DataFrame:
+    """A row a method, as text: its metric and loss, their differences to full fine-tuning, what training took."""
+    rows = mains(data)
+    columns = task_tables.names(rows)
+    for metric, scale, digits in ((rows["metric"].iloc[0], 100, 1), ("loss", 1, 3)):
+        found = data["table.csv"].query("metric == @metric")
+        texts = {f"test {metric}": cells.mean_texts(found, scale, digits)}
+        texts |= {f"{metric} minus full": minus_texts(found, "full", scale, digits)}
+        columns |= {head: task_tables.looked_up(found, text, rows, METHOD) for head, text in texts.items()}
+    columns["memory of training (GB)"] = (rows[MEMORY] / GB).map("{:.2f}".format, na_action="ignore")
+    return pd.DataFrame(columns | {"training (s)": rows["train_seconds"].map("{:.0f}".format)})
+
+
+def layout(data: Data) -> pd.DataFrame:
+    """A row a weight type and method, as text, and for each weight type a random matrix."""
+    found = data.once(summary)
+    shown = pd.DataFrame({"weights": found["weight_type"], "method": found["method"]})
+    shown["layers"] = found["layers"].astype(str)
+    shown["norm, % of W's"] = (100 * found["relative_norm"]).map("{:.3g}".format)
+    for name, (head, scale) in SHOWN.items():
+        shown[head] = updates.mean_texts(found, name, scale)
+    for side in SIDES:
+        pairs = zip(found[f"phi_{side}"], found[f"chance_{side}"], strict=True)
+        shown[f"phi(k, k) with LoRA, {ENDS[side]}s"] = [None if pd.isna(m) else f"{m:.3f} ({c:.3f})" for m, c in pairs]
+    parts = []
+    for weight_type, own in found.groupby("weight_type", sort=False):
+        random = {head: f"{scale * own[f'random_{name}'].iloc[0]:.1f}" for name, (head, scale) in SHOWN.items()}
+        parts += [shown.loc[own.index], pd.DataFrame([{"weights": weight_type, "method": "random matrix"} | random])]
+    return pd.concat(parts).dropna(axis=1, how="all")
+
+
+STUDY = Study(
+    runs=load,
+    scores=lambda final: final[(final["split"] == "test") & (final["main"] | (final["metric"] == "loss"))],
+    cell=tuning.CELL,
+    one_rate=True,
+    base=True,
+    measures={"ranks.csv": ranks},
+    tables={"table.csv": table, "learning_rates.csv": tuning.tried},
+    page=[
+        "# Less memory than full fine-tuning: quality, memory, time, and the rank of the update",
+        READING,
+        pages.lines(method_tables.tuned, pages.head_rate),
+        pages.sections(
+            "## {task} ({model})",
+            pages.lines(lambda data: method_tables.findings(mains(data)), memory_lines, rank_lines),
+            pages.table(quality),
+            pages.table(lambda data: method_tables.effort(mains(data))),
+            pages.under("### The update, {task} ({model})", pages.table(layout)),
+            by=PLACE,
+        ),
+        pages.failed_runs,
+    ],
+    figures={
+        "memory.png": draw.memory,
+        "ranks.png": update_marks.Methods(
+            draw.ranks, note=f"{update_marks.SEEDS}; lines: random matrices, or directions; k: {FEW} or LoRA's rank"
+        ),
+    },
+)

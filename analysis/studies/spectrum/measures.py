@@ -1,39 +1,31 @@
 """What the spectrum study measures of the updates that started from one model: spectra, ranks, intruders, overlaps."""
 
+from __future__ import annotations
+
 import functools
 import itertools
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.kit.updates import EPSILONS, FEW, PLACE, PRECISION, SIDES, TOP
 from analysis.maths import spectrum
 from analysis.maths.subspace import Baseline, phi, random_baseline
 from analysis.maths.svd import SVD, Array
-from analysis.studies.spectrum.names import EPSILONS as EPSILONS
-from analysis.studies.spectrum.names import FEW as FEW
-from analysis.studies.spectrum.names import SIDES as SIDES
-from analysis.studies.spectrum.names import TOP as TOP
-from analysis.weights.update_runs import PLACE, PRECISION, Trained, trained_svd
+
+if TYPE_CHECKING:  # which load torch
+    from analysis.weights.update_runs import Trained
 
 ENERGIES = (50, 90, 99)  # percent of the squared norm
-
-
-class Measures(NamedTuple):
-    """Tidy frames. What their runs are, is not in them."""
-
-    ranks: pd.DataFrame  # a row a run and site
-    spectra: pd.DataFrame  # a row a run, site and index (two an octave, and the last): S / S[0]
-    angles: pd.DataFrame  # a row a pair of seeds, site and side
-    overlap: pd.DataFrame  # a row a run beside one of full fine-tuning, site, side and k
 
 
 Pair = tuple[str, str]
 
 
 def seed_pairs(each: pd.DataFrame) -> list[Pair]:
-    """Every pair of seeds of one method, as run_ids. each: of `weights.update_runs.of_each`."""
+    """Every pair of seeds of one method, as run_ids. each: of `kit.updates.each`."""
     methods = each.groupby([*PLACE, "label", "settings", PRECISION], sort=False)["run_id"]
     return [pair for _, run_ids in methods for pair in itertools.combinations(run_ids, 2)]
 
@@ -53,8 +45,10 @@ def full_pairs(each: pd.DataFrame) -> list[Pair]:
     return pairs
 
 
-def measure(groups: list[Trained], seeds: Collection[Pair], full: Collection[Pair]) -> Measures:
-    """ranks and spectra of every run, angles and overlap of such pairs. Raises InputError if an update is zero."""
+def measure(groups: list[Trained], seeds: Collection[Pair], full: Collection[Pair]) -> list[pd.DataFrame]:
+    """ranks, a row a run and site; spectra, a row an index of these (two an octave, and the last): S / S[0]; angles, a
+    row a pair of seeds, site and side; overlap, a row a pair with full fine-tuning, site, side and k. Raises InputError
+    if an update is zero."""
     ranks: list[dict[str, Any]] = []
     angles: list[dict[str, Any]] = []
     overlap: list[dict[str, Any]] = []
@@ -64,9 +58,8 @@ def measure(groups: list[Trained], seeds: Collection[Pair], full: Collection[Pai
             W = group.matrix(site)
             of_w = SVD(*np.linalg.svd(W, full_matrices=False))
             directions: dict[str, dict[str, Array]] = {}
-            for about, update in group.at(site):
-                run_id = about["run_id"]
-                svd = _without_zeros(trained_svd(about, update))
+            for about, _, whole in group.svds(site):
+                run_id, svd = about["run_id"], _without_zeros(whole)
                 at = {"run_id": run_id, **site._asdict()}
                 ranks.append(at | _ranks(svd, W) | _intruders(W, of_w, svd))
                 spectra += [at | row for row in _spectrum(svd.S)]
@@ -76,10 +69,9 @@ def measure(groups: list[Trained], seeds: Collection[Pair], full: Collection[Pai
                     if all(run_id in directions for run_id in pair):
                         at = dict(zip(("run_id", "other_run_id"), pair, strict=True)) | site._asdict()
                         found += [at | row for row in compare(*(directions[run_id] for run_id in pair))]
-    return Measures(
-        pd.DataFrame(ranks), pd.DataFrame(spectra), pd.DataFrame(angles, columns=ANGLES),
-        pd.DataFrame(overlap, columns=OVERLAP),
-    )  # fmt: skip
+    columns = (None, None, ANGLES, OVERLAP)
+    frames = zip((ranks, spectra, angles, overlap), columns, strict=True)
+    return [pd.DataFrame(rows, columns=names) for rows, names in frames]
 
 
 def _without_zeros(svd: SVD) -> SVD:

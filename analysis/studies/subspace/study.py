@@ -1,21 +1,27 @@
 """Which directions do updates of different rank, or of different seed, share: the paper's Figures 3, 4, 6 and 7."""
 
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.kit import measured, table_md, tables
-from analysis.kit.phi_figures import DEEP, draw_ranks, draw_seeds
-from analysis.kit.phi_grids import thin, whole
+from analysis.kit import pages, phi, tables
+from analysis.kit.data import Data
+from analysis.kit.measured import Rows
+from analysis.kit.phi import SIDES
+from analysis.kit.study import Study
+from analysis.kit.updates import PLACE, place_name
 from analysis.maths.subspace import Baseline, gaussian_baseline
+from analysis.maths.svd import Array
+from analysis.studies.subspace.draw import DEEP, Comparison, draw_ranks, draw_seeds
 from analysis.studies.subspace.tables import baseline, by_side, by_site, gaussian, tabulate, verdict
-from analysis.weights import update_runs
-from analysis.weights.comparison import SIDES, Comparison, Place, Site, compare, directions
+from analysis.weights.sites import Site
 from lora.config import InputError
 
-MEASURED = ("phi_*.csv",)
 SHAPE = ["dim", "r_a", "r_b"]
+RUNS = ["run_id", "other_run_id"]
 DIGITS = 5
 READING = """\
 phi(i, j) is the share of the top-i directions of one run that lies in the top-j of the other (or the reverse, if
@@ -30,44 +36,29 @@ training."""
 class Choice(NamedTuple):
     """The runs that are compared, as (run_id, seed): one at r_small, and two seeds at r_large."""
 
-    place: Place
+    place: tuple[str, str]  # model, task
     r_small: int
     r_large: int
     small: tuple[str, int]
     large: tuple[str, int]
     other: tuple[str, int]
 
+    @property
+    def ranks(self) -> str:
+        """The name of the comparison of ranks, as in file names."""
+        return f"r{self.r_small}_r{self.r_large}"
 
-def build(study_dir: Path, runs_dir: Path) -> list[Path]:
-    """Measures what the grids, phi_….csv, lack. Writes runs.csv, table.csv, table.md and the figures from them. Returns
-    their paths.
 
-    Files of a study with several models or tasks carry these in their names. Raises InputError if runs to compare are
-    missing, or, where they are not measured yet, their adapters missing, damaged, untrained, or of different modules.
-    """
-    runs = tables.load_runs(study_dir, runs_dir).sort_values(
-        ["model", "task", "r", "seed", "run_id"], ignore_index=True
-    )
-    outputs = {name: study_dir / name for name in ("runs.csv", "table.csv", "table.md")}
-    runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
-    choices, figures, entries = choose(runs, study_dir), [], []
-    places = [choice.place for choice in choices]
-    chance = measured.Rows(study_dir / "phi_gaussian.csv", SHAPE)
-    paths = [chance.path]
-    for choice in choices:
-        suffix = choice.place.suffix(places)
-        stored = measure(choice, suffix, study_dir, runs_dir)
-        paths += [rows.path for rows in stored]
-        ranks, seeds = compared(choice, stored, chance)
-        figures += draw_ranks(ranks, study_dir, suffix) + draw_seeds(seeds, study_dir, suffix)
-        small, large = choice.r_small, choice.r_large
-        entries += [tabulate(ranks, [(1, 1), (small, small), (small, large)])]
-        entries += [tabulate(seeds, [(1, 1), (small, small), (large, large)])]
-    table = pd.concat(entries, ignore_index=True)
-    table.to_csv(outputs["table.csv"], index=False, float_format="%.4f")
-    failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
-    table_md.write(outputs["table.md"], report(choices, table, failed), runs)
-    return [*outputs.values(), *paths, *figures]
+def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
+    """The runs by place, rank and seed."""
+    by = [*PLACE, "r", "seed", "run_id"]
+    return tables.load_runs(study_dir, runs_dir).sort_values(by, ignore_index=True)
+
+
+def choices(data: Data) -> dict[str, Choice]:
+    """What is compared, by what the names of its files end with."""
+    found = choose(data.runs, data.folder)
+    return {phi.suffix(choice.place, [one.place for one in found]): choice for choice in found}
 
 
 def choose(runs: pd.DataFrame, study_dir: Path) -> list[Choice]:
@@ -84,7 +75,7 @@ def choose(runs: pd.DataFrame, study_dir: Path) -> list[Choice]:
     r_small, r_large = int(final["r"].min()), int(final["r"].max())
     choices = []
     for key, rows in final.groupby(["model", "task"], sort=False):
-        place = Place(*map(str, key))
+        place = str(key[0]), str(key[1])
         by_rank: dict[int, list[tuple[str, int]]] = {}
         for run in rows.to_dict("records"):
             by_rank.setdefault(run["r"], []).append((run["run_id"], run["seed"]))
@@ -95,7 +86,7 @@ def choose(runs: pd.DataFrame, study_dir: Path) -> list[Choice]:
             )
             raise InputError(
                 f"{study_dir} needs a run at a small rank (8 in the paper) and two seeds at a large one (64) "
-                f"on {place.task} ({place.model}), but it has {seeds}; `{tables.make_command(study_dir)}` trains the "
+                f"on {place_name(place)}, but it has {seeds}; `{tables.make_command(study_dir)}` trains the "
                 f"missing ones"
             )
         first, second = sorted(large[:2], key=lambda run: run[1] == small[0][1])
@@ -103,78 +94,126 @@ def choose(runs: pd.DataFrame, study_dir: Path) -> list[Choice]:
     return choices
 
 
-def measure(choice: Choice, suffix: str, study_dir: Path, runs_dir: Path) -> list[measured.Rows]:
+def stored(data: Data) -> dict[str, Rows]:
     """The grids of the paper's two comparisons, the small rank with the large, and seed with seed, which has a file for
-    each side."""
-    small, large, other = (run_id for run_id, _ in (choice.small, choice.large, choice.other))
-    name = f"r{choice.r_small}_r{choice.r_large}"
-    names = [name, *(f"seeds_{side}" for side in SIDES)]
-    pairs = [(small, large)] + [(large, other)] * len(SIDES)
-    stored = [
-        measured.Rows(study_dir / f"phi_{name}{suffix}.csv", ["run_id", "other_run_id"], [pair])
-        for name, pair in zip(names, pairs, strict=True)
+    each side, by the names of their files: complete. Raises InputError if an adapter is needed that is not there, is
+    damaged, was not trained, or adapts other modules."""
+    found: dict[str, Rows] = {}
+    for suffix, choice in data.once(choices).items():
+        small, large, other = (run_id for run_id, _ in (choice.small, choice.large, choice.other))
+        sides = {choice.ranks: (*SIDES,)} | {f"seeds_{side}": (side,) for side in SIDES}
+        for name, of in sides.items():
+            pair = (small, large) if name == choice.ranks else (large, other)
+            rows = found[f"{name}{suffix}"] = Rows(data.folder / f"phi_{name}{suffix}.csv", RUNS, [pair])
+            if rows.missing:
+                rows.add(measure(data, choice, pair, of), DIGITS)
+    return found
+
+
+def measure(data: Data, choice: Choice, pair: tuple[str, str], sides: Sequence[str]) -> pd.DataFrame:
+    """The rows of the grids between two runs, of some sides."""
+    from analysis.weights.sides import compare  # with torch, which tables and figures do without
+
+    about = dict(zip((*RUNS, *PLACE), (*pair, *choice.place), strict=True))
+    parts = [
+        phi.thin(grid, about | {"weight_type": site.weight_type, "layer": site.layer, "side": side, "dim": dim})
+        for (side, site), (grid, dim) in compare(pair, data.folder, data.runs_dir).items()
+        if side in sides
     ]
-    for pair in dict.fromkeys(key for rows in stored for key in rows.missing):
-        first, second = (directions(update_runs.adapter(run_id, study_dir, runs_dir)) for run_id in pair)
-        grids = compare(choice.place, name if pair == pairs[0] else "seeds", first, second)
-        about = dict(zip(("run_id", "other_run_id"), pair, strict=True)) | choice.place._asdict()
-        for rows, title in zip(stored, names, strict=True):
-            if pair in rows.missing:
-                parts = [
-                    thin(
-                        grid, about | {"weight_type": site.weight_type, "layer": site.layer}
-                        | {"side": side, "dim": len(first[side, site])},
-                    )
-                    for (side, site), grid in grids.items()
-                    if title in (name, f"seeds_{side}")
-                ]  # fmt: skip
-                rows.add(pd.concat(parts, ignore_index=True), DIGITS)
-    return stored
+    return pd.concat(parts, ignore_index=True)
 
 
-def compared(choice: Choice, stored: list[measured.Rows], chance: measured.Rows) -> tuple[Comparison, Comparison]:
-    """The two comparisons of stored grids, beside chance, of which what is not stored yet is computed."""
-    at = [rf"{{symbol}}_{{{{r={r}}}}}" for r in (choice.r_small, choice.r_large)]
-    prime = rf"{{symbol}}'_{{{{r={choice.r_large}}}}}"
-    ranks, seeds = stored[0].frame, pd.concat([rows.frame for rows in stored[1:]], ignore_index=True)
-    return (
-        _comparison(choice, f"r{choice.r_small}_r{choice.r_large}", f"{at[0]}, {at[1]}", ranks, chance),
-        _comparison(choice, "seeds", f"{at[1]}, {prime}", seeds, chance),
-    )
+def chance(data: Data) -> Rows:
+    """phi between random directions, of every shape of grid there is."""
+    rows = Rows(data.folder / "phi_gaussian.csv", SHAPE)
+    for one in data.once(stored).values():
+        sizes = one.frame.groupby(["side", "layer", "weight_type"], sort=False)
+        for dim, r_a, r_b in dict.fromkeys((int(own["dim"].iloc[0]), *phi.whole(own).shape) for _, own in sizes):
+            if not (rows.frame[SHAPE] == [dim, r_a, r_b]).all(axis=1).any():
+                rows.add(gaussian(gaussian_baseline(r_a, r_b, dim), r_a, r_b), DIGITS)
+    return rows
 
 
-def _comparison(choice: Choice, name: str, label: str, rows: pd.DataFrame, chance: measured.Rows) -> Comparison:
+def comparisons(data: Data) -> dict[str, tuple[Comparison, Comparison]]:
+    """Of each place the comparison of ranks and that of seeds, by the suffix of its files."""
+    grids, found = data.once(stored), {}
+    for suffix, choice in data.once(choices).items():
+        small, large = (rf"{{symbol}}_{{{{r={r}}}}}" for r in (choice.r_small, choice.r_large))
+        prime = rf"{{symbol}}'_{{{{r={choice.r_large}}}}}"
+        ranks = grids[f"{choice.ranks}{suffix}"].frame
+        seeds = pd.concat([grids[f"seeds_{side}{suffix}"].frame for side in SIDES], ignore_index=True)
+        found[suffix] = (
+            Comparison(choice.place, choice.ranks, f"{small}, {large}", *_grids(data, ranks)),
+            Comparison(choice.place, "seeds", f"{large}, {prime}", *_grids(data, seeds)),
+        )
+    return found
+
+
+def _grids(data: Data, rows: pd.DataFrame) -> tuple[dict[tuple[str, Site], Array], dict[tuple[str, Site], Baseline]]:
+    random = functools.cache(functools.partial(baseline, data.once(chance).frame))
     grids, baselines = {}, {}
-    known: dict[tuple[int, ...], Baseline] = {}
-    for (side, layer, weight_type), cells in rows.groupby(["side", "layer", "weight_type"], sort=False):
+    for (side, layer, weight_type), own in rows.groupby(["side", "layer", "weight_type"], sort=False):
         key = str(side), Site(str(layer), str(weight_type))
-        grids[key] = whole(cells)
-        shape = int(cells["dim"].iloc[0]), *grids[key].shape
-        if shape not in known:
-            dim, r_a, r_b = shape
-            if not (chance.frame[SHAPE] == list(shape)).all(axis=1).any():
-                chance.add(gaussian(gaussian_baseline(r_a, r_b, dim), r_a, r_b), DIGITS)
-            known[shape] = baseline(chance.frame, dim, r_a, r_b)
-        baselines[key] = known[shape]
-    return Comparison(choice.place, name, label, grids, baselines)
+        grids[key] = phi.whole(own)
+        baselines[key] = random(int(own["dim"].iloc[0]), *grids[key].shape)
+    return grids, baselines
 
 
-def report(choices: list[Choice], table: pd.DataFrame, failed: list[str]) -> str:
-    """table.md: for each place and comparison a verdict counted from the numbers, and the numbers."""
-    lines = ["# Subspace similarity (the paper's Figures 3, 4, 6 and 7)", "", READING]
-    for choice in choices:
-        mine = (table[["model", "task"]] == list(choice.place)).all(axis=1)
-        for name, cells in table[mine].groupby("comparison", sort=False):
-            if name == "seeds":
-                title = f"seeds {choice.large[1]} and {choice.other[1]} of r = {choice.r_large}"
-            else:
-                title = (
-                    f"r = {choice.r_small} (seed {choice.small[1]}) and r = {choice.r_large} (seed {choice.large[1]})"
-                )
-            place = f"{choice.place.task} ({choice.place.model})"
-            lines += ["", f"## {place}: {title}", "", *verdict(cells), "", tables.markdown(by_side(cells))]
-            if cells["layer"].nunique() <= DEEP:
-                lines += ["", tables.markdown(by_site(cells))]
-    if failed:
-        lines += ["", "## Failed runs", "", *failed]
-    return "\n".join(lines) + "\n"
+def table(data: Data) -> pd.DataFrame:
+    """phi at a few (i, j) of every comparison, of `tabulate`."""
+    parts = []
+    for choice, found in zip(data.once(choices).values(), data.once(comparisons).values(), strict=True):
+        small, large = choice.r_small, choice.r_large
+        for comparison, last in zip(found, ((small, large), (large, large)), strict=True):
+            parts.append(tabulate(comparison, [(1, 1), (small, small), last]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def sections(data: Data) -> str:
+    """For each place and comparison a verdict counted from the numbers, and the numbers."""
+    blocks = []
+    for choice in data.once(choices).values():
+        small, large = f"r = {choice.r_small}", f"r = {choice.r_large}"
+        titles = {
+            choice.ranks: f"{small} (seed {choice.small[1]}) and {large} (seed {choice.large[1]})",
+            "seeds": f"seeds {choice.large[1]} and {choice.other[1]} of {large}",
+        }
+        for name, title in titles.items():
+            own = data.at(dict(zip(PLACE, choice.place, strict=True)) | {"comparison": name})["table.csv"]
+            blocks += [
+                f"## {place_name(choice.place)}: {title}",
+                "\n".join(verdict(own)),
+                tables.markdown(by_side(own)),
+            ]
+            blocks += [tables.markdown(by_site(own))] * (own["layer"].nunique() <= DEEP)
+    return "\n\n".join(blocks)
+
+
+def draw(data: Data, _: Path) -> list[Path]:
+    """fig3, fig4, fig6 and fig7 of each place, in four versions."""
+    paths = []
+    for suffix, (ranks, seeds) in data.once(comparisons).items():
+        paths += draw_ranks(ranks, data.folder, suffix) + draw_seeds(seeds, data.folder, suffix)
+    return paths
+
+
+def files(data: Data) -> list[Path]:
+    """The measured files."""
+    return [rows.path for rows in (*data.once(stored).values(), data.once(chance))]
+
+
+STUDY = Study(
+    runs=load,
+    cell=[*PLACE, "r"],
+    reads=("phi_*.csv",),
+    tables={"table.csv": table},
+    numbers="%.4f",
+    page=[
+        "# Subspace similarity (the paper's Figures 3, 4, 6 and 7)",
+        READING,
+        sections,
+        pages.failed_runs,
+    ],
+    figures={"fig3.png": draw},
+    more=[files],
+)

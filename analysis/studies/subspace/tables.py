@@ -5,9 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.kit import phi_grids
+from analysis.kit import cells, phi
+from analysis.kit.phi import SIDES
+from analysis.kit.updates import PLACE
 from analysis.maths.subspace import Baseline, gaussian_phi
-from analysis.weights.comparison import SIDES, Comparison, Site
+from analysis.studies.subspace.draw import Comparison
+from analysis.weights.sites import Site
 
 PAPER_MARK = 0.5  # the paper finds phi > 0.5 for the top direction of A_r8 and A_r64 (Section 7.2)
 
@@ -23,18 +26,18 @@ def gaussian(baseline: Baseline, r_a: int, r_b: int) -> pd.DataFrame:
 
 def baseline(rows: pd.DataFrame, dim: int, r_a: int, r_b: int) -> Baseline:
     """The baseline of rows of `gaussian`: of mean, low and high what is between the (i, j) there is
-    `kit.phi_grids.between`; the draw is drawn again."""
+    `kit.phi.between`; the draw is drawn again."""
     own = rows[(rows[["dim", "r_a", "r_b"]] == [dim, r_a, r_b]).all(axis=1)]
     i, j = (sorted(own[name].unique()) for name in ("i", "j"))
     mean, low, high = (
-        phi_grids.between(own.pivot_table(name, "i", "j").to_numpy(), i, j) for name in ("mean", "low", "high")
+        phi.between(own.pivot_table(name, "i", "j").to_numpy(), i, j) for name in ("mean", "low", "high")
     )
     return Baseline(dim, mean, low, high, gaussian_phi(r_a, r_b, dim, np.random.default_rng(0)))
 
 
 def _doubling(size: int) -> list[int]:
     """1 to 8, 16, 32, … and the last."""
-    first = phi_grids.ALL
+    first = phi.ALL
     doubled = [first * 2**n for n in range(1, size.bit_length()) if first * 2**n < size]
     return sorted({*range(1, min(first, size) + 1), *doubled, size})
 
@@ -50,7 +53,7 @@ def tabulate(comparison: Comparison, entries: Sequence[tuple[int, int]]) -> pd.D
         grid, chance = comparison.grids[side, site], comparison.baselines[side, site]
         for i, j in entries:
             at = (i - 1, j - 1)
-            rows.append(comparison.place._asdict() | {
+            rows.append(dict(zip(PLACE, comparison.place, strict=True)) | {
                 "comparison": comparison.name, "side": side, "weight_type": site.weight_type,
                 "layer": site.layer, "i": i, "j": j, "phi": grid[at], "gaussian_mean": chance.mean[at],
                 "gaussian_low": chance.low[at], "gaussian_high": chance.high[at],
@@ -78,25 +81,29 @@ def verdict(table: pd.DataFrame) -> list[str]:
 def by_side(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of `tabulate` for reading: a row for each weight type and side; for each (i, j) the median over layers,
     (smallest to largest), in how many layers it is above chance, and the Gaussian baseline, mean [interval]."""
-    rows: list[dict[str, str]] = []
-    for (weight_type, side), cells in table.groupby(["weight_type", "side"], sort=False):
-        row = {"weights": str(weight_type), "directions": str(side)}
-        for (i, j), of in cells.groupby(["i", "j"], sort=False):
-            phi, chance = of["phi"], of.iloc[0]
+
+    def texts(own: pd.DataFrame) -> dict[str, str]:
+        row = {}
+        for (i, j), of in own.groupby(["i", "j"], sort=False):
+            values, chance = of["phi"], of.iloc[0]
             interval = f"[{chance['gaussian_low']:.3f}, {chance['gaussian_high']:.3f}]"
-            row[f"phi({i}, {j})"] = f"{phi.median():.3f} ({phi.min():.3f} to {phi.max():.3f})"
+            row[f"phi({i}, {j})"] = f"{values.median():.3f} ({values.min():.3f} to {values.max():.3f})"
             row[f"({i}, {j}) above chance"] = f"{of['above_chance'].sum()} of {len(of)}"
             row[f"({i}, {j}) by chance"] = f"{chance['gaussian_mean']:.3f} {interval}"
-        rows.append(row)
-    return pd.DataFrame(rows)
+        return row
+
+    found = cells.each(table, ["weight_type", "side"], texts)
+    return found.rename(columns={"weight_type": "weights", "side": "directions"})
 
 
 def by_site(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of `tabulate` of A and B for reading: a row for each site, a column for each side and (i, j), `*` above
     chance."""
-    sites: dict[tuple[str, str], dict[str, str]] = {}
-    for row in table[table["side"].isin(["A", "B"])].to_dict("records"):
-        place = row["weight_type"], row["layer"]
-        cells = sites.setdefault(place, {"weights": row["weight_type"], "layer": row["layer"]})
-        cells[f"{row['side']} ({row['i']}, {row['j']})"] = f"{row['phi']:.3f}{'*' if row['above_chance'] else ''}"
-    return pd.DataFrame(list(sites.values()))
+    rows = table[table["side"].isin(["A", "B"])]
+    marks = rows["above_chance"].map({True: "*", False: ""})
+    rows = rows.assign(
+        text=rows["phi"].map("{:.3f}".format) + marks,
+        head=[f"{side} ({i}, {j})" for side, i, j in zip(rows["side"], rows["i"], rows["j"], strict=True)],
+    )
+    found = cells.each(rows, ["weight_type", "layer"], lambda own: dict(zip(own["head"], own["text"], strict=True)))
+    return found.rename(columns={"weight_type": "weights"})

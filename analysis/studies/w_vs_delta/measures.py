@@ -1,22 +1,26 @@
 """phi between W and delta_w, measured on adapters: at a few i and j, along i, and as the maps of Figure 8."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from analysis.kit import phi_grids
-from analysis.kit.phi_figures import middle
+from analysis.kit.phi import ALL, middle, thin
 from analysis.maths import amplification
 from analysis.maths.subspace import phi, random_baseline
 from analysis.maths.svd import Array
-from analysis.studies.w_vs_delta.tables import ENDS
-from analysis.weights import comparison
-from analysis.weights.delta_w import LowRank, Update
-from analysis.weights.update_runs import Trained
 from lora.config import InputError
+
+if TYPE_CHECKING:  # which load torch
+    from analysis.weights.delta_w import Update
+    from analysis.weights.sites import Site
+    from analysis.weights.update_runs import Trained
+
+ENDS = {"delta_w_right": "input", "delta_w_left": "output"}
 
 DIRECTIONS = 1024  # of W; all there are in smaller models
 TOP = 10  # the top 1/10 of W's directions: the range of the paper's figure, 1,200 of 12,288
@@ -25,10 +29,10 @@ PART = 4  # maps have the top 1/4 of W's directions: further down all is as by c
 
 
 class Grid(NamedTuple):
-    """phi(W, delta_w, i, j) of one run at one site and side (of `weights.comparison.SIDES`), for all i and j."""
+    """phi(W, delta_w, i, j) of one run at one site and side (of `kit.phi.SIDES`), for all i and j."""
 
     about: dict[str, Any]
-    site: comparison.Site
+    site: Site
     side: str
     values: Array
     dim: int  # of the space that the directions are of
@@ -36,7 +40,7 @@ class Grid(NamedTuple):
 
 class Measures(NamedTuple):
     """What is kept of the grids, tidy: entries, by run, site and side of ENDS; curves, phi(i, r), columns i1, i2, …, of
-    the same; maps, rows of `kit.phi_grids`, of the middle layer, by run, weight type and side."""
+    the same; maps, rows of `kit.phi`, of the middle layer, by run, weight type and side."""
 
     entries: pd.DataFrame
     curves: pd.DataFrame
@@ -60,7 +64,7 @@ def measure(groups: list[Trained]) -> Measures:
                 ]
                 curves.append(about | {f"i{i}": grid.values[i - 1, -1] for i in _along(many)})
             if grid.site.layer == layer:
-                maps.append(phi_grids.thin(grid.values[: max(1, grid.dim // PART)], about))
+                maps.append(thin(grid.values[: max(1, grid.dim // PART)], about))
     return Measures(pd.DataFrame(entries), pd.DataFrame(curves), pd.concat(maps, ignore_index=True))
 
 
@@ -77,12 +81,15 @@ def _grids(group: Trained) -> Iterator[Grid]:
 
 def sides(about: dict[str, Any], update: Update) -> dict[str, Array]:
     """The directions of an update on every side. Raises InputError if it is zero or no product of A and B."""
+    from analysis.weights.delta_w import LowRank
+    from analysis.weights.sides import sides as of_product
+
     if not isinstance(update, LowRank):
         raise InputError(
             f"run {about['run_id']} is {about['label']}, whose update has no A and B: this study is of LoRA"
         )
     try:
-        return comparison.sides(*update.factors())
+        return of_product(*update.factors())
     except ValueError as error:
         raise InputError(f"run {about['run_id']}: {update.module}, {update.weight_type}: {error}") from error
 
@@ -98,7 +105,7 @@ def _entries(dim: int, many: int, r: int) -> list[tuple[int, int]]:
 
 def _along(size: int) -> list[int]:
     """1 to 8, and from there steps of a sixth, to the last: even on a log axis."""
-    found = list(range(1, min(phi_grids.ALL, size) + 1))
+    found = list(range(1, min(ALL, size) + 1))
     while found[-1] < size:
         found.append(min(size, found[-1] + max(1, found[-1] // 6)))
     return found

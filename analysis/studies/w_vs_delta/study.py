@@ -1,22 +1,22 @@
 """Are the directions of delta_w among the top directions of W: the paper's Figure 8."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from analysis.kit import measured, table_md, tables
-from analysis.studies.w_vs_delta import measures as w_vs_delta
-from analysis.studies.w_vs_delta.figures import draw_curves, draw_maps
-from analysis.studies.w_vs_delta.tables import by_rank, shown, verdict
-from analysis.weights import update_runs
-from analysis.weights.comparison import Place
-from analysis.weights.update_runs import PLACE
-from experiments.progress import report as say
+from analysis.kit import cells, pages, phi, updates
+from analysis.kit.data import Data
+from analysis.kit.measured import Rows, ids
+from analysis.kit.study import Study
+from analysis.kit.updates import PLACE
+from analysis.studies.w_vs_delta import draw, measures
+from analysis.studies.w_vs_delta.measures import ENDS
 
-BASE = True  # reads the pretrained weights
 SHAPE = ["dim", "r", "many"]
-MEASURED = ("phi.csv", "curves.csv", "chance.csv", "maps*.csv")
+KEYS = [*PLACE, "side", "weight_type", "r", "i", "j"]
+PAPER = "the paper: barely above 0.2, for r = 4 of W_q"
 DIGITS = 4  # of what figures alone need
 READING = """\
 phi(W, delta_w, i, j) is the share of delta_w's top-j directions that lies in the top-i of W (or the reverse, if i < j),
@@ -28,99 +28,122 @@ b)` is from the smallest layer to the largest. fig8 is the mean over seeds, its 
 {precision}"""
 
 
-def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path]:
-    """Measures what is lacking in phi.csv (some i and j of every run and site), and with it curves.csv, chance.csv and
-    maps….csv. Writes runs.csv, table.csv, table.md, and the figures from them: fig8… for each place, in four versions,
-    and curves.png. Returns their paths.
-
-    base: as of `weights.update_runs.trained`. Raises InputError as that and `load` there, if an update is zero or not
-    of LoRA, and if runs of one rank and seed differ in other settings.
-    """
-    runs = update_runs.load(study_dir, runs_dir)
-    each = update_runs.of_each(runs)
-    tables.check_seeds(each, ["model", "task", "r"], study_dir)
-    stored = measure(runs, each, study_dir, runs_dir, base)
-    outputs = {name: study_dir / name for name in ("runs.csv", "table.csv", "table.md")}
-    runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
-    rows = stored.entries.frame.merge(stored.chance.frame, how="left")
-    table = by_rank(rows)
-    table.to_csv(outputs["table.csv"], index=False, float_format="%.4f")
-    failed = tables.failure_lines(tables.read_sweep(study_dir).failed)
-    text = report(rows, table, update_runs.quality(runs), update_runs.precision_note(runs), failed)
-    table_md.write(outputs["table.md"], text, runs)
-    return [*outputs.values(), *stored.paths, *figures(stored, each, study_dir)]
-
-
-class Stored(NamedTuple):
-    """The files of `studies.w_vs_delta.measures.Measures`: that of maps by place."""
-
-    entries: measured.Rows
-    curves: measured.Rows
-    chance: measured.Rows
-    maps: dict[Place, measured.Rows]
-
-    @property
-    def paths(self) -> list[Path]:
-        """Those that are there."""
-        files = [self.entries, self.curves, self.chance, *self.maps.values()]
-        return [file.path for file in files if file.path.is_file()]
-
-
-def measure(runs: pd.DataFrame, each: pd.DataFrame, study_dir: Path, runs_dir: Path, base: str | None) -> Stored:
-    """The measured files, complete but for what figures alone need of runs whose adapters are gone."""
-    places = [Place(*map(str, key)) for key in each[PLACE].drop_duplicates().itertuples(index=False)]
-    of = {place: each.loc[(each[PLACE] == list(place)).all(axis=1), "run_id"] for place in places}
-    stored = Stored(
-        measured.Rows(study_dir / "phi.csv", ["run_id"], measured.ids(each["run_id"])),
-        measured.Rows(study_dir / "curves.csv", ["run_id"], measured.ids(each["run_id"])),
-        measured.Rows(study_dir / "chance.csv", SHAPE),
-        {
-            place: measured.Rows(study_dir / f"maps{place.suffix(places)}.csv", ["run_id"], measured.ids(of[place]))
-            for place in places
-        },
-    )
-    drawn = [run_id for file in (stored.curves, *stored.maps.values()) for (run_id,) in file.missing]
-    chosen = {run_id for (run_id,) in stored.entries.missing}
-    chosen |= {run_id for run_id in drawn if (runs_dir / run_id / "adapter").is_dir()}
+def stored(data: Data) -> dict[str, Rows]:
+    """The measured files, complete but for what figures alone need of runs whose adapters are gone: phi (some i and j),
+    curves and, by the end of their names, the maps of each place. Rows of chance are computed where they lack."""
+    runs = {place: own["run_id"] for place, own in updates.each(data).groupby(PLACE, sort=False)}
+    found = {name: updates.rows(data, f"{name}.csv") for name in ("phi", "curves")}
+    for place, of in runs.items():
+        name = f"maps{phi.suffix(place, runs)}"
+        found[name] = updates.rows(data, f"{name}.csv", wanted=ids(of))
+    drawn = {run_id for name, rows in found.items() if name != "phi" for (run_id,) in rows.missing}
+    chosen = {run_id for (run_id,) in found["phi"].missing}
+    chosen |= {run_id for run_id in drawn if (data.runs_dir / run_id / "adapter").is_dir()}
     if chosen:
-        found = w_vs_delta.measure(update_runs.trained(runs, chosen, study_dir, runs_dir, base))
-        stored.entries.add(found.entries)
-        stored.curves.add(found.curves, DIGITS)
-        for file in stored.maps.values():
-            file.add(found.maps, DIGITS)
-    for shape in stored.entries.frame[SHAPE].drop_duplicates().itertuples(index=False):
-        if not (stored.chance.frame[SHAPE] == list(shape)).all(axis=1).any():
-            stored.chance.add(w_vs_delta.chance(*map(int, shape)))
-    return stored
+        new = measures.measure(updates.trained(data, chosen))
+        for name, rows in found.items():
+            rows.add({"phi": new.entries, "curves": new.curves}.get(name, new.maps), 6 if name == "phi" else DIGITS)
+    chance = found["chance"] = Rows(data.folder / "chance.csv", SHAPE)
+    for shape in found["phi"].frame[SHAPE].drop_duplicates().itertuples(index=False):
+        if not (chance.frame[SHAPE] == list(shape)).all(axis=1).any():
+            chance.add(measures.chance(*map(int, shape)))
+    return found
 
 
-def figures(stored: Stored, each: pd.DataFrame, study_dir: Path) -> list[Path]:
-    """The figures, drawn from what is stored. One that needs what was not kept of runs whose adapters are gone stays as
-    it was drawn from them."""
-    paths, kept = [], list[Path]()
-    places = list(stored.maps)
-    for place, maps in stored.maps.items():
-        if maps.missing:
-            kept += sorted(study_dir.glob(f"fig8*{place.suffix(places)}.png"))
-        else:
-            paths += draw_maps(maps.frame, place, place.suffix(places), study_dir)
-    path = study_dir / "curves.png"
-    if stored.curves.missing:
-        kept += [path] * path.is_file()
-    else:
-        paths.append(draw_curves(stored.curves.frame, stored.chance.frame, path))
-    if kept:
-        say(f"{study_dir}: kept as drawn, for what they show was not stored: {', '.join(path.name for path in kept)}")
-    return [*paths, *kept]
+def entries(data: Data) -> pd.DataFrame:
+    """phi at some i and j of every run and site, beside chance."""
+    found = data.once(stored)
+    return found["phi"].frame.merge(found["chance"].frame, how="left")
 
 
-def report(rows: pd.DataFrame, table: pd.DataFrame, quality: pd.DataFrame, precision: str, failed: list[str]) -> str:
-    """table.md: verdicts, the numbers by place, and the runs."""
-    lines = ["# Directions of W and of delta_w (the paper's Figure 8)", "", READING.format(precision=precision)]
-    lines += ["", "## What the runs say", "", *verdict(rows)]
-    for (model, task), cells in table.groupby(["model", "task"], sort=False):
-        lines += ["", f"## {task} ({model}): j = r", "", tables.markdown(shown(cells))]
-    lines += ["", "## Runs", "", tables.markdown(quality)]
-    if failed:
-        lines += ["", "## Failed runs", "", *failed]
-    return "\n".join(lines) + "\n"
+def by_rank(data: Data) -> pd.DataFrame:
+    """For each of KEYS: mean phi, its range over the layers' means, the mean by chance, and in how many of the n
+    updates (layers times seeds) it is above or below chance."""
+
+    def count(own: pd.DataFrame) -> dict[str, Any]:
+        layers = own.groupby("layer", sort=False)["phi"].mean()
+        return {
+            "top": bool(own["top"].all()), "phi": own["phi"].mean(), "lowest": layers.min(), "highest": layers.max(),
+            "chance": own["chance_mean"].mean(), "n": len(own),
+            "above": int((own["phi"] > own["chance_high"]).sum()), "below": int((own["phi"] < own["chance_low"]).sum()),
+        }  # fmt: skip
+
+    found = cells.each(data.once(entries), KEYS, count)
+    order = {name: pd.factorize(found[name])[0] for name in KEYS[:4]}
+    places = found[["r", "i", "j"]].assign(**order).sort_values(KEYS).index
+    return found.loc[places].reset_index(drop=True)
+
+
+def shown(data: Data) -> pd.DataFrame:
+    """The rows of `by_rank` at j = r, for reading: a row a side, weight type and rank, columns by i."""
+
+    def texts(own: pd.DataFrame) -> dict[str, str]:
+        row: dict[str, str] = {}
+        for cell in own.to_dict("records"):
+            for head in _heads(cell):
+                row[head] = f"{cell['phi']:.3f} ({cell['lowest']:.3f} to {cell['highest']:.3f})"
+                row[f"{head}: chance"] = f"{cell['chance']:.3f}"
+                row[f"{head}: above, below"] = f"{cell['above']}, {cell['below']} of {cell['n']}"
+        return row
+
+    table = data["table.csv"]
+    found = cells.each(table[table["j"] == table["r"]], ["side", "weight_type", "r"], texts)
+    found = found.replace({"side": ENDS}).astype({"r": str})
+    return found.rename(columns={"side": "directions", "weight_type": "weights"})
+
+
+def _heads(cell: Mapping[Any, Any]) -> list[str]:
+    return ["i = 1"] * (cell["i"] == 1) + ["i = r"] * (cell["i"] == cell["r"]) + ["i = top 10%"] * cell["top"]
+
+
+def verdict(data: Data) -> list[str]:
+    """What the numbers say, as markdown list items."""
+    rows = data.once(entries)
+    own = rows[rows["j"] == rows["r"]]
+    lines = []
+    for side, end in ENDS.items():
+        mine = own[own["side"] == side]
+        for name, of in (("top 10% of W's", mine[mine["top"]]), ("top r of W's", mine[mine["i"] == mine["r"]])):
+            above, below = of["phi"] > of["chance_high"], of["phi"] < of["chance_low"]
+            lines.append(
+                f"- The {name} {end} directions share more with delta_w than with random directions in {above.sum()} "
+                f"of {len(of)} updates, less in {below.sum()} ({0.025 * len(of):.2g} each by chance). Median: "
+                f"{(of['phi'] / of['chance_mean']).median():.2f} times chance."
+            )
+    smallest = own[own["top"] & (own["r"] == own["r"].min()) & (own["side"] == "delta_w_right")]
+    for (model, weight_type, task), of in smallest.groupby(["model", "weight_type", "task"]):
+        lines.append(
+            f"- {weight_type}, {task} ({model}): of the {of['r'].iloc[0]} input directions of delta_w a share of "
+            f"{of['phi'].median():.2f} lies in the top 10% of W's (median of {of['layer'].nunique()} layers and "
+            f"{of['seed'].nunique()} seeds, at most {of['phi'].max():.2f}; by chance "
+            f"{of['chance_mean'].mean():.2f}; {PAPER})."
+        )
+    return lines
+
+
+def files(data: Data) -> list[Path]:
+    """The measured files that are there."""
+    return [rows.path for rows in data.once(stored).values() if rows.path.is_file()]
+
+
+STUDY = Study(
+    runs=updates.load,
+    cell=["model", "task", "r"],
+    base=True,
+    reads=("phi.csv", "curves.csv", "chance.csv", "maps*.csv"),
+    tables={"table.csv": by_rank},
+    numbers="%.4f",
+    page=[
+        "# Directions of W and of delta_w (the paper's Figure 8)",
+        pages.text(READING, precision=updates.precision),
+        pages.under("## What the runs say", verdict),
+        pages.sections("## {task} ({model}): j = r", pages.table(shown), by=PLACE),
+        updates.runs_table,
+        pages.failed_runs,
+    ],
+    figures={
+        "fig8.png": lambda data, path: draw.maps(data, data.once(stored)),
+        "curves.png": lambda data, path: draw.curves(data, data.once(stored), path),
+    },
+    more=[files],
+)

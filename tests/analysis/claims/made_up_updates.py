@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from made_up import MODEL, TASK, Maker, Values, write
 
-from analysis.studies.spectrum.names import EPSILONS, SIDES
+from analysis.kit.updates import EPSILONS, SIDES
 
 CHANCE = 0.1  # phi of random directions, at every (i, j) that is read
 

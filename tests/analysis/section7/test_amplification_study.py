@@ -27,7 +27,7 @@ def test_known_updates_have_known_factors(train: Train, study_dir: Path, runs_di
     for seed in (0, 1):
         train(r=1, seed=seed, of_w=5.0)
         random = train(r=4, seed=seed)
-    outputs = {path.name for path in amplification.build(study_dir, runs_dir)}
+    outputs = {path.name for path in study.run_study(study_dir, runs_dir)} - {"provenance.json"}
     figures = {"amplification.png", "projections.png"}
     assert outputs == figures | {"runs.csv", "amplification.csv", "table.csv", "table.md"}
     assert all((study_dir / name).stat().st_size > 5000 for name in figures)
@@ -113,34 +113,34 @@ def test_one_seed_and_one_rank_are_no_test() -> None:
 def test_an_update_that_is_zero(train: Train, study_dir: Path, runs_dir: Path) -> None:
     run_id = train(of_w=0.0)
     with pytest.raises(InputError, match=rf"run {run_id}: the update of .*query, q, is zero: it was not trained"):
-        amplification.build(study_dir, runs_dir)
+        study.run_study(study_dir, runs_dir)
 
 
 def test_an_update_without_a_rank(train: Train, study_dir: Path, runs_dir: Path) -> None:
     train()
     run_id = train(full=True)
     with pytest.raises(InputError, match=rf"run {run_id} is full, whose update has no rank r: this study is of LoRA"):
-        amplification.build(study_dir, runs_dir)
+        study.run_study(study_dir, runs_dir)
 
 
 def test_a_model_that_is_gone(train: Train, study_dir: Path, runs_dir: Path) -> None:
     train(place="/nowhere/tiny")
     with pytest.raises(InputError, match="/nowhere/tiny does not exist"):
-        amplification.build(study_dir, runs_dir)
+        study.run_study(study_dir, runs_dir)
 
 
 def test_two_runs_of_one_rank_and_seed(train: Train, study_dir: Path, runs_dir: Path) -> None:
     train(lr=1e-3)
     train(lr=1e-2)
     with pytest.raises(InputError, match="runs of the same seed with different settings"):
-        amplification.build(study_dir, runs_dir)
+        study.run_study(study_dir, runs_dir)
 
 
 def test_a_damaged_adapter(train: Train, study_dir: Path, runs_dir: Path) -> None:
     weights = runs_dir / train() / "adapter" / io.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-9])
     with pytest.raises(InputError, match="is damaged"):
-        amplification.build(study_dir, runs_dir)
+        study.run_study(study_dir, runs_dir)
 
 
 def test_a_model_folder_of_the_users_own(
@@ -168,16 +168,16 @@ def test_tables_and_figures_need_no_adapters(train: Train, derive_again: Callabl
     for seed in (0, 1):
         train(r=1, seed=seed)
         train(r=4, seed=seed)
-    derive_again(amplification.build, "amplification.png", "projections.png")
+    derive_again(study.run_study, "amplification.png", "projections.png")
 
 
 def test_only_what_is_new_is_measured(train: Train, study_dir: Path, runs_dir: Path) -> None:
     first = train(r=1)
-    amplification.build(study_dir, runs_dir)
+    study.run_study(study_dir, runs_dir)
     kept = (study_dir / "amplification.csv").read_text()
     shutil.rmtree(runs_dir / first / "adapter")
     second = train(r=1, seed=1)
-    amplification.build(study_dir, runs_dir)
+    study.run_study(study_dir, runs_dir)
     assert (study_dir / "amplification.csv").read_text().startswith(kept)
     assert set(pd.read_csv(study_dir / "amplification.csv", dtype=str)["run_id"]) == {first, second}
 
@@ -186,7 +186,7 @@ def test_only_what_is_new_is_measured(train: Train, study_dir: Path, runs_dir: P
     with pytest.raises(
         InputError, match=rf"run {third} is not measured yet .*`make amplification PRESET=quick` trains"
     ):
-        amplification.build(study_dir, runs_dir)
+        study.run_study(study_dir, runs_dir)
     (study_dir / "amplification.csv").write_text(kept[:-9])
     with pytest.raises(InputError, match="amplification.csv is damaged .a line is cut short"):
-        amplification.build(study_dir, runs_dir)
+        study.run_study(study_dir, runs_dir)

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from tiny_models import LAYERS
 
+from analysis.kit import updates
 from analysis.maths.spectrum import effective_rank, stable_rank
-from analysis.studies.spectrum import study as spectrum
-from analysis.studies.spectrum import tables as spectrum_tables
+from analysis.studies.spectrum import report
+from analysis.study import run_study
 from analysis.weights.updates import read_run
 from lora.config import InputError
 
@@ -31,10 +32,10 @@ def runs(train: Train) -> dict[tuple[int, int], str]:
 
 
 def test_every_file_is_written_and_right(runs: dict[tuple[int, int], str], study_dir: Path, runs_dir: Path) -> None:
-    outputs = {path.name for path in spectrum.build(study_dir, runs_dir)}
+    outputs = {path.name for path in run_study(study_dir, runs_dir)}
     figures = {f"{name}.png" for name in ("spectra", "ranks", "intruders", "overlap")}
     tables = {f"{name}.csv" for name in ("runs", "spectra", "ranks", "angles", "overlap", "table")}
-    assert outputs == figures | tables | {"table.md"}
+    assert outputs == figures | tables | {"table.md", "provenance.json"}
     assert all((study_dir / name).stat().st_size > 5000 for name in figures)
 
     ranks = pd.read_csv(study_dir / "ranks.csv")
@@ -78,7 +79,7 @@ def test_every_file_is_written_and_right(runs: dict[tuple[int, int], str], study
 
 def test_without_full_fine_tuning(train: Train, study_dir: Path, runs_dir: Path) -> None:
     train(r=2)
-    outputs = {path.name for path in spectrum.build(study_dir, runs_dir)}
+    outputs = {path.name for path in run_study(study_dir, runs_dir)}
     assert "overlap.png" not in outputs and "ranks.png" in outputs
     text = (study_dir / "table.md").read_text()
     assert "## Two seeds" not in text
@@ -87,7 +88,7 @@ def test_without_full_fine_tuning(train: Train, study_dir: Path, runs_dir: Path)
 def test_an_update_that_is_zero(train: Train, study_dir: Path, runs_dir: Path) -> None:
     run_id = train(of_w=0.0)
     with pytest.raises(InputError, match=rf"run {run_id}: .* is zero: it was not trained"):
-        spectrum.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)
 
 
 def ranks_frame(q: list[float], v: list[float]) -> pd.DataFrame:
@@ -102,12 +103,12 @@ def ranks_frame(q: list[float], v: list[float]) -> pd.DataFrame:
 
 
 def test_a_higher_rank_of_q_is_established_or_not() -> None:
-    (test,) = spectrum_tables.rank_tests(ranks_frame([6, 6.2, 6.1], [3, 3.1, 3.2])).to_dict("records")
+    (test,) = report.rank_tests(ranks_frame([6, 6.2, 6.1], [3, 3.1, 3.2])).to_dict("records")
     assert test["difference"] == pytest.approx(3) and test["p_holm"] < 0.05
     assert (test["layers_larger"], test["layers"]) == (4, 4)
-    (test,) = spectrum_tables.rank_tests(ranks_frame([6, 3, 4], [3, 6, 4.2])).to_dict("records")
+    (test,) = report.rank_tests(ranks_frame([6, 3, 4], [3, 6, 4.2])).to_dict("records")
     assert test["p_holm"] > 0.5
-    assert spectrum_tables.rank_tests(ranks_frame([6], [3]).query("weight_type == 'q'")).empty
+    assert report.rank_tests(ranks_frame([6], [3]).query("weight_type == 'q'")).empty
 
 
 def test_names_are_short_and_tell_methods_apart() -> None:
@@ -119,7 +120,7 @@ def test_names_are_short_and_tell_methods_apart() -> None:
         ("dora", "r=8, q+v", "q+v", 8.0),
     ]
     runs = pd.DataFrame(rows, columns=["label", "settings", "weight_types", "r"])
-    assert list(spectrum_tables.short_names(runs).values()) == [
+    assert list(updates.short_names(runs).values()) == [
         "r=8", "r=64", "r=8, 4 types", "full", "dora (r=8, q+v)",
     ]  # fmt: skip
 
@@ -127,4 +128,4 @@ def test_names_are_short_and_tell_methods_apart() -> None:
 def test_tables_and_figures_need_no_adapters(
     runs: dict[tuple[int, int], str], derive_again: Callable[..., None]
 ) -> None:
-    derive_again(spectrum.build, "spectra.png", "ranks.png", "overlap.png")
+    derive_again(run_study, "spectra.png", "ranks.png", "overlap.png")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from analysis.studies import steps
+from analysis.study import run_study
 
 STUDY = "steps"
 Train = Callable[..., str]
@@ -43,7 +43,7 @@ def first_direction(folder: Path, target: str) -> np.ndarray:
 def test_every_file_is_written_and_right(
     runs: dict[tuple[int, int], str], study_dir: Path, runs_dir: Path, derive_again: Callable[..., None]
 ) -> None:
-    outputs = {path.name for path in steps.build(study_dir, runs_dir)}
+    outputs = {path.name for path in run_study(study_dir, runs_dir)} - {"provenance.json"}
     assert outputs == {"runs.csv", "table.csv", "gaps.csv", "phi.csv", "table.md", "steps.png"}
     table = pd.read_csv(study_dir / "table.csv").set_index(["label", "steps"])
     assert table["lr"].to_dict() == pytest.approx(
@@ -64,4 +64,4 @@ def test_every_file_is_written_and_right(
     assert (phi["chance"] == 1 / 32).all()
     text = (study_dir / "table.md").read_text()
     assert "phi(1,1) of q, chance 0.031" in text and "(3 pairs)" in text and "rate of lora" in text
-    derive_again(steps.build, "gaps.csv")
+    derive_again(run_study, "gaps.csv")

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from measured_files import write
 
-from analysis.studies.truncation import study
-from analysis.studies.truncation import tables as truncation_tables
+from analysis.study import run_study
 from experiments.measure.schemas import TRUNCATION
 from lora.config import InputError
 
@@ -32,13 +31,13 @@ def truncation(runs: dict[tuple[int, int], str]) -> pd.DataFrame:
             accuracy = 0.9 if r else (0.5 if k < 2 else 0.9)
             scores = {("test", "accuracy"): accuracy, ("test", "loss"): 1.0, ("update", "energy"): k / whole}
             rows += [(run_id, k, *key, value) for key, value in scores.items()]
-    return pd.DataFrame(rows, columns=truncation_tables.COLUMNS)
+    return pd.DataFrame(rows, columns=["run_id", "k", "split", "metric", "value"])
 
 
 def test_every_file_is_written_and_right(runs: dict[tuple[int, int], str], study_dir: Path, runs_dir: Path) -> None:
     write(truncation(runs), study_dir, TRUNCATION)
-    outputs = {path.name for path in study.build(study_dir, runs_dir)}
-    assert outputs == {"runs.csv", "table.csv", "table.md", "truncation.png"}
+    outputs = {path.name for path in run_study(study_dir, runs_dir)}
+    assert outputs == {"runs.csv", "table.csv", "table.md", "truncation.png", "provenance.json"}
     assert (study_dir / "truncation.png").stat().st_size > 5000
     table = pd.read_csv(study_dir / "table.csv")
     full = table[table["run_id"] == runs[0, 1]].set_index("k")
@@ -59,4 +58,4 @@ def test_a_truncation_file_that_does_not_fit(
     if damage == "cut":
         path.write_text(path.read_text()[:-30])
     with pytest.raises(InputError, match="damaged" if damage == "cut" else "lacks 1 runs of the study"):
-        study.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)

@@ -9,7 +9,7 @@ import pytest
 from tiny_models import HIDDEN, LAYERS
 
 from analysis.maths.subspace import phi
-from analysis.studies.w_vs_delta import study as w_vs_delta
+from analysis.study import run_study
 from analysis.weights.pretrained import Weights
 from analysis.weights.updates import read_run
 from lora.config import InputError
@@ -23,7 +23,7 @@ def test_directions_of_w_and_others_are_told_apart(train: Train, study_dir: Path
     for seed in (0, 1):
         train(r=2, seed=seed, of_w=1.0)
         random = train(r=4, seed=seed)
-    outputs = {path.name for path in w_vs_delta.build(study_dir, runs_dir)}
+    outputs = {path.name for path in run_study(study_dir, runs_dir)} - {"provenance.json"}
     figures = {f"fig8{version}.png" for version in VERSIONS} | {"curves.png"}
     kept = {"phi.csv", "curves.csv", "chance.csv", "maps.csv"}
     assert outputs == figures | kept | {"runs.csv", "table.csv", "table.md"}
@@ -61,24 +61,24 @@ def test_directions_of_w_and_others_are_told_apart(train: Train, study_dir: Path
 def test_every_place_has_its_figures(train: Train, study_dir: Path, runs_dir: Path) -> None:
     for task in ("rotten_tomatoes", "glue/sst2"):
         train(task=task)
-    outputs = {path.name for path in w_vs_delta.build(study_dir, runs_dir)}
+    outputs = {path.name for path in run_study(study_dir, runs_dir)}
     assert {f"fig8{version}_{task}.png" for version in VERSIONS for task in ("rotten_tomatoes", "glue_sst2")} < outputs
 
 
 def test_only_lora_has_a_and_b(train: Train, study_dir: Path, runs_dir: Path) -> None:
     run_id = train(full=True)
     with pytest.raises(InputError, match=rf"run {run_id} is full, whose update has no A and B"):
-        w_vs_delta.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)
 
 
 def test_an_update_that_is_zero(train: Train, study_dir: Path, runs_dir: Path) -> None:
     run_id = train(of_w=0.0)
     with pytest.raises(InputError, match=rf"run {run_id}: .*query, q: the update is zero"):
-        w_vs_delta.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)
 
 
 def test_tables_and_figures_need_no_adapters(train: Train, derive_again: Callable[..., None]) -> None:
     for seed in (0, 1):
         train(r=2, seed=seed)
         train(r=4, seed=seed)
-    derive_again(w_vs_delta.build, "fig8.png", "fig8_B.png", "curves.png")
+    derive_again(run_study, "fig8.png", "fig8_B.png", "curves.png")

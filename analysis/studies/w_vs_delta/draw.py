@@ -1,5 +1,9 @@
-"""Figure 8: heat maps of phi between W and delta_w in the middle layer, and along i over all layers."""
+"""Figure 8: heat maps of phi between W and delta_w in the middle layer, and along i over all layers.
 
+A figure that needs what was not kept of runs whose adapters are gone stays as it was drawn from them.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,44 +11,64 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from analysis.kit import figures, phi_grids
+from analysis.kit import figures, phi
+from analysis.kit.data import Data
 from analysis.kit.heat_maps import Panel, phi_figure
-from analysis.kit.phi_figures import VERSIONS, vectors
+from analysis.kit.measured import Rows
+from analysis.kit.updates import PLACE, place_name
 from analysis.maths.subspace import random_baseline
-from analysis.weights.comparison import Place
-from analysis.weights.update_runs import PLACE
+from experiments.progress import report as say
 
 FLOOR = 0.1  # of the curves: by chance a single direction may share next to nothing
 
 
-def draw_maps(maps: pd.DataFrame, place: Place, suffix: str, study_dir: Path) -> list[Path]:
-    """fig8<version><suffix>.png as in the paper, the mean over seeds: a row a weight type, a column a rank, and random
-    directions last. maps: of `studies.w_vs_delta.measures.measure`, of the runs of one place."""
+def maps(data: Data, stored: Mapping[str, Rows]) -> list[Path]:
+    """fig8<version><suffix>.png for each place."""
     paths = []
-    for version, side, symbol in VERSIONS:
+    for name, rows in stored.items():
+        if name.startswith("maps") and rows.missing:
+            paths += kept(data, sorted(data.folder.glob(f"fig8*{name.removeprefix('maps')}.png")))
+        elif name.startswith("maps"):
+            paths += _maps(rows.frame, name.removeprefix("maps"), data.folder)
+    return paths
+
+
+def kept(data: Data, paths: Sequence[Path]) -> list[Path]:
+    """Of the paths those that are there, and says that they stay."""
+    found = [path for path in paths if path.is_file()]
+    if found:
+        names = ", ".join(path.name for path in found)
+        say(f"{data.folder}: kept as drawn, for what they show was not stored: {names}")
+    return found
+
+
+def _maps(maps: pd.DataFrame, suffix: str, study_dir: Path) -> list[Path]:
+    """As in the paper, the mean over seeds: a row a weight type, a column a rank, and random directions last."""
+    paths = []
+    for version, side, symbol in phi.VERSIONS:
         mine = maps[maps["side"] == side]
         panels: list[Panel | None] = []
         for weight_type, cells in mine.groupby("weight_type", sort=False):
             row = []
             for r, same in cells.groupby("r"):
-                grid = np.mean([phi_grids.whole(rows) for _, rows in same.groupby("run_id")], axis=0)
+                grid = np.mean([phi.whole(rows) for _, rows in same.groupby("run_id")], axis=0)
                 row.append(Panel(f"r = {r}", grid))
             shown, most = row[-1].grid.shape
             draw = random_baseline(shown, most, int(cells["dim"].iloc[0]), draws=1).draw
             row.append(Panel("random directions", draw))
             panels += [row[0]._replace(row_label=rf"$W_{{{weight_type}}}$"), *row[1:]]
         layer = mine["layer"].iloc[0]
-        title = rf"$\phi(W, {symbol}_r, i, j)$   layer {layer}, {place.task} ({place.model}), {vectors(side)}"
+        title = rf"$\phi(W, {symbol}_r, i, j)$   layer {layer}, {place_name(maps[PLACE].iloc[0])}, {phi.vectors(side)}"
         path = study_dir / f"fig8{version}{suffix}.png"
         paths.append(phi_figure(panels, len(panels) // mine["weight_type"].nunique(), title, path))
     return paths
 
 
-def draw_curves(curves: pd.DataFrame, chance: pd.DataFrame, path: Path) -> Path:
-    """phi(i, r) over its mean by chance, against i: a row a place, a column a side and weight type, a line a rank.
-
-    curves: of `studies.w_vs_delta.measures.measure`; chance: of `chance` there.
-    """
+def curves(data: Data, stored: Mapping[str, Rows], path: Path) -> Path | list[Path]:
+    """phi(i, r) over its mean by chance, against i: a row a place, a column a side and weight type, a line a rank."""
+    if stored["curves"].missing:
+        return kept(data, [path])
+    curves, chance = stored["curves"].frame, stored["chance"].frame
     places = list(curves.groupby(PLACE, sort=False))
     kinds = sorted(
         dict.fromkeys(zip(curves["side"], curves["weight_type"], strict=True)),

@@ -2,20 +2,37 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from analysis.kit.figures import weight_name
 from analysis.kit.heat_maps import Panel, phi_figure
+from analysis.kit.phi import VERSIONS, middle, vectors
+from analysis.kit.updates import place_name
+from analysis.maths.subspace import Baseline
 from analysis.maths.svd import Array
-from analysis.weights.comparison import SIDES, Comparison, Site
+from analysis.weights.sites import Site
 
-# File suffix, side and the symbol that stands in the title, for the four versions of every figure.
-VERSIONS = (
-    ("", "A", "A"),
-    ("_delta_w", "delta_w_right", r"\Delta W"),
-    ("_B", "B", "B"),
-    ("_delta_w_left", "delta_w_left", r"\Delta W"),
-)
 DEEP = 12  # more layers than that are drawn small, six panels in a row
+
+
+class Comparison(NamedTuple):
+    """phi grids between two adapters, by side (of `kit.phi.SIDES`) and site, and the baseline of each."""
+
+    place: tuple[str, str]
+    name: str  # as in file names: r8_r64, or seeds
+    label: str  # the two sets of directions in the paper's notation, with a place for A or delta_w
+    grids: dict[tuple[str, Site], Array]
+    baselines: dict[tuple[str, Site], Baseline]
+
+    @property
+    def layers(self) -> list[str]:
+        """Layers in the model's order."""
+        return list(dict.fromkeys(site.layer for _, site in self.grids))
+
+    @property
+    def weight_types(self) -> list[str]:
+        """Weight types in the model's order."""
+        return list(dict.fromkeys(site.weight_type for _, site in self.grids))
 
 
 def draw_ranks(comparison: Comparison, study_dir: Path, suffix: str) -> list[Path]:
@@ -85,11 +102,6 @@ def _columns(comparison: Comparison) -> int:
     return 3 if len(comparison.weight_types) == 3 else 4
 
 
-def middle(layers: Sequence[str]) -> str:
-    """The layer of Figures 3 and 4: the middle one, as the paper's 48th of 96."""
-    return layers[(len(layers) - 1) // 2]
-
-
 def _panel(weight_type: str, grid: Array | None, prefix: str = "", zoom: bool = False) -> Panel | None:
     if grid is None:
         return None
@@ -97,11 +109,6 @@ def _panel(weight_type: str, grid: Array | None, prefix: str = "", zoom: bool = 
     return Panel(prefix + weight_name(weight_type) + suffix, grid)
 
 
-def vectors(side: str) -> str:
-    """Which singular vectors a side has: right or left ones."""
-    return SIDES[side].partition(" of ")[0]
-
-
 def _title(comparison: Comparison, side: str, symbol: str) -> str:
-    place = f"{comparison.place.task} ({comparison.place.model})"
+    place = place_name(comparison.place)
     return rf"$\phi({comparison.label.format(symbol=symbol)}, i, j)$   {place}, {vectors(side)}"

@@ -1,7 +1,8 @@
-"""Grids of phi as rows of a CSV file: a row for each i, with the columns j1, j2, …, of which some are left out."""
+"""Grids of phi: the sides of an update that they are of, and as rows of a CSV file, a row for each i, with the columns
+j1, j2, …, of which some are left out."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,19 @@ import pandas as pd
 
 from analysis.maths.svd import Array
 
+SIDES = {
+    "A": "right singular vectors of A",
+    "delta_w_right": "right singular vectors of delta_w",
+    "B": "left singular vectors of B",
+    "delta_w_left": "left singular vectors of delta_w",
+}
+# File suffix, side and the symbol that stands in the title, for the four versions of every figure.
+VERSIONS = (
+    ("", "A", "A"),
+    ("_delta_w", "delta_w_right", r"\Delta W"),
+    ("_B", "B", "B"),
+    ("_delta_w_left", "delta_w_left", r"\Delta W"),
+)
 ALL = 8  # indices up to which every row and column of a grid is stored
 
 
@@ -45,3 +59,19 @@ def between(values: Array, i: Sequence[int], j: Sequence[int]) -> Array:
     grid: Array = np.minimum(shared / np.minimum.outer(rows, columns), 1.0)
     grid[np.ix_(np.subtract(i, 1), np.subtract(j, 1))] = values
     return grid
+
+
+def middle(layers: Sequence[str]) -> str:
+    """The layer of Figures 3, 4 and 8: the middle one, as the paper's 48th of 96."""
+    return layers[(len(layers) - 1) // 2]
+
+
+def vectors(side: str) -> str:
+    """Which singular vectors a side has: right or left ones."""
+    return SIDES[side].partition(" of ")[0]
+
+
+def suffix(place: Sequence[str], places: Collection[Sequence[str]]) -> str:
+    """What a file's name ends with where a study is of several places, (model, task): what tells this one from them."""
+    parts = [own for own, all_of in zip(place, zip(*places, strict=True), strict=True) if len(set(all_of)) > 1]
+    return "".join(f"_{part.replace('/', '_')}" for part in parts)

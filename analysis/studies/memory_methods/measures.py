@@ -1,20 +1,22 @@
 """Is the update of a method low-rank? Ranks of every update beside those of random matrices, and what it shares with
 LoRA's."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from analysis.kit import naming, tables
-from analysis.maths import spectrum, statistics
+from analysis.kit.updates import FEW, PLACE, PRECISION, SIDES
+from analysis.maths import spectrum
 from analysis.maths.subspace import Baseline, phi, random_baseline
 from analysis.maths.svd import SVD, Array
-from analysis.studies.spectrum.measures import FEW, SIDES
-from analysis.studies.spectrum.tables import by_seed
-from analysis.weights.update_runs import PLACE, PRECISION, Trained, trained_svd
+
+if TYPE_CHECKING:  # which load torch
+    from analysis.weights.update_runs import Trained
 
 MEASURES = {"stable_rank": "stable rank", "effective_rank": "effective rank", "top_share": f"share of the top {FEW}"}
 DRAWS = 3  # of a random matrix: its ranks hardly vary
@@ -34,7 +36,7 @@ class _Measured(NamedTuple):
 
 def partners(each: pd.DataFrame) -> dict[str, list[str]]:
     """For each run_id the runs of LoRA that it may be compared with: of each setting that of the next seed, or the
-    first, or if there is but one seed that. each: of `weights.update_runs.of_each`."""
+    first, or if there is but one seed that. each: of `kit.updates.each`."""
     found: dict[str, list[str]] = {}
     for _, runs in each.groupby([*PLACE, PRECISION], sort=False):
         for run_id, seed in runs[["run_id", "seed"]].itertuples(index=False):
@@ -73,8 +75,7 @@ def measure(groups: list[Trained], partners: Mapping[str, Sequence[str]], chosen
         for site in group.sites:
             norm_w = float(np.linalg.norm(group.matrix(site)))
             measured: dict[str, _Measured] = {}
-            for about, update in group.at(site):
-                svd = trained_svd(about, update)
+            for about, update, svd in group.svds(site):
                 row = {"run_id": about["run_id"], **site._asdict()}
                 row |= {"norm_w": norm_w, "norm_delta_w": float(np.linalg.norm(svd.S))}
                 row |= _ranks(svd.S) | {f"random_{name}": value for name, value in _random_ranks(update.shape).items()}
@@ -113,51 +114,3 @@ def _shared(one: _Measured, lora: _Measured) -> dict[str, float]:
 @functools.cache
 def _random_phi(k: int, dim: int) -> Baseline:
     return random_baseline(k, k, dim)
-
-
-def names(runs: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """(label, settings) -> a name for axes and tables, in order: the label alone where a place has it once, with r
-    where that tells them apart, else with the settings."""
-    found: dict[tuple[str, str], str] = {}
-    for _, cells in runs.drop_duplicates([*PLACE, "label", "settings"]).groupby(PLACE, sort=False):
-        for label, same in cells.groupby("label", sort=False):
-            ranked = same["r"].notna().all() and same["r"].is_unique
-            for run in same.sort_values("r", kind="stable").to_dict("records"):
-                text = f"r={run['r']:g}" if ranked else run["settings"]
-                found[str(label), run["settings"]] = naming.title(label, text if len(same) > 1 else "")
-    return dict(sorted(found.items(), key=lambda item: naming.order(item[0][0])))
-
-
-def summary(ranks: pd.DataFrame) -> pd.DataFrame:
-    """A row a place, weight type and method: relative_norm, ||delta_w|| / ||W||, MEASURES and phi_<side>, means over
-    layers and seeds, each with <name>_interval, half of the 95% interval over seeds (NaN for one); random_<measure>,
-    chance_<side>, k, seeds and layers. ranks has `method`, as of `names`."""
-    keys = [*PLACE, "weight_type", "method"]
-    rows = ranks.assign(relative_norm=ranks["norm_delta_w"] / ranks["norm_w"])
-    groups = rows.groupby(keys, sort=False)
-    table = groups.agg(seeds=("seed", "nunique"), layers=("layer", "nunique"), k=("k", "first")).reset_index()
-    for column in ("relative_norm", *MEASURES, *(f"phi_{side}" for side in SIDES)):
-        cells = tables.summarise(by_seed(rows, column, keys), keys)
-        table = table.merge(cells.rename(columns={"mean": column, "interval": f"{column}_interval"}).drop(columns="n"))
-    chance = [*(f"random_{name}" for name in MEASURES), *(f"chance_{side}" for side in SIDES)]
-    return table.merge(groups[chance].mean().reset_index(), on=keys)
-
-
-def tests(ranks: pd.DataFrame) -> pd.DataFrame:
-    """The effective rank of every method less that of full fine-tuning, at the sites that all methods of the place have
-    trained: PLACE, method, the fields of `statistics.Paired` over seeds, p_holm, sites and weight_types."""
-    found = []
-    for key, cells in ranks.groupby(PLACE, sort=False):
-        sites = list(zip(cells["layer"], cells["weight_type"], strict=True))
-        trained: dict[str, set[tuple[Any, ...]]] = {}
-        for method, site in zip(cells["method"], sites, strict=True):
-            trained.setdefault(method, set()).add(site)
-        shared = set.intersection(*trained.values())
-        at = [site in shared for site in sites]
-        if "full" in set(cells["method"]) and shared:
-            values = by_seed(cells[at], "effective_rank", ["method"])
-            types = "+".join(dict.fromkeys(cells[at]["weight_type"]))
-            tested = statistics.against(values, ["method"], ["full"])
-            found.append(tested.assign(model=str(key[0]), task=str(key[1]), sites=len(shared), weight_types=types))
-    columns = [*PLACE, "method", *statistics.Paired._fields, "p_holm", "sites", "weight_types"]
-    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
