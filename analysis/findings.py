@@ -1,4 +1,4 @@
-"""Which findings of FINDINGS.md and README.md are stale: `python -m analysis.findings`; `--written`: none any more.
+"""Which findings of FINDINGS.md are stale: `python -m analysis.findings`; `--written`: none any more.
 
 findings.yaml, beside this file, has an entry for each finding: the tables that it was written from, with their digests
 then; the verdicts of claims that it rests on; and `quotes`, texts whose numbers are made from a table and must stand in
@@ -22,9 +22,7 @@ import yaml
 from lora.config import InputError
 
 ROOT = Path(__file__).parents[1]
-PAGES = {ROOT / "FINDINGS.md": "", ROOT / "README.md": "## What is here"}  # and the heading where findings end
-NAMES = " and ".join(path.name for path in PAGES)
-ENTRIES, TABLES = Path(__file__).with_suffix(".yaml"), ROOT / "results" / "desk"
+PAGE, ENTRIES, TABLES = ROOT / "FINDINGS.md", Path(__file__).with_suffix(".yaml"), ROOT / "results" / "desk"
 CLAIMS = "claims.csv"
 _NUMBERS = re.compile(r"(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?")
 
@@ -43,12 +41,6 @@ def findings(page: str) -> dict[str, str]:
     return {name: text for name, text in found.items() if _NUMBERS.search(text)}
 
 
-def written_on(pages: Mapping[Path, str]) -> str:
-    """The text of pages, each up to its heading, if there is one."""
-    texts = [(path.read_text(encoding="utf-8"), heading) for path, heading in pages.items()]
-    return "\n\n".join(text.partition(f"\n{heading}")[0] if heading else text for text, heading in texts)
-
-
 def stale(page: str, entries: Mapping[str, Any], tables: Path) -> list[Stale]:
     """What is stale, in the order of the page.
 
@@ -56,7 +48,7 @@ def stale(page: str, entries: Mapping[str, Any], tables: Path) -> list[Stale]:
     """
     there = findings(page)
     if lacking := [*(set(there) - set(entries)), *(set(entries) - set(there))]:
-        raise InputError(f"{NAMES} and {ENTRIES.name} do not have the same findings: {'; '.join(sorted(lacking))}")
+        raise InputError(f"{PAGE.name} and {ENTRIES.name} do not have the same findings: {'; '.join(sorted(lacking))}")
     return [Stale(name, why) for name, text in there.items() for why in _reasons(text, entries[name], tables)]
 
 
@@ -138,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ENTRIES.write_text(
                 yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=140), encoding="utf-8"
             )
-        page = written_on(PAGES)
+        page = PAGE.read_text(encoding="utf-8")
         found = stale(page, entries, TABLES)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -148,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     counts = by_eye(page, entries, TABLES)
     left, numbers = (sum(column) for column in zip(*counts.values(), strict=True))
     stale_ones = len({one.finding for one in found})
-    print(f"{NAMES}: {len(counts)} findings, {stale_ones} stale; no quote makes {left} of their {numbers} numbers")
+    print(f"{PAGE.name}: {len(counts)} findings, {stale_ones} stale; no quote makes {left} of their {numbers} numbers")
     return 1 if found else 0
 
 

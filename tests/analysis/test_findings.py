@@ -38,7 +38,7 @@ def entries(tables: Path, text: str = "By {:.1f} points ({:.0f} seeds)") -> dict
 
 def test_no_finding_is_stale() -> None:
     known = yaml.safe_load(findings.ENTRIES.read_text(encoding="utf-8"))
-    assert findings.stale(findings.written_on(findings.PAGES), known, findings.TABLES) == []
+    assert findings.stale(findings.PAGE.read_text(), known, findings.TABLES) == []
     assert len(known) >= 30 and sum(len(entry.get("quotes", [])) for entry in known.values()) >= 70
     assert all(entry["tables"] for entry in known.values())
 
@@ -50,11 +50,6 @@ def test_a_page_that_says_what_its_tables_say_is_not_stale(tables: Path) -> None
 
 def test_numbers_that_no_quote_makes_are_counted(tables: Path) -> None:
     assert findings.by_eye(PAGE, entries(tables), tables) == {"A is larger.": (0, 2), "B.": (2, 2)}
-
-
-def test_findings_end_where_a_page_goes_on_with_others(tmp_path: Path) -> None:
-    (tmp_path / "page.md").write_text(PAGE)
-    assert list(findings.findings(findings.written_on({tmp_path / "page.md": "## More"}))) == ["A is larger."]
 
 
 def test_another_table_makes_its_findings_stale(tables: Path) -> None:
@@ -100,7 +95,7 @@ def test_the_command(
     known.write_text(yaml.safe_dump(entries(tables)))
     for name, path in (("ENTRIES", known), ("TABLES", tables)):
         monkeypatch.setattr(findings, name, path)
-    monkeypatch.setattr(findings, "PAGES", {page: "## Nothing"})
+    monkeypatch.setattr(findings, "PAGE", page)
     assert findings.main([]) == 0
     (tables / "t.csv").write_text(TABLE.replace(",4", ",5"))
     assert findings.main([]) == 1
