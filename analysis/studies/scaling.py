@@ -1,13 +1,12 @@
 """Quality against the number of trained parameters, a line a family of methods: the paper's Figure 2 and Table 15."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.kit import cells, naming, pages, scaling_figure, tables, tuning
+from analysis.kit import cells, figures, marks, naming, pages, tables, tuning
 from analysis.kit.data import Data
 from analysis.kit.study import Study, arranged
 from analysis.kit.tuning import CELL
@@ -29,15 +28,22 @@ table). Difference: largest minus best, in points on test data, paired by seed, 
 of the paired t-test, by Holm's method corrected for the families of a task that are tested."""
 
 
-def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
-    """The runs, each with its `line`."""
-    runs = arranged(study_dir, runs_dir)
-    return runs.assign(line=line_names(runs))
+def with_lines(runs: pd.DataFrame) -> pd.DataFrame:
+    """runs with `line`: the label and, for LoRA alone, the weight types, which make lines of their own."""
+    lora = runs["label"] + " " + runs["weight_types"].fillna("")
+    return runs.assign(line=runs["label"].where(runs["method"] != "lora", lora))
 
 
-def line_names(runs: pd.DataFrame) -> pd.Series:
-    """The line of each run: its label and, for LoRA alone, the weight types, which make lines of their own."""
-    return runs["label"].where(runs["method"] != "lora", runs["label"] + " " + runs["weight_types"].fillna(""))
+def line_order(points: pd.DataFrame) -> list[str]:
+    """The lines of a frame with label and line: methods of one size, LoRA by its weight types, then the others."""
+    labels = dict(zip(points["line"], points["label"], strict=True))
+
+    def place(name: str) -> tuple[bool, bool, tuple[int, int, str], int, str]:
+        label = labels[name]
+        several = label not in (*figures.SINGLE, "head_only")
+        return several, label != "lora", naming.order(label), name.count("+"), name
+
+    return sorted(labels, key=place)
 
 
 def points(data: Data) -> pd.DataFrame:
@@ -58,7 +64,7 @@ def tabulate(test: pd.DataFrame) -> pd.DataFrame:
     sizes = test.assign(without_head=tables.without_head(test)).groupby(CELL).agg(counts)
     table = table.merge(sizes, on=CELL)
     table = table.assign(size=table["without_head"].fillna(table["trainable_params"]))
-    places = {name: place for place, name in enumerate(scaling_figure.lines(table))}
+    places = {name: place for place, name in enumerate(line_order(table))}
     order = table.assign(place=table["line"].map(places)).sort_values(["model", "task", "place", "size"], kind="stable")
     return order.drop(columns="place").reset_index(drop=True)
 
@@ -122,14 +128,15 @@ def paper_falls(paper: pd.DataFrame) -> pd.DataFrame:
 
 def counted(data: Data) -> str:
     """A sentence on whose parameters are counted."""
-    ours = _from(data, "ours")
+    ours = of(data, "ours")
     unknown = ours[ours["without_head"].isna()][["model", "task"]].drop_duplicates()
     if unknown.empty:
         return "Parameters are those trained, less the head's, which head_only trains alone."
     return f"Parameters include the head's on {', '.join(unknown['task'])}, where the study has no run of head_only."
 
 
-def _from(data: Data, source: str) -> pd.DataFrame:
+def of(data: Data, source: str) -> pd.DataFrame:
+    """The points of a source, ours or paper."""
     rows = data["table.csv"]
     return rows[rows["source"] == source]
 
@@ -191,28 +198,50 @@ def _verdict(row: Mapping[Any, Any]) -> str:
 
 def _text(points: pd.DataFrame) -> pd.DataFrame:
     """A row a point, a column a task."""
-    rows = {
-        "model": points["model"],
-        "family": points["line"],
-        "settings": points["settings"].replace("", "–"),
-        "parameters": points["size"].map("{:,.0f}".format),
-        "log10": [f"{np.log10(size):.2f}" if size else "–" for size in points["size"]],
-        "task": points["task"],
+    rows = points.drop_duplicates(["model", "line", "settings"])
+    about = {
+        "model": rows["model"],
+        "family": rows["line"],
+        "settings": rows["settings"].replace("", None),
+        "parameters": rows["size"].map("{:,.0f}".format),
+        "log10": [f"{np.log10(size):.2f}" if size else None for size in rows["size"]],
     }
-    quality = cells.mean_texts(points)
-    long = pd.DataFrame(rows | {"quality": quality}).set_index([*rows])["quality"]
-    wide = long.unstack("task")
-    order = dict.fromkeys(key[:-1] for key in long.index)
-    return wide.reindex(index=list(order), columns=list(dict.fromkeys(points["task"]))).reset_index()
+    return pd.DataFrame(
+        about | cells.across(rows, points, ["task", "metric"], ["model", "line", "settings"], head=" ".join)
+    )
 
 
-def draw(data: Data, path: Path) -> Path:
-    """Figure 2, ours above the paper's."""
-    return scaling_figure.draw(tabulate(data.scores), data.scores, paper_points(), path)
+def all_points(*more: pages.Block) -> list[pages.Block]:
+    """The blocks that have every point and its learning rate, `more`, and the paper's points."""
+    return [
+        pages.table(lambda data: _text(of(data, "ours"))),
+        pages.lines(lambda data: rate_lines(of(data, "ours"), data.rates), *more),
+        f"The paper's, {PAPER_MODEL}:",
+        pages.table(lambda data: _text(of(data, "paper"))),
+    ]
+
+
+def sized(data: Data) -> pd.DataFrame:
+    """The points that have a size: those of the head alone have none where sizes leave it out."""
+    found = tabulate(data.scores)
+    head = found.groupby(["model", "task"])["without_head"].transform(lambda sizes: sizes.notna().all())
+    about = head.map({True: "trained parameters, without the head's", False: "trained parameters, with the head's"})
+    return found.assign(about=about)[found["label"] != "head_only"]
+
+
+def single(data: Data) -> pd.DataFrame:
+    """The runs, with their sizes."""
+    return data.scores.merge(sized(data)[[*CELL, "size"]], on=CELL)
+
+
+def alone(data: Data) -> dict[str, float]:
+    """What the head alone reaches in a task, if there is a run of it."""
+    found = data.scores[data.scores["label"] == "head_only"]
+    return {} if found.empty else {"head_only": found["value"].mean()}
 
 
 STUDY = Study(
-    runs=load,
+    runs=lambda *folders: with_lines(arranged(*folders)),
     cell=CELL,
     one_rate=True,
     tables={"table.csv": points, "falls.csv": fallen, "learning_rates.csv": tuning.tried},
@@ -223,13 +252,13 @@ STUDY = Study(
         FALLING,
         pages.table(lambda data: falls_text(data["falls.csv"], "falls?", _verdict)),
         "## All points",
-        pages.table(lambda data: _text(_from(data, "ours"))),
-        pages.lines(
-            lambda data: rate_lines(_from(data, "ours"), data.rates), pages.text("- {head}", head=pages.head_rate)
-        ),
-        f"The paper's, {PAPER_MODEL}:",
-        pages.table(lambda data: _text(_from(data, "paper"))),
+        *all_points(pages.text("- {head}", head=pages.head_rate)),
         pages.failed_runs,
     ],
-    figures={"scaling.png": draw},
-)
+    figures={
+        "scaling.png": marks.Lines(
+            x="size", line="line", label="about", legend="family", of=sized, runs=single, across=alone,
+            paper=lambda: paper_points().assign(about="trained parameters"),
+        )
+    },
+)  # fmt: skip

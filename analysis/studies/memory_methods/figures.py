@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.kit import figures, tables
-from analysis.kit.method_tables import TASK
+from analysis.kit.pages import TASK
 from analysis.studies.memory_methods.ranks import MEASURES
 from analysis.studies.memory_methods.report import GB
 from analysis.studies.spectrum.measures import FEW

@@ -2,17 +2,17 @@
 
 import pandas as pd
 
-from analysis.kit import tables, task_tables
-from analysis.kit.cells import mean_texts
+from analysis.kit import method_tables, tables
+from analysis.kit.cells import looked_up, mean_texts
 from analysis.kit.compare import METHOD, minus_texts
-from analysis.kit.method_tables import TASK, TUNING, effort, findings
+from analysis.kit.method_tables import TUNING, effort, findings
+from analysis.kit.pages import TASK
 from analysis.maths import statistics
 from analysis.studies.memory_methods import ranks as memory_methods_ranks
 from analysis.studies.memory_methods.ranks import MEASURES
 from analysis.studies.spectrum.measures import FEW, SIDES
 from analysis.studies.spectrum.tables import ENDS, place_name
 
-DIGITS = 3
 GB = 1e9
 SHOWN = {name: (f"{head}, %", 100) if name == "top_share" else (head, 1) for name, head in MEASURES.items()}
 READING = f"""\
@@ -93,12 +93,11 @@ def rank_lines(tests: pd.DataFrame) -> list[str]:
 def quality(cells: pd.DataFrame) -> pd.DataFrame:
     """A row a method, as text: its metric and loss, their differences to full fine-tuning, what training took."""
     rows = cells[cells["main"]]
-    columns = task_tables.names(rows)
-    for metric, scale, digits in ((rows["metric"].iloc[0], 100, 1), ("loss", 1, DIGITS)):
+    columns = method_tables.names(rows)
+    for metric in (rows["metric"].iloc[0], "loss"):
         found = cells[cells["metric"] == metric]
-        columns[f"test {metric}"] = task_tables.looked_up(found, mean_texts(found, scale, digits), rows, METHOD)
-        texts = minus_texts(found, "full", scale, digits)
-        columns[f"{metric} minus full"] = task_tables.looked_up(found, texts, rows, METHOD)
+        columns[f"test {metric}"] = looked_up(found, mean_texts(found), rows, METHOD)
+        columns[f"{metric} minus full"] = looked_up(found, minus_texts(found, "full"), rows, METHOD)
     taken = (rows["training_memory_bytes"] / GB).map(lambda value: None if pd.isna(value) else f"{value:.2f}")
     return pd.DataFrame(
         columns | {"memory of training (GB)": taken, "training (s)": rows["train_seconds"].map("{:.0f}".format)}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.kit import language_runs, measured, naming, table_md, tables, task_tables, tuning
+from analysis.kit import measured, method_tables, naming, table_md, tables, tuning
 from analysis.kit.tuning import CELL
 from analysis.studies.memory_methods import figures as memory_methods_figures
 from analysis.studies.memory_methods import ranks as memory_methods_ranks
@@ -42,7 +42,7 @@ def build(study_dir: Path, runs_dir: Path, base: str | None = None) -> list[Path
     outputs = {name: study_dir / name for name in ("runs.csv", "table.csv", "ranks.csv", "table.md")}
     runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
     table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
-    failures = language_runs.failures(study_dir, failed)
+    failures = tables.failure_lines(tables.read_sweep(study_dir).failed, failed)
     text = memory_methods_report.report(table, ranks, rates, tables.head_rate(test), failures)
     table_md.write(outputs["table.md"], text, runs)
     if not rates.empty:
@@ -81,9 +81,9 @@ def training_memory(runs: Runs) -> pd.DataFrame:
 
 
 def tabulate(test: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `kit.task_tables.tabulate` with name, the mean MEMORY of the runs that have it, and what the
+    """The rows of `kit.method_tables.tabulate` with name, the mean MEMORY of the runs that have it, and what the
     tuning of the learning rate came to."""
-    table = task_tables.tabulate(test)
+    table = method_tables.tabulate(test)
     table = table.merge(test.groupby(CELL).agg({"name": "first", MEMORY: "mean"}), on=CELL)
     if rates.empty:
         return table
