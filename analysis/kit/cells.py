@@ -59,8 +59,8 @@ def mean_texts(rows: pd.DataFrame) -> list[str]:
     """Mean ± half-width of its interval (seeds) of each row, in its metric's unit; in percent where there is none."""
     found = rows[list(PARTS)].itertuples(index=False, name=None)
     return [
-        mean_text(*parts, scale=scale, digits=digits)
-        for parts, (scale, digits) in zip(found, metrics.units(rows), strict=True)
+        mean_text(mean, interval, n, scale, digits)
+        for (mean, interval, n), (scale, digits) in zip(found, metrics.units(rows), strict=True)
     ]
 
 

@@ -54,6 +54,6 @@ def minus_texts(cells: pd.DataFrame, name: str) -> list[str | None]:
     fields = [f"{name}_{field}" for field in ("difference", "interval", "p_holm", "pairs")]
     rows = cells[[*fields, "n"]].itertuples(index=False, name=None)
     return [
-        statistics.paired_text(*row, scale=scale, digits=digits)
-        for row, (scale, digits) in zip(rows, metrics.units(cells), strict=True)
+        statistics.paired_text(minus, interval, p, pairs, n, scale, digits)
+        for (minus, interval, p, pairs, n), (scale, digits) in zip(rows, metrics.units(cells), strict=True)
     ]

@@ -64,10 +64,11 @@ class Lines:
             self._panel(axis, cells, runs[:0], names, place)
             axis.set(title=f"paper: {axis.get_title()}", ylabel=axis.get_ylabel().removeprefix("test "))
         handles, labels = named(axes)
-        if len(labels) > 6:
-            figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5), frameon=False)
-        else:
-            figure.legend(handles, labels, title=self.legend, loc="outside right upper", frameon=False)
+        above = len(labels) > 6 or columns > 2
+        place = (
+            {"loc": "outside upper center", "ncols": min(len(labels), 5)} if above else {"loc": "outside right upper"}
+        )
+        figure.legend(handles, labels, title=self.legend, frameon=False, **place)
         return finish(figure, ours.loc[ours["n"].notna(), "interval"], path)
 
     def _panel(
@@ -114,7 +115,7 @@ class Dots:
         figure, axes = figures.panels(len(places), 1, figures.PAGE_WIDTH, 2.5 * len(places) + 0.2)
         for axis, (place, cells) in zip(axes[:, 0], places, strict=True):
             self._panel(axis, cells, at(data.scores, place))
-            axis.set(title=f"{place[1]} ({place[0]})", ylabel=metrics.of(place[2]).axis)
+            axis.set(title=f"{place[1]} ({place[0]})", ylabel=metrics.of(str(place[2])).axis)
         axes[-1, 0].set_xlabel(self.label)
         return finish(figure, summary["interval"], path)
 

@@ -13,6 +13,7 @@ from analysis.kit.tuning import CELL
 from analysis.maths import statistics
 
 LINE = ["model", "task", "metric", "line"]
+ENDS = ["best", "largest", "best_params", "largest_params"]
 PAPER_MODEL = "GPT-3 175B"
 PAPER_TASKS = {"mnli_m": "MNLI-m", "wikisql": "WikiSQL"}
 PAPER_WEIGHTS = {"rv": "v", "rq=rv": "q+v", "rq=rk=rv=ro": "q+k+v+o"}
@@ -36,24 +37,14 @@ def with_lines(runs: pd.DataFrame) -> pd.DataFrame:
 
 def line_order(points: pd.DataFrame) -> list[str]:
     """The lines of a frame with label and line: methods of one size, LoRA by its weight types, then the others."""
-    labels = dict(zip(points["line"], points["label"], strict=True))
-
-    def place(name: str) -> tuple[bool, bool, tuple[int, int, str], int, str]:
-        label = labels[name]
-        several = label not in (*figures.SINGLE, "head_only")
-        return several, label != "lora", naming.order(label), name.count("+"), name
-
-    return sorted(labels, key=place)
+    labels, single = dict(zip(points["line"], points["label"], strict=True)), (*figures.SINGLE, "head_only")
+    place = {name: (label not in single, label != "lora", naming.order(label)) for name, label in labels.items()}
+    return sorted(labels, key=lambda name: (place[name], name.count("+"), name))
 
 
 def points(data: Data) -> pd.DataFrame:
     """Our points, of `tabulate`, and the paper's below, told apart by `source`."""
     return cells.beside_paper(tabulate(data.scores), paper_points())
-
-
-def fallen(data: Data) -> pd.DataFrame:
-    """Our lines, of `falls`, and the paper's below, told apart by `source`."""
-    return cells.beside_paper(falls(data.final[data.final["main"]]), paper_falls(paper_points()))
 
 
 def tabulate(test: pd.DataFrame) -> pd.DataFrame:
@@ -76,39 +67,30 @@ def falls(final: pd.DataFrame) -> pd.DataFrame:
     final holds main scores of both splits. The best is that on validation data. Where it is the largest, nothing falls
     and nothing is tested.
     """
-    rows: list[dict[str, Any]] = []
+    rows = []
     for key, line in final.groupby(LINE, sort=False):
         sizes = line.groupby("settings", sort=False)["trainable_params"].max()
         if len(sizes) < 2:
             continue
         validation = line[line["split"] == "validation"].groupby("settings", sort=False)["value"].mean()
         best, largest = str(validation.idxmax()), str(sizes.idxmax())
-        found = statistics.NOTHING
-        if best != largest:
-            found = statistics.paired(_by_seed(line, largest), _by_seed(line, best))
-        about = {"best": best, "largest": largest, "best_params": sizes[best], "largest_params": sizes[largest]}
-        rows.append(dict(zip(LINE, key, strict=True)) | about | found._asdict())
-    columns = [*LINE, "best", "largest", "best_params", "largest_params", *statistics.Paired._fields]
-    table = pd.DataFrame(rows, columns=columns)
-    corrected = table.groupby(LINE[:-1], sort=False)["p"].transform(statistics.holm)
-    return table.assign(p_holm=corrected)
-
-
-def _by_seed(line: pd.DataFrame, name: str) -> pd.Series:
-    return line[(line["settings"] == name) & (line["split"] == "test")].set_index("seed")["value"]
+        test = line[line["split"] == "test"].set_index("seed").groupby("settings")["value"]
+        ends = test.get_group(largest), test.get_group(best)
+        found = statistics.NOTHING if best == largest else statistics.paired(*ends)
+        rows.append((*key, best, largest, sizes[best], sizes[largest], *found))
+    table = pd.DataFrame(rows, columns=[*LINE, *ENDS, *statistics.Paired._fields])
+    return table.assign(p_holm=table.groupby(LINE[:-1], sort=False)["p"].transform(statistics.holm))
 
 
 def paper_points() -> pd.DataFrame:
     """The paper's Table 15 in the columns of `tabulate`: a row a task and point; values are fractions, without n."""
-    table = cells.paper("table15_tradeoff")
-    table = table.rename(columns={"method": "label", "hyperparameters": "settings"})
+    table = cells.paper("table15_tradeoff").rename(columns={"method": "label", "hyperparameters": "settings"})
     table["size"] = [float(count[:-1]) * UNITS[count[-1]] for count in table["trainable_params"]]
     weights = table["settings"].str.rpartition("=")[0].map(PAPER_WEIGHTS)
     table["line"] = table["label"].where(table["label"] != "lora", "lora " + weights.fillna(""))
     table["settings"] = table["settings"].where(table["settings"] != "-", "")
-    table = table.drop(columns="trainable_params").rename(columns=PAPER_TASKS)
     names = ["label", "settings", "line", "size"]
-    table = table.melt(names, list(PAPER_TASKS.values()), var_name="task", value_name="mean")
+    table = table.rename(columns=PAPER_TASKS).melt(names, [*PAPER_TASKS.values()], var_name="task", value_name="mean")
     return table.assign(mean=table["mean"] / 100, model=PAPER_MODEL, metric="accuracy")
 
 
@@ -119,11 +101,14 @@ def paper_falls(paper: pd.DataFrame) -> pd.DataFrame:
         if len(line) < 2:
             continue
         best, largest = (line.iloc[int(line[by].to_numpy().argmax())] for by in ("mean", "size"))
-        about = {"best": best["settings"], "largest": largest["settings"], "best_params": best["size"]}
         difference = np.nan if best.equals(largest) else largest["mean"] - best["mean"]
-        about |= {"largest_params": largest["size"], "difference": difference}
-        rows.append(dict(zip(LINE, key, strict=True)) | about)
-    return pd.DataFrame(rows)
+        rows.append((*key, best["settings"], largest["settings"], best["size"], largest["size"], difference))
+    return pd.DataFrame(rows, columns=[*LINE, *ENDS, "difference"])
+
+
+def both_falls(final: pd.DataFrame) -> pd.DataFrame:
+    """Our lines, of `falls`, and the paper's below, told apart by `source`."""
+    return cells.beside_paper(falls(final), paper_falls(paper_points()))
 
 
 def counted(data: Data) -> str:
@@ -137,8 +122,7 @@ def counted(data: Data) -> str:
 
 def of(data: Data, source: str) -> pd.DataFrame:
     """The points of a source, ours or paper."""
-    rows = data["table.csv"]
-    return rows[rows["source"] == source]
+    return data["table.csv"].query("source == @source")
 
 
 def rate_lines(ours: pd.DataFrame, rates: pd.DataFrame) -> list[str]:
@@ -198,7 +182,8 @@ def _verdict(row: Mapping[Any, Any]) -> str:
 
 def _text(points: pd.DataFrame) -> pd.DataFrame:
     """A row a point, a column a task."""
-    rows = points.drop_duplicates(["model", "line", "settings"])
+    keys = ["model", "line", "settings"]
+    rows = points.drop_duplicates(keys)
     about = {
         "model": rows["model"],
         "family": rows["line"],
@@ -206,9 +191,7 @@ def _text(points: pd.DataFrame) -> pd.DataFrame:
         "parameters": rows["size"].map("{:,.0f}".format),
         "log10": [f"{np.log10(size):.2f}" if size else None for size in rows["size"]],
     }
-    return pd.DataFrame(
-        about | cells.across(rows, points, ["task", "metric"], ["model", "line", "settings"], head=" ".join)
-    )
+    return pd.DataFrame(about | cells.across(rows, points, ["task", "metric"], keys, head=" ".join))
 
 
 def all_points(*more: pages.Block) -> list[pages.Block]:
@@ -222,11 +205,10 @@ def all_points(*more: pages.Block) -> list[pages.Block]:
 
 
 def sized(data: Data) -> pd.DataFrame:
-    """The points that have a size: those of the head alone have none where sizes leave it out."""
+    """The points but those of the head alone, which have no size."""
     found = tabulate(data.scores)
-    head = found.groupby(["model", "task"])["without_head"].transform(lambda sizes: sizes.notna().all())
-    about = head.map({True: "trained parameters, without the head's", False: "trained parameters, with the head's"})
-    return found.assign(about=about)[found["label"] != "head_only"]
+    head = found["without_head"].isna().map({True: "with the head's", False: "without the head's"})
+    return found.assign(about="trained parameters, " + head)[found["label"] != "head_only"]
 
 
 def single(data: Data) -> pd.DataFrame:
@@ -244,7 +226,11 @@ STUDY = Study(
     runs=lambda *folders: with_lines(arranged(*folders)),
     cell=CELL,
     one_rate=True,
-    tables={"table.csv": points, "falls.csv": fallen, "learning_rates.csv": tuning.tried},
+    tables={
+        "table.csv": points,
+        "falls.csv": lambda data: both_falls(data.final[data.final["main"]]),
+        "learning_rates.csv": tuning.tried,
+    },
     page=[
         "# Quality against trained parameters (the paper's Figure 2 and Table 15)",
         pages.text(READING, counted=counted, paper=PAPER_MODEL),

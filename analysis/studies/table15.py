@@ -23,12 +23,6 @@ minus best, in points on test data, paired by seed, ± half-width of its 95% int
 Holm's method corrected for the families of a task that are tested."""
 
 
-def fallen(data: Data) -> pd.DataFrame:
-    """Our lines, of `scaling.falls`, and the paper's below."""
-    ours = scaling.falls(pd.concat([validation_scores(data.final), data.scores]))
-    return cells.beside_paper(ours, scaling.paper_falls(scaling.paper_points()))
-
-
 def validation_scores(final: pd.DataFrame) -> pd.DataFrame:
     """The score by which each run is judged on validation data, under its main metric's name, higher is better: that
     metric, or minus the loss of runs that have it on test data alone."""
@@ -71,7 +65,7 @@ STUDY = Study(
     one_rate=True,
     tables={
         "table.csv": lambda data: scaling.points(data).drop(columns="without_head"),
-        "falls.csv": fallen,
+        "falls.csv": lambda data: scaling.both_falls(pd.concat([validation_scores(data.final), data.scores])),
         "learning_rates.csv": tuning.tried,
     },
     page=[

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ttest_1samp, ttest_ind
 
 from analysis.kit import cells, language_runs, marks, method_tables, naming, pages, samples, tables
 from analysis.kit.compare import METHOD
@@ -18,9 +17,7 @@ CELL = [*TASK, *METHOD, "shots", "train_examples"]
 PAPER_TASKS = {"mnli_m_acc": "MNLI-m", "rte_acc": "RTE"}
 PAPER_ROWS = {"gpt3_few_shot": "demonstrations", "gpt3_fine_tuned": "full fine-tuning"}
 ABOUT = {
-    "low": ("value", "min"), "high": ("value", "max"), "trainable_params": ("trainable_params", "max"),
-    "lr": ("lr", "first"), "epochs": ("epochs", "max"), "prompt_words": ("prompt_words", "mean"),
-    "train_seconds": ("train_seconds", "mean"),
+    "trainable_params": "max", "lr": "first", "epochs": "max", "prompt_words": "mean", "train_seconds": "mean",
 }  # fmt: skip
 READING = """\
 Scores are those of one test split in percent: mean ± half-width of the 95% Student-t interval (runs), and the lowest
@@ -38,31 +35,6 @@ The paper's Table 8 is of GPT-3 175B; its few-shot numbers are those of Brown et
 Beside them ours: the best prompt, and the trained methods with most examples."""
 
 
-class Unpaired(NamedTuple):
-    """Difference of two means, half-width of its 95% interval, and p, by Welch's t-test: draws of demonstrations and
-    seeds of training have nothing in common by which they could be paired. NaN where there is no spread to judge by."""
-
-    difference: float
-    difference_interval: float
-    p: float
-
-
-NOTHING = Unpaired(np.nan, np.nan, np.nan)
-
-
-def unpaired(values: pd.Series, others: pd.Series, exact: bool = False) -> Unpaired:
-    """Mean of `values` minus mean of `others`. exact: others are one number that no draw changes, so that one of them
-    is all there is to know."""
-    ours, theirs = values.to_numpy(dtype=float), others.to_numpy(dtype=float)
-    difference = float(ours.mean() - theirs.mean())
-    still = np.ptp(ours) < statistics.NO_SPREAD
-    if len(ours) < 2 or (still and (exact or np.ptp(theirs) < statistics.NO_SPREAD)) or (len(theirs) < 2 and not exact):
-        return Unpaired(difference, np.nan, np.nan)
-    test = ttest_1samp(ours, theirs.mean()) if exact else ttest_ind(ours, theirs, equal_var=False)
-    low, high = test.confidence_interval(0.95)
-    return Unpaired(difference, float(high - low) / 2, float(test.pvalue))
-
-
 def scored(final: pd.DataFrame) -> pd.DataFrame:
     """The test scores by model and task: prompts by their number of demonstrations, then trained methods by their
     examples."""
@@ -76,7 +48,7 @@ def scored(final: pd.DataFrame) -> pd.DataFrame:
 
 def table(data: Data) -> pd.DataFrame:
     """A row for each of CELL: mean, interval and n of `kit.tables.summarise`, ABOUT, exact, best, and for trained
-    methods the fields of Unpaired to the task's best prompt, with p_holm.
+    methods the fields of `maths.statistics.Unpaired` to the task's best prompt, with p_holm.
 
     A prompt is a row of the method `frozen`; best marks the one with the highest mean of its task. exact: the prompt
     has no demonstrations, so nothing is drawn, and its runs have one score: it has no interval. Holm's correction is
@@ -85,7 +57,9 @@ def table(data: Data) -> pd.DataFrame:
     stored = Runs(data.folder, data.runs_dir)
     words = [stored[run_id].predictions.prompt_words for run_id in data.scores["run_id"]]
     test = data.scores.assign(prompt_words=words)
-    found = tables.summarise(test, CELL).merge(test.groupby(CELL, sort=False).agg(**ABOUT), on=CELL)
+    groups = test.groupby(CELL, sort=False)
+    ends = groups["value"].agg(low="min", high="max")
+    found = tables.summarise(test, CELL).merge(ends.join(groups.agg(ABOUT)), on=CELL)
     still = found["high"] - found["low"] < statistics.NO_SPREAD
     found["exact"] = still & (found["label"] == "frozen") & (found["shots"] == 0)
     found["interval"] = found["interval"].where(~found["exact"])
@@ -99,11 +73,13 @@ def _compared(rows: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     others = [values[key] for key in best[CELL].itertuples(index=False, name=None)]
     keys = zip(rows["label"], rows[CELL].itertuples(index=False, name=None), strict=True)
     found = [
-        unpaired(values[key], others[0], bool(best["exact"].any())) if others and label != "frozen" else NOTHING
+        statistics.unpaired(values[key], others[0], bool(best["exact"].any()))
+        if others and label != "frozen"
+        else statistics.NO_TEST
         for label, key in keys
     ]
     rows = rows.assign(best=rows.index.isin(best.index))
-    rows[list(Unpaired._fields)] = np.array(found)
+    rows[list(statistics.Unpaired._fields)] = np.array(found)
     return rows.assign(p_holm=statistics.holm(rows["p"]))
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.maths import statistics
 from analysis.studies import table8
 
 STUDY = "table8"
@@ -100,13 +101,13 @@ def test_without_training_there_are_prompts_alone(store: Callable[..., str], stu
 
 def test_one_score_is_compared_by_the_spread_of_the_others_alone() -> None:
     ours, one = pd.Series([0.70, 0.74, 0.75]), pd.Series([0.6])
-    found = table8.unpaired(ours, one, exact=True)
+    found = statistics.unpaired(ours, one, exact=True)
     assert found.p == pytest.approx(stats.ttest_1samp(ours, 0.6).pvalue)
     assert found.difference_interval == pytest.approx(4.302653 * ours.std() / 3**0.5, rel=1e-6)
-    assert table8.unpaired(ours, pd.Series([0.6] * 3), exact=True) == pytest.approx(found)
-    assert np.isnan(table8.unpaired(ours, one).p)
-    assert np.isnan(table8.unpaired(pd.Series([0.7]), ours).p)
-    assert np.isnan(table8.unpaired(pd.Series([0.7, 0.7]), pd.Series([0.6, 0.6])).p)
+    assert statistics.unpaired(ours, pd.Series([0.6] * 3), exact=True) == pytest.approx(found)
+    assert np.isnan(statistics.unpaired(ours, one).p)
+    assert np.isnan(statistics.unpaired(pd.Series([0.7]), ours).p)
+    assert np.isnan(statistics.unpaired(pd.Series([0.7, 0.7]), pd.Series([0.6, 0.6])).p)
 
 
 def test_passing_counts_larger_numbers_that_do_not() -> None:
