@@ -1,4 +1,4 @@
-"""Means of cells as tables: a column a value (wide), the paper's rows below ours, and the text of a mean."""
+"""Means of cells as tables: a column a value, the paper's rows below ours, and the text of a mean."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.kit import metrics
 from analysis.kit.data import Data
 from analysis.kit.tables import summarise
 from analysis.maths.statistics import mean_text
 
+Texts = Callable[[pd.DataFrame], Sequence[str | None]]  # one a row
 PARTS = {"mean": "{}", "interval": "{}_interval", "n": "{}_n"}
 
 
@@ -62,7 +64,33 @@ def _text(mean: float, interval: float, n: float) -> str | None:
     return None if pd.isna(mean) else mean_text(mean, interval, n)
 
 
-def mean_texts(rows: pd.DataFrame, scale: float = 100, digits: int = 1) -> list[str]:
-    """Mean ± half-width of its interval (seeds) of each row, in percent unless there is another scale."""
-    found = rows[["mean", "interval", "n"]].itertuples(index=False, name=None)
-    return [mean_text(mean, interval, n, scale, digits) for mean, interval, n in found]
+def mean_texts(rows: pd.DataFrame) -> list[str]:
+    """Mean ± half-width of its interval (seeds) of each row, in its metric's unit; in percent where there is none."""
+    found = rows[list(PARTS)].itertuples(index=False, name=None)
+    return [
+        mean_text(mean, interval, n, scale, digits)
+        for (mean, interval, n), (scale, digits) in zip(found, metrics.units(rows), strict=True)
+    ]
+
+
+def looked_up(
+    cells: pd.DataFrame, texts: Sequence[str | None], rows: pd.DataFrame, keys: Sequence[str]
+) -> list[str | None]:
+    """Of `texts`, one a row of cells, that of each of `rows`, found by `keys`; None where there is none."""
+    known = dict(zip(cells[list(keys)].itertuples(index=False, name=None), texts, strict=True))
+    return [known.get(key) for key in rows[list(keys)].itertuples(index=False, name=None)]
+
+
+def across(
+    rows: pd.DataFrame,
+    cells: pd.DataFrame,
+    by: str | list[str],
+    keys: Sequence[str],
+    texts: Texts = mean_texts,
+    head: str | Callable[[Any], str] = "{}",
+) -> dict[str, list[str | None]]:
+    """A column of text for each value of `by` in cells, in their order: for each of `rows` that of its cell, found by
+    `keys`. texts: gives those of cells; head: of a column, from the value."""
+    named = head.format if isinstance(head, str) else head
+    groups = cells.groupby(by, sort=False)
+    return {named(value): looked_up(found, texts(found), rows, keys) for value, found in groups}

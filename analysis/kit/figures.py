@@ -1,5 +1,7 @@
 """Drawing helpers shared by the studies: one theme, panels, axes, and quality against a size."""
 
+import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 Item = TypeVar("Item")
+SINGLE = {"full": "*", "bitfit": "X", "ft_top2": "P"}  # in black
+PAPER = "paper"  # begins the name of a line that is the paper's
+GREY = "0.35"
+MOST_TICKS, MANY = 6, 12  # sizes of a log axis: how many are labelled, and how many are too many
 PAGE_WIDTH = 7.5  # inches; every font below is in points at this width
 DOTS: dict[str, Any] = {"fmt": "o", "markersize": 3.5, "elinewidth": 0.9, "capsize": 1.5}  # of axis.errorbar
 sns.set_theme(context="paper", style="ticks", palette="colorblind", rc={
@@ -80,31 +86,57 @@ def weight_name(weight_type: str) -> str:
 
 
 def quality_lines(
-    axis: Axes, runs: pd.DataFrame, summary: pd.DataFrame, x: str, line: str, names: Sequence[str]
+    axis: Axes,
+    runs: pd.DataFrame,
+    summary: pd.DataFrame,
+    x: str,
+    line: str,
+    names: Sequence[str],
+    scale: float = 100,
+    log: bool = True,
 ) -> None:
-    """Mean of `value` in percent against `x` on a log2 axis, a line for each `line`, bars of the 95% interval, and a
-    small point for each run. Lines are set slightly apart so that their bars do not cover each other.
+    """Mean of `value`, in percent unless there is another scale, against `x`, on a log axis or not, a line for each
+    `line`, bars of the 95% interval, and a small point for each run. Lines of few sizes are set slightly apart so that
+    their bars do not cover each other.
 
     runs has columns `x`, `line`, value; summary (of `kit.tables.summarise`) has mean and interval too. `names`
-    gives the lines their order and colours, the same in all panels; those that are not in summary are left out.
+    gives the lines their order and styles, the same in all panels; those that are not in summary are left out.
     """
-    for index, (name, colour) in enumerate(zip(names, sns.color_palette(n_colors=len(names)), strict=True)):
-        dodge = 2 ** (0.16 * (index - (len(names) - 1) / 2))
+    drawn, sizes = [name for name in names if name in set(summary[line])], sorted(summary[x].unique())
+    apart = min(0.16, 0.5 / len(drawn)) if log and len(sizes) <= MANY else 0
+    for index, name in enumerate(drawn):
+        colour, marker = line_styles(names)[name]
+        dodge = 2 ** (apart * (index - (len(drawn) - 1) / 2))
         mean, seeds = summary[summary[line] == name].sort_values(x), runs[runs[line] == name]
-        if mean.empty:
-            continue
         axis.errorbar(
-            mean[x] * dodge, 100 * mean["mean"], yerr=100 * mean["interval"], color=colour, label=name,
-            marker="o", markersize=4, linewidth=1.2, elinewidth=1, capsize=2,
+            mean[x] * dodge, scale * mean["mean"], yerr=scale * mean["interval"], color=colour, label=name,
+            marker=marker, markersize=7 if marker == "*" else 4, linewidth=1.2, elinewidth=1, capsize=2,
         )  # fmt: skip
-        axis.scatter(seeds[x] * dodge, 100 * seeds["value"], s=7, color=colour, alpha=0.45, linewidths=0)
-    log2_axis(axis, summary[x])
-
-
-def log2_axis(axis: Axes, values: pd.Series) -> None:
-    """An x axis of powers of two, with a tick at each of the values."""
-    ticks = sorted(values.unique())
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.minorticks_off()
+        axis.scatter(seeds[x] * dodge, scale * seeds["value"], s=7, color=colour, alpha=0.45, linewidths=0)
+    if log:
+        size_axis(axis, sizes)
     axis.grid(axis="y", linewidth=0.4)
+
+
+def size_axis(axis: Axes, sizes: Sequence[float]) -> None:
+    """A log axis of these sizes, which are labelled, or some of them; powers of ten where there are many."""
+    if len(sizes) > MANY:
+        axis.set_xscale("log")
+        return
+    ticks, at = [sizes[0]], [math.log2(max(size, 0.5)) for size in sizes]
+    for size, place in zip(sizes, at, strict=True):
+        if place - math.log2(max(ticks[-1], 0.5)) >= (at[-1] - at[0]) / MOST_TICKS > 0:
+            ticks.append(size)
+    axis.set_xscale("symlog" if sizes[0] == 0 else "log", base=2)
+    axis.set_xticks(ticks, [f"{tick:,.0f}" if tick == int(tick) else f"{tick:.3g}" for tick in ticks])
+    axis.minorticks_off()
+
+
+def line_styles(names: Sequence[str]) -> dict[str, tuple[Any, str]]:
+    """Colour and marker of each line; methods of which there is one size are in black, the paper's lines in grey."""
+    others = [name for name in names if name not in SINGLE and not str(name).startswith(PAPER)]
+    colours = sns.color_palette("colorblind" if len(others) <= 10 else "husl", n_colors=len(others))
+    markers = itertools.cycle("osD^vP<>" if len(names) > 5 else "o")
+    coloured = dict(zip(others, zip(colours, markers, strict=False), strict=False))
+    alone = {name: ("black", marker) for name, marker in SINGLE.items()}
+    return {name: coloured.get(name) or alone.get(name) or (GREY, "D") for name in names}

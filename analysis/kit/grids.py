@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from analysis.kit import tables, tuning
+from analysis.kit import metrics, tables, tuning
 from analysis.kit.data import Data
 
 
@@ -46,15 +46,19 @@ def choices(line: Sequence[str], of: str = "learning_rates.csv") -> Callable[[Da
 def _choice(rows: pd.DataFrame, line: Sequence[str]) -> str:
     rates = rows.sort_values("lr").to_dict("records")
     chosen = [rate["lr"] for rate in rates if rate["chosen"]]
-    values = ", ".join(f"{rate['lr']:g}: {100 * rate['value']:.1f}" for rate in rates)
-    first = rates[0]
+    first, unit = rates[0], metrics.of(rates[0]["metric"])
+    shown = {
+        rate["lr"]: f"{unit.scale * rate['value']:.{unit.digits}f}".replace("nan", "did not train") for rate in rates
+    }
+    values = ", ".join(f"{lr:g}: {text}" for lr, text in shown.items())
     name = ", ".join(str(first[column]) for column in line if column != "model")
-    text = f"- {name} (validation {first['metric']} in percent by rate: {values}): "
+    scale = " in percent" if unit.scale == 100 else ""
+    text = f"- {name} (validation {first['metric']}{scale} by rate: {values}): "
     if not chosen:
         return text + "the ablation has no run at these rates yet."
     text += f"**{', '.join(f'{lr:g}' for lr in chosen)}** is used."
-    highest = max(rate["value"] for rate in rates)
-    best = [rate for rate in rates if rate["value"] >= highest - tuning.ROUNDING]
+    worse = pd.Series([rate["value"] for rate in rates]) * (1 if unit.lower else -1)
+    best = [rate for rate, equal in zip(rates, worse <= worse.min() + tuning.ROUNDING, strict=True) if equal]
     others = " and ".join(f"{rate['lr']:g}" for rate in best if not rate["chosen"])
     if others and len(best) > others.count(" and ") + 1:
         text += f" {others} scored the same: of equals the one nearest to the middle of the grid is taken."

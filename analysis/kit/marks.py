@@ -5,7 +5,7 @@ All have the style of `kit.figures`: means with bars of their 95% interval, a sm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,44 +15,78 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.kit import figures
+from analysis.kit import figures, metrics
 from analysis.kit.cells import means
 from analysis.kit.data import Data
+from analysis.kit.pages import TASK
 
-TASK = ("model", "task", "metric")
 MARKERS = "oDs^v"
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Quality against `x` on a log2 axis, a line for each value of `line`, a panel for each model and task.
+    """A metric against `x`, a line for each value of `line`, a panel for each model, task and metric.
 
-    label: of the x axis; legend: above the names of the lines; of: gives the means, `x`, `line` and `by` among them.
+    label: of the x axis, or a column of the means that has it; legend: above the names of the lines. of: gives the
+    means, with `x`, `line` and TASK; runs: the single runs, with these too. paper: means of others, in panels of their
+    own. across: levels that a dotted line shows in a panel, by name, from the data of that place. In a panel whose
+    means have a `shift`, that is what was taken from the lines that are named paper: a second axis has their values.
+    by: TASK, and columns that make several panels of one; log: whether the x axis is.
     """
 
     x: str
     line: str
     label: str
     legend: str
-    by: Sequence[str] = TASK
     of: Callable[[Data], pd.DataFrame] = means
+    runs: Callable[[Data], pd.DataFrame] = lambda data: data.scores
+    paper: Callable[[], pd.DataFrame] | None = None
+    across: Callable[[Data], Mapping[str, float]] | None = None
+    by: Sequence[str] = tuple(TASK)
+    log: bool = True
+    columns: int = 3
 
     def __call__(self, data: Data, path: Path) -> Path:
         """Draws the study's scores to path."""
-        summary = self.of(data)
-        places = list(summary.groupby(list(self.by), sort=False))
-        names = list(dict.fromkeys(summary[self.line]))
-        columns = min(len(places), 3)
-        rows = -(-len(places) // columns)
-        figure, axes = figures.panels(rows, columns, figures.PAGE_WIDTH if columns > 1 else 5.0, 2.9 * rows)
-        for axis, ((model, task, metric), cells) in figures.fill(axes.flat, places):
-            seeds = _of(data.scores, model, task)
-            figures.quality_lines(axis, seeds, cells, self.x, self.line, names)
-            axis.set(title=f"{task} ({model})", xlabel=self.label, ylabel=f"test {metric} (%)")
-            limit(axis, seeds["value"], 0.1)
+        ours, runs = self.of(data), self.runs(data)
+        every = pd.concat([ours, self.paper()]) if self.paper else ours
+        panels = [[*frame.groupby(list(self.by), sort=False)] for frame in (ours, every[len(ours) :])]
+        columns = min(max(map(len, panels)), self.columns)
+        heights = [-(-len(part) // columns) for part in panels]
+        width = figures.PAGE_WIDTH if columns > 1 else 5.0
+        figure, axes = figures.panels(sum(heights), columns, width, 2.9 * sum(heights))
+        names = list(dict.fromkeys(every[self.line]))
+        for axis, (place, cells) in figures.fill(axes[: heights[0]].flat, panels[0]):
+            self._panel(axis, cells, at(runs, place, self.by), names, place)
+            if self.across:
+                self._levels(axis, self.across(data.at(dict(zip(TASK, place, strict=False)))), str(place[2]))
+        for axis, (place, cells) in figures.fill(axes[heights[0] :].flat, panels[1]):
+            self._panel(axis, cells, runs[:0], names, place)
+            axis.set(title=f"paper: {axis.get_title()}", ylabel=axis.get_ylabel().removeprefix("test "))
         handles, labels = named(axes)
-        figure.legend(handles, labels, title=self.legend, loc="outside right upper", frameon=False)
-        return finish(figure, summary["interval"], path)
+        above = len(labels) > 6 or columns > 2
+        place = (
+            {"loc": "outside upper center", "ncols": min(len(labels), 5)} if above else {"loc": "outside right upper"}
+        )
+        figure.legend(handles, labels, title=self.legend, frameon=False, **place)
+        return finish(figure, ours.loc[ours["n"].notna(), "interval"], path)
+
+    def _panel(
+        self, axis: Axes, cells: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str], place: tuple[Any, ...]
+    ) -> None:
+        model, task, metric = place[:3]
+        unit = metrics.of(str(metric))
+        figures.quality_lines(axis, runs, cells, self.x, self.line, names, unit.scale, self.log)
+        label = cells[self.label].iloc[0] if self.label in cells else self.label
+        axis.set(title=f"{task} ({model})", xlabel=label, ylabel=unit.axis)
+        limit(axis, runs["value"] if len(runs) else cells["mean"], 0.1, unit.scale)
+        if "shift" in cells and cells["shift"].notna().any():
+            second_axis(axis.secondary_yaxis, "right", cells["shift"].max())
+
+    def _levels(self, axis: Axes, levels: Mapping[str, float], metric: str) -> None:
+        for style, (name, level) in zip(("--", ":"), levels.items(), strict=False):
+            y = metrics.of(metric).scale * level
+            axis.axhline(y, color="0.4", linestyle=style, linewidth=1, label=name, zorder=0)
 
 
 @dataclass(frozen=True)
@@ -71,18 +105,17 @@ class Dots:
     order: Callable[[str], Any]
     tick: Callable[[str], str] = str
     divide: Callable[[str], bool] | None = None
-    by: Sequence[str] = TASK
     of: Callable[[Data], pd.DataFrame] = means
     width: float = 0.6  # of what the values of `side` take at one x, in distances between these
 
     def __call__(self, data: Data, path: Path) -> Path:
         """Draws the study's scores to path."""
         summary = self.of(data)
-        places = list(summary.groupby(list(self.by), sort=False))
+        places = list(summary.groupby(TASK, sort=False))
         figure, axes = figures.panels(len(places), 1, figures.PAGE_WIDTH, 2.5 * len(places) + 0.2)
-        for axis, ((model, task, metric), cells) in zip(axes[:, 0], places, strict=True):
-            self._panel(axis, cells, _of(data.scores, model, task))
-            axis.set(title=f"{task} ({model})", ylabel=f"test {metric} (%)")
+        for axis, (place, cells) in zip(axes[:, 0], places, strict=True):
+            self._panel(axis, cells, at(data.scores, place))
+            axis.set(title=f"{place[1]} ({place[0]})", ylabel=metrics.of(str(place[2])).axis)
         axes[-1, 0].set_xlabel(self.label)
         return finish(figure, summary["interval"], path)
 
@@ -112,11 +145,12 @@ class Dots:
         axis.legend(title=self.legend, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
-def limit(axis: Axes, values: pd.Series, share: float, least: float = 1.0) -> None:
-    """The scale of y, in percent, from the lowest to the highest of the runs' values and a margin: a share of that, or
-    `least`. Runs set it: an interval over three seeds of which one failed would squeeze all else into a line."""
-    low, high = 100 * values.min(), 100 * values.max()
-    margin = max(least, share * (high - low))
+def limit(axis: Axes, values: pd.Series, share: float, scale: float = 100) -> None:
+    """The scale of y, in percent unless there is another, from the lowest to the highest of the runs' values and a
+    margin: a share of that, or 0.01. Runs set it: an interval over three seeds of which one failed would squeeze all
+    else into a line."""
+    low, high = scale * values.min(), scale * values.max()
+    margin = max(0.01 * scale, share * (high - low))
     axis.set_ylim(low - margin, high + margin)
 
 
@@ -126,11 +160,18 @@ def named(axes: Any) -> tuple[list[Any], list[str]]:
     return list(found.values()), list(found)
 
 
+def second_axis(add: Callable[..., Any], side: str, shift: float) -> None:
+    """A second axis with what values were before `shift` was taken from them; add: an axis' secondary_xaxis or
+    secondary_yaxis."""
+    add(side, functions=(lambda x: x + shift, lambda x: x - shift)).tick_params(colors=figures.GREY, length=2, pad=1)
+
+
 def finish(figure: Figure, intervals: pd.Series, path: Path) -> Path:
     """Says below the figure what its bars are, and writes it."""
     figure.supxlabel(figures.interval_note(intervals), fontsize=7)
     return figures.save(figure, path)
 
 
-def _of(runs: pd.DataFrame, model: Hashable, task: Hashable) -> pd.DataFrame:
-    return runs[(runs["model"] == model) & (runs["task"] == task)]
+def at(frame: pd.DataFrame, place: Sequence[Any], by: Sequence[str] = TASK) -> pd.DataFrame:
+    """The rows of a model, task and metric, or of other values of `by`."""
+    return frame[(frame[list(by)] == list(place)).all(axis=1)]

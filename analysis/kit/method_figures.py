@@ -1,7 +1,9 @@
-"""Pictures of a comparison of methods: quality of each, and validation quality against learning rate."""
+"""Pictures of a comparison of methods: what each reaches, and validation quality against learning rate."""
 
-import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,98 +11,126 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis.kit import figures, naming
+from analysis.kit import figures, marks, metrics, naming
 from analysis.kit.compare import METHOD, REFERENCES, reference
 from analysis.kit.data import Data
-from analysis.kit.method_tables import TASK
+from analysis.kit.metrics import Metric
+from analysis.kit.pages import TASK
 from analysis.kit.tuning import LOWER_IS_BETTER
 
 FAMILY_COLOURS = dict(zip(naming.FAMILIES, sns.color_palette(n_colors=len(naming.FAMILIES)), strict=True))
 GREY = "0.55"
+BESIDE = 0.29  # of a row: how far below a mean its single runs are, and how far above it the paper's
+Limits = tuple[float, float]
 
 
-def draw_methods(test: pd.DataFrame, table: pd.DataFrame, path: Path) -> Path:
-    """A panel a task, a line a method, the same in all: mean and 95% interval, beside them a point for each run.
+@dataclass(frozen=True)
+class Methods:
+    """A panel for each model, task and metric, a line a method, the same in all: mean and 95% interval, below them a
+    point for each run and, above, the paper's number.
 
-    test holds the runs, table a row for each of `kit.tuning.CELL`, with mean, interval and n.
+    of: gives the means, a row for each of `kit.tuning.CELL`; its column `theirs`, if it has one, are numbers of another
+    model: they are shifted, and the upper axis with them, so that both agree at the dashed line. base: the labels of
+    which the first that is there has this line. note: more to say below.
     """
-    methods = naming.methods(table)
-    tasks = list(table.groupby(TASK, sort=False))
-    columns = 2 if len(tasks) == 4 else min(len(tasks), 3)
-    rows = -(-len(tasks) // columns)
-    size = (figures.PAGE_WIDTH if columns > 1 else 5.0, rows * (0.55 + 0.235 * len(methods)) + 0.3)
-    figure, axes = figures.panels(rows, columns, *size)
-    off_scale = False
-    for place, (axis, ((model, task, metric), cells)) in enumerate(figures.fill(axes.flat, tasks)):
-        runs = test[(test["model"] == model) & (test["task"] == task)]
-        off_scale |= _methods_panel(axis, runs, cells, methods)
-        names = [naming.title(*method) for method in methods] if place % columns == 0 else []
-        axis.set_yticks(range(len(methods)), names or [""] * len(methods))
-        axis.set(title=f"{task} ({model})", xlabel=f"test {metric} (%)")
-    line = int(21 * figure.get_figwidth())  # characters of this size
-    figure.supxlabel(textwrap.fill(_note(table, off_scale), line), fontsize=7)
-    return figures.save(figure, path)
+
+    of: Callable[[Data], pd.DataFrame]
+    runs: Callable[[Data], pd.DataFrame] = lambda data: data.scores
+    base: Sequence[str] = REFERENCES
+    note: str = ""
+
+    def __call__(self, data: Data, path: Path) -> Path:
+        """Draws the means, and the runs, to path."""
+        table, scores = self.of(data), self.runs(data)
+        methods, places = naming.methods(table), list(table.groupby(TASK, sort=False))
+        columns = 2 if len(places) == 4 else min(len(places), 3)
+        rows = -(-len(places) // columns)
+        size = (figures.PAGE_WIDTH if columns > 1 else 5.0, rows * (0.8 + 0.22 * len(methods)) + 0.4)
+        figure, axes = figures.panels(rows, columns, *size)
+        outside = False
+        for number, (axis, (place, cells)) in enumerate(figures.fill(axes.flat, places)):
+            outside |= self._panel(axis, cells, marks.at(scores, place), methods, metrics.of(str(place[2])))
+            names = [naming.title(*method) for method in methods] if number % columns == 0 else []
+            axis.set_yticks(range(len(methods)), names or [""] * len(methods))
+            axis.set(title=f"{place[1]} ({place[0]})", xlabel=metrics.of(str(place[2])).axis)
+        notes = [figures.interval_note(table["interval"]) + ("; ◂ ▸: off the scale" if outside else ""), self.note]
+        figure.supxlabel("\n".join(filter(None, notes)), fontsize=7)
+        return figures.save(figure, path)
+
+    def _panel(
+        self, axis: Axes, cells: pd.DataFrame, runs: pd.DataFrame, methods: list[tuple[str, str]], metric: Metric
+    ) -> bool:
+        """Draws a metric; says whether something is off the scale."""
+        cells = cells.assign(theirs=cells.get("theirs", np.nan))
+        cells[["mean", "interval", "theirs"]] *= metric.scale
+        values = metric.scale * runs["value"]
+        base = next((key for label in self.base if (key := reference(cells, label))), None)
+        gaps, is_base = cells["theirs"] - cells["mean"], [key == base for key in naming.keys(cells)]
+        shift = gaps.mean() if gaps[is_base].isna().all() else gaps[is_base].mean()
+        limits = _limits(
+            pd.concat([cells["mean"], cells["theirs"] - shift]).dropna(), values, cells.loc[is_base, "mean"]
+        )
+        outside = False
+        for row in cells.to_dict("records"):
+            key = row["label"], row["settings"]
+            y, colour, mean = methods.index(key), FAMILY_COLOURS[naming.family(key[0])], row["mean"]
+            if not _beyond(axis, [mean], y, limits, colour):
+                bar = {"xerr": row["interval"], "elinewidth": 1.2, "capsize": 2}
+                axis.errorbar(mean, y, color=colour, marker="o", markersize=4.5, **bar)
+                if key == base:
+                    axis.axvline(mean, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
+                own = values[(runs[METHOD] == list(key)).all(axis=1)]
+                inside = own[own.between(*limits)] if len(own) > 1 else own[:0]
+                axis.scatter(inside, np.full(len(inside), y + BESIDE), s=8, color=colour, alpha=0.6, linewidths=0)
+                outside |= _beyond(axis, own, y + BESIDE, limits, colour)
+            else:
+                outside = True
+            if not _beyond(axis, [row["theirs"] - shift], y - BESIDE, limits, figures.GREY, shift):
+                style: dict[str, Any] = {
+                    "marker": "D",
+                    "s": 12,
+                    "facecolors": "none",
+                    "edgecolors": figures.GREY,
+                    "linewidths": 0.8,
+                }
+                axis.scatter(row["theirs"] - shift, y - BESIDE, **style)
+        if not np.isnan(shift):
+            marks.second_axis(axis.secondary_xaxis, "top", shift)
+        families = [naming.family(label) for label, _ in methods]
+        for y in range(1, len(methods)):
+            if families[y] != families[y - 1]:
+                axis.axhline(y - 0.5, color="0.8", linewidth=0.6)
+        axis.set(xlim=limits, ylim=(len(methods) - 0.4, -0.6))
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="x", linewidth=0.4)
+        return outside
 
 
-def _methods_panel(axis: Axes, runs: pd.DataFrame, cells: pd.DataFrame, methods: list[tuple[str, str]]) -> bool:
-    """Draws a task; says whether something is off the scale."""
-    base, (low, high) = _base(cells), _limits(100 * runs["value"], 100 * cells["mean"])
-    for key, mean, interval in zip(naming.keys(cells), 100 * cells["mean"], 100 * cells["interval"], strict=True):
-        y = methods.index(key)
-        colour = FAMILY_COLOURS[naming.family(key[0])]
-        if key == base:
-            axis.axvline(mean, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
-            if not np.isnan(interval):
-                axis.axvspan(mean - interval, mean + interval, color="0.9", linewidth=0, zorder=-1)
-        values = 100 * runs.loc[(runs[METHOD] == list(key)).all(axis=1), "value"]
-        if mean >= low:
-            axis.errorbar(mean, y, xerr=interval, color=colour, marker="o", markersize=4.5, elinewidth=1.2, capsize=2)
-        else:
-            axis.annotate(
-                f"◂ {mean:.1f}", (low, y), (3, 0), textcoords="offset points", color=colour, va="center", fontsize=6
-            )
-        inside = values[values >= low] if len(values) > 1 else values[:0]
-        axis.scatter(inside, np.full(len(inside), y + 0.28), s=8, color=colour, alpha=0.6, linewidths=0)
-        if mean >= low > values.min():
-            lost = ", ".join(f"{value:.0f}" for value in sorted(values[values < low]))
-            axis.annotate(
-                f"◂ {lost}", (low, y + 0.28), (3, 0), textcoords="offset points", color=colour, va="center", fontsize=6
-            )
-    families = [naming.family(label) for label, _ in methods]
-    for y in range(1, len(methods)):
-        if families[y] != families[y - 1]:
-            axis.axhline(y - 0.5, color="0.8", linewidth=0.6)
-    axis.set(xlim=(low, high), ylim=(len(methods) - 0.4, -0.6))
-    axis.tick_params(axis="y", length=0)
-    axis.grid(axis="x", linewidth=0.4)
-    return bool(100 * runs["value"].min() < low)
-
-
-def _limits(values: pd.Series, means: pd.Series) -> tuple[float, float]:
-    """The runs set the scale, not their intervals; but methods far below the others (Tukey's outer fence), and seeds
-    that failed, would squeeze what is compared into a line."""
+def _limits(means: pd.Series, runs: pd.Series, base: pd.Series) -> Limits:
+    """The runs set the scale, not their intervals; but what lies far from the most (Tukey's outer fence) would squeeze
+    what is compared into a line. The base is on it."""
     lower, upper = means.quantile([0.25, 0.75])
-    low = max(values.min(), min(lower - 3 * (upper - lower), lower - 3))
-    margin = max(0.5, 0.06 * (values.max() - low))
-    return low - margin, values.max() + margin
+    reach = max(3 * (upper - lower), 0.03 * abs(means.median()))
+    every = pd.concat([means, runs])
+    low, high = max(every.min(), lower - reach), min(every.max(), upper + reach)
+    low, high = min([low, *base]), max([high, *base])
+    margin = max(0.07 * (high - low), 0.005 * abs(means.median()), 1e-9)
+    return low - margin, high + margin
 
 
-def _base(cells: pd.DataFrame) -> tuple[str, str] | None:
-    return next((key for name in REFERENCES if (key := reference(cells, name))), None)
-
-
-def _note(table: pd.DataFrame, off_scale: bool) -> str:
-    bases = {key[0] for _, cells in table.groupby(TASK) for key in [_base(cells)] if key}
-    parts = ["large points: means; small points: single runs"] if (table["n"] > 1).any() else []
-    if table["interval"].notna().any():
-        parts.insert(0, "bars: 95% Student-t interval, cut at the edge")
-    if table["interval"].isna().any():
-        parts.append("no bar: 1 seed")
-    if bases:
-        parts.append(f"grey: {' or '.join(sorted(bases))}")
-    if off_scale:
-        parts.append("◂: off the scale")
-    return "; ".join(parts)
+def _beyond(axis: Axes, values: Iterable[float], y: float, limits: Limits, colour: Any, shift: float = 0.0) -> bool:
+    """Writes at the edge what of the values is not between the limits, plus shift; says whether there is any."""
+    beyond = False
+    for edge, sign in zip(limits, (-1, 1), strict=True):
+        lost = [f"{value + shift:.3g}" for value in sorted(values) if sign * value > sign * edge]
+        if lost:
+            text = f"◂ {', '.join(lost)}" if sign < 0 else f"{', '.join(lost)} ▸"
+            axis.annotate(
+                text, (edge, y), (-2 * sign, 0), textcoords="offset points", color=colour,
+                ha="left" if sign < 0 else "right", va="center", fontsize=6,
+            )  # fmt: skip
+            beyond = True
+    return beyond
 
 
 def rates(data: Data, path: Path) -> Path | None:

@@ -1,26 +1,27 @@
 """The tables of a comparison of methods as markdown: what was found in words, quality, and what the tuning took."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from analysis.kit import naming
-from analysis.kit.cells import mean_texts
-from analysis.kit.compare import REFERENCES, minus_texts, reference
+from analysis.kit import naming, tables
+from analysis.kit.compare import METHOD, REFERENCES, References, full_and_lora, minus_texts, reference, with_differences
 from analysis.kit.data import Data
+from analysis.kit.pages import TASK
 from analysis.kit.sentences import listed, told
 from analysis.kit.tuning import CELL, TOLERANCES
 
-TASK = ["model", "task", "metric"]
+ABOUT = {
+    "trainable_params": "max", "lr": "first", "main": "first", "train_seconds": "mean", "tokens_per_second": "mean",
+    "peak_memory_bytes": "mean",
+}  # fmt: skip
 TUNING = """\
 Only the learning rate is tuned, for every method and task on its own, on validation data with the first seed; the test
 data choose nothing. Every method starts with a grid of as many rates, which grows where the best lies at its edge. The
 good region is the factor from the lowest to the highest rate around the best whose validation score stays within 1 or
 2 points of it, interpolated over log lr; a rate that did not train ends it at its neighbour, and ≥ says that it reaches
 the last rate tried. It is from one seed: a point may be noise."""
-
-
 UNTUNED = "No learning rate was tuned in this study: every method ran at the rate given here."
 
 
@@ -31,19 +32,34 @@ def tuned(data: Data) -> str:
 
 def pending(data: Data) -> str:
     """A block: the methods that were tuned, but have no finished run."""
-    left = data.rates.merge(data["table.csv"][CELL], on=CELL, how="left", indicator=True)
-    left = left[left["_merge"] == "left_only"].drop_duplicates(CELL)
+    keys = ["model", "task", *METHOD]  # a rate may be chosen by another metric than the one that is reported
+    left = data.rates.merge(data["table.csv"][keys].drop_duplicates(), on=keys, how="left", indicator=True)
+    left = left[left["_merge"] == "left_only"].drop_duplicates(keys)
     names = [f"{naming.title(row.label, row.settings)} on {row.task}" for row in left.itertuples()]
     return f"Tuned, but without a finished run that is compared: {', '.join(names)}." if names else ""
 
 
+def tabulate(
+    scores: pd.DataFrame,
+    more: Sequence[str] = (),
+    references: References = full_and_lora,
+    about: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """A row for each of CELL and `more`: mean, interval and n of `kit.tables.summarise`, ABOUT and `about`, columns and
+    what is taken of a cell's runs, and for each of `references` the fields of `kit.compare.with_differences`.
+
+    Comparisons, and Holm's correction of their p, are among the methods with one model, task, metric and `more`.
+    """
+    keys = [*CELL, *more]
+    table = tables.summarise(scores, keys).merge(scores.groupby(keys).agg({**(about or {}), **ABOUT}), on=keys)
+    return with_differences(table, scores, [*TASK, *more], references)
+
+
 def findings(cells: pd.DataFrame) -> list[str]:
     """What the rows of a task say, counted from their numbers, as markdown list items."""
-    twice = cells["label"].duplicated(keep=False)
-    cells = cells.assign(name=cells["label"].where(~twice, cells["label"] + " (" + cells["settings"] + ")"))
+    cells = _with_names(cells)
     lines = [f"- Seeds a method: {_spread(cells['n'])}."]
-    if "tried" in cells and cells["tried"].notna().any():
-        lines += _tuning_findings(cells[cells["tried"].notna()])
+    lines += tuning_findings(cells)
     for name in REFERENCES:
         base = reference(cells, name)
         if base is None:
@@ -61,7 +77,11 @@ def findings(cells: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _tuning_findings(tuned: pd.DataFrame) -> list[str]:
+def tuning_findings(cells: pd.DataFrame) -> list[str]:
+    """What the tuning of a task's methods came to, as markdown list items; none where nothing was tuned."""
+    if "tried" not in cells or cells["tried"].isna().all():
+        return []
+    tuned = _with_names(cells)[cells["tried"].notna()]
     edge, alone = (tuned[tuned[flag].astype(bool)] for flag in ("at_edge", "isolated"))
     by_width = tuned.sort_values(["decades_2", "bounded_2"], ascending=[True, False])
     widths = {
@@ -84,6 +104,11 @@ def _tuning_findings(tuned: pd.DataFrame) -> list[str]:
     ]
 
 
+def _with_names(cells: pd.DataFrame) -> pd.DataFrame:
+    twice = cells["label"].duplicated(keep=False)
+    return cells.assign(name=cells["label"].where(~twice, cells["label"] + " (" + cells["settings"] + ")"))
+
+
 def _spread(values: pd.Series) -> str:
     low, high = values.min(), values.max()
     return f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
@@ -93,29 +118,24 @@ def _names(cells: pd.DataFrame) -> str:
     return listed(cells["name"])
 
 
-def quality(cells: pd.DataFrame) -> pd.DataFrame:
-    """The first table of a task, as text: quality, parameters, differences, the paper's number."""
-    columns: dict[str, Any] = {
-        "method": cells["label"],
-        "settings": cells["settings"].where(cells["settings"] != ""),
-        "parameters": cells["trainable_params"].map("{:,}".format),
-        "without head": cells["without_head"].map(lambda count: None if pd.isna(count) else f"{count:,.0f}"),
-        "test": mean_texts(cells),
+def names(cells: pd.DataFrame, sizes: bool = True) -> dict[str, Any]:
+    """The first columns of a table, as text: method, settings and, with sizes, parameters."""
+    columns = {"method": cells["label"], "settings": cells["settings"].where(cells["settings"] != "")}
+    return columns | ({"parameters": cells["trainable_params"].map("{:,}".format)} if sizes else {})
+
+
+def minus_columns(cells: pd.DataFrame) -> dict[str, list[str | None]]:
+    """A column of `minus` for each of REFERENCES that is among the cells; its head says which of several it is."""
+    several = cells["label"].value_counts()
+    return {
+        f"minus {naming.title(name, settings if several[name] > 1 else '')}": minus_texts(cells, name)
+        for name, (_, settings) in full_and_lora(cells).items()
     }
-    for name in REFERENCES:
-        if reference(cells, name):
-            columns[f"minus {name}"] = minus_texts(cells, name)
-    beside = cells["paper_task"].iloc[0].replace("avg", "GLUE average")
-    return pd.DataFrame(columns | {f"paper, {beside}": cells["paper"]})
 
 
 def effort(cells: pd.DataFrame) -> pd.DataFrame:
     """The second table of a task, as text: how the learning rate was tuned, and what a run costs."""
-    columns: dict[str, Any] = {
-        "method": cells["label"],
-        "settings": cells["settings"].where(cells["settings"] != ""),
-        "lr": cells["lr"].map("{:g}".format),
-    }
+    columns = names(cells, sizes=False) | {"lr": cells["lr"].map("{:g}".format)}
     if "tried" in cells:
         columns["rates tried"] = [_tried(row) for row in cells.to_dict("records")]
         for points in TOLERANCES:

@@ -16,7 +16,7 @@ from analysis.kit import table_md, tables
 from analysis.kit.data import Data
 
 Block = str | Callable[[Data], str | Sequence[str]]
-TASK = ("model", "task", "metric")
+TASK = ["model", "task", "metric"]
 
 
 def write(

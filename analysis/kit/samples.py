@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.kit import naming
+from analysis.kit import language_runs, naming
+from analysis.kit.data import Data
 from experiments.records.schema import SHOWN
 from experiments.records.source import Runs
 from lora.config import InputError
@@ -44,6 +45,20 @@ def write(final: pd.DataFrame, runs_dir: Path, study_dir: Path, count: int = SHO
     return [text, data]
 
 
+def of(data: Data) -> list[Path]:
+    """`write` of what a study's means are of."""
+    return write(data.scores, data.runs_dir, data.folder)
+
+
+def by(added: Callable[[pd.DataFrame], pd.Series]) -> Callable[[Data], list[Path]]:
+    """`of` a study whose methods are told apart by what is `added` to their settings, a text for each of its runs."""
+
+    def writes(data: Data) -> list[Path]:
+        return write(language_runs.with_setting(data.scores, added(data.scores)), data.runs_dir, data.folder)
+
+    return writes
+
+
 def collect(final: pd.DataFrame, runs_dir: Path, study_dir: Path, count: int) -> pd.DataFrame:
     """A row for each model, task, example (from 1) and method: COLUMNS, references as a list. Raises InputError as
     `write`."""
@@ -65,20 +80,6 @@ def collect(final: pd.DataFrame, runs_dir: Path, study_dir: Path, count: int) ->
             }
             rows += [run | shared | {"output": own["output"]} for run, own in zip(methods, same, strict=True)]
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def sizes(final: pd.DataFrame, runs_dir: Path, study_dir: Path) -> dict[Hashable, str]:
-    """How many inputs the test split of each model and task has, in words: 96 test inputs (40 seen, 56 unseen).
-
-    final and errors: as of `write`.
-    """
-    stored = Runs(study_dir, runs_dir)
-    found: dict[Hashable, str] = {}
-    for key, runs in final.groupby(["model", "task"], sort=False):
-        predictions = stored[runs["run_id"].iloc[0]].predictions
-        parts = ", ".join(f"{count} {group}" for group, count in predictions.groups.items())
-        found[key] = f"{predictions.inputs} test inputs{f' ({parts})' if parts else ''}"
-    return found
 
 
 def _check(found: Mapping[str, list[dict[str, Any]]], study_dir: Path) -> None:

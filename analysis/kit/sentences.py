@@ -1,4 +1,4 @@
-"""Which differences are established: better, worse, or not told apart; and their names in a sentence."""
+"""Which differences are established: better, worse, or not told apart; their names, and what few seeds can bear."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import pandas as pd
+from scipy.special import stdtrit
 
 LEVEL = 0.05  # of p, corrected by Holm's method
+ONE_SEED = """\
+One seed a method: there is no interval and no test. Whether any of the differences would come again cannot be said."""
+FEW_SEEDS = """\
+What {seeds} seeds can bear: before p is below 0.05, a difference to the reference must be {alone:.1f} times its
+standard error if it is the only one, and {corrected:.1f} times if it is the clearest of {comparisons}. Only large and
+steady differences pass; "not told apart" does not say that two methods are equal. Seeds vary the start and the order of
+training alone: how scores would move with other test inputs is in no interval here."""
 
 
 class Told(NamedTuple):
@@ -34,3 +42,14 @@ def told(rows: pd.DataFrame, prefix: str = "", lower: bool | pd.Series = False) 
 def listed(names: Iterable[str], between: str = ", ") -> str:
     """Names in a row, or none."""
     return between.join(names) or "none"
+
+
+def caution(n: pd.Series, comparisons: int) -> str:
+    """What so many seeds can and cannot bear; n: seeds of each method."""
+    seeds = int(n.max())
+    if seeds < 2:
+        return " ".join(ONE_SEED.split())
+    alone, corrected = (float(stdtrit(seeds - 1, 1 - 0.025 / number)) for number in (1, max(comparisons, 1)))
+    few = "" if n.min() == n.max() else f" Some methods have {n.min()}, which bear less."
+    text = FEW_SEEDS.format(seeds=seeds, alone=alone, corrected=corrected, comparisons=max(comparisons, 1))
+    return " ".join(text.split()) + few

@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -30,6 +31,7 @@ RUNS_COLUMNS = RUNS.names
 ABOUT = ("precision", "collapsed", "protocol")  # what a run says of itself, if it does
 FIRST = {"desk": 1, "desk1": 1}  # by preset, the protocol of runs of before they said which
 FAILED_COLUMNS = ["run_id", "model", "task", "label", "settings", "lr", "seed"]
+OVERRIDE = re.compile(r"(\S+?)=(.*?)(?=\s+[\w./]+=|$)")  # a field of a Hydra override, and its value
 PACKAGES = (
     "torch",
     "transformers",
@@ -176,19 +178,30 @@ def without_head(runs: pd.DataFrame) -> pd.Series:
 
 
 def failure_lines(failed: Sequence[tuple[str, str]], known: pd.DataFrame | None = None) -> list[str]:
-    """Markdown list items for the runs that failed, so that no report leaves them out.
-
-    known, of `load_failed`, tells what they were.
-    """
+    """Markdown list items for the runs that failed, so that no report leaves them out. Runs that could not begin and
+    fail alike are one item, with method, tasks and seeds. known, of `load_failed`, tells what the others were."""
+    alike: dict[tuple[str, str], list[dict[str, str]]] = {}
     names = {
         run["run_id"]: f" ({naming.title(run['label'], run['settings'])} on {run['task']}, "
         f"lr {run['lr']:g}, seed {run['seed']})"
         for run in ([] if known is None else known.to_dict("records"))
     }
-    return [
-        f"- Run `{run_id}`{names.get(run_id, '')} failed and is not in the results: {' '.join(error.split())}"
-        for run_id, error in failed
-    ]
+    others = []
+    for run_id, error in failed:
+        fields = dict(OVERRIDE.findall(run_id))  # a run that could not begin is listed by its overrides
+        text = " ".join(error.split())
+        if "method" in fields:
+            settings = [f"{key[7:]}={value}" for key, value in fields.items() if key.startswith("method.")]
+            alike.setdefault((naming.title(fields["method"], ", ".join(settings)), text), []).append(fields)
+        else:
+            others.append(f"- Run `{run_id}`{names.get(run_id, '')} failed and is not in the results: {text}")
+    lines = []
+    for (name, text), runs in alike.items():
+        tasks, seeds = (", ".join(dict.fromkeys(run[key] for run in runs if key in run)) for key in ("task", "seed"))
+        where = f" on {tasks}" if tasks else ""
+        where += f" (seed{'s' if ',' in seeds else ''} {seeds})" if seeds else ""
+        lines.append(f"- **{name}**{where} is not in the results: {text}.")
+    return lines + others
 
 
 def provenance(runs: Iterable[Run]) -> dict[str, Any]:

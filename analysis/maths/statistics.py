@@ -1,4 +1,4 @@
-"""Paired comparisons of what runs of the same seeds reach, corrected for their number."""
+"""Comparisons of what runs reach, paired by seed or not, corrected for their number."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.stats import ttest_1samp, ttest_ind
 
 from analysis.maths import estimates
 from analysis.maths.estimates import NO_SPREAD as NO_SPREAD  # for all that compares
@@ -29,6 +30,31 @@ def paired(values: pd.Series, reference: pd.Series) -> Paired:
     """`values` minus `reference`, both by seed, each seed once; seeds that only one of them has do not count."""
     found = estimates.paired(values, reference)
     return Paired(found.n, float(found.value), float(found.half), float(found.p))
+
+
+class Unpaired(NamedTuple):
+    """Difference of two means, half-width of its 95% interval, and p, by Welch's t-test: of values that have nothing
+    in common by which they could be paired. NaN where there is no spread to judge by."""
+
+    difference: float
+    difference_interval: float
+    p: float
+
+
+NO_TEST = Unpaired(np.nan, np.nan, np.nan)
+
+
+def unpaired(values: pd.Series, others: pd.Series, exact: bool = False) -> Unpaired:
+    """Mean of `values` minus mean of `others`. exact: others are one number that no draw changes, so that one of them
+    is all there is to know."""
+    ours, theirs = values.to_numpy(dtype=float), others.to_numpy(dtype=float)
+    difference = float(ours.mean() - theirs.mean())
+    still = np.ptp(ours) < NO_SPREAD
+    if len(ours) < 2 or (still and (exact or np.ptp(theirs) < NO_SPREAD)) or (len(theirs) < 2 and not exact):
+        return Unpaired(difference, np.nan, np.nan)
+    test = ttest_1samp(ours, theirs.mean()) if exact else ttest_ind(ours, theirs, equal_var=False)
+    low, high = test.confidence_interval(0.95)
+    return Unpaired(difference, float(high - low) / 2, float(test.pvalue))
 
 
 def holm(p: ArrayLike) -> Array:

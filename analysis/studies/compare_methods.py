@@ -29,9 +29,19 @@ def table(data: Data) -> pd.DataFrame:
     found = cells.means(data).merge(sizes, on=CELL)
     if not data.rates.empty:
         found = found.merge(tuning.outcomes(data.rates), on=CELL, how="left")
-    found = compare.with_differences(found, test, method_tables.TASK)
+    found = compare.with_differences(found, test, pages.TASK)
     numbers = [paper_number(task, label) for task, label in zip(found["task"], found["label"], strict=True)]
     return found.assign(paper_task=found["task"].map(paper_task), paper=pd.Series(numbers, found.index, dtype=object))
+
+
+def quality(data: Data) -> pd.DataFrame:
+    """The first table of a task, as text: quality, parameters, differences, the paper's number."""
+    rows = data["table.csv"]
+    columns = method_tables.names(rows)
+    columns["without head"] = rows["without_head"].astype(object).map("{:,.0f}".format, na_action="ignore")
+    columns |= {"test": cells.mean_texts(rows)} | method_tables.minus_columns(rows)
+    beside = rows["paper_task"].iloc[0].replace("avg", "GLUE average")
+    return pd.DataFrame(columns | {f"paper, {beside}": rows["paper"]})
 
 
 def paper_task(task: str) -> str:
@@ -67,14 +77,14 @@ STUDY = Study(
         pages.sections(
             "## {task} ({model}, test {metric})",
             lambda data: method_tables.findings(data["table.csv"]),
-            pages.table(lambda data: method_tables.quality(data["table.csv"])),
+            pages.table(quality),
             pages.table(lambda data: method_tables.effort(data["table.csv"])),
         ),
         method_tables.pending,
         pages.failed_runs,
     ],
     figures={
-        "compare_methods.png": lambda data, path: method_figures.draw_methods(data.scores, data["table.csv"], path),
+        "compare_methods.png": method_figures.Methods(of=lambda data: data["table.csv"]),
         "learning_rates.png": method_figures.rates,
     },
 )

@@ -226,7 +226,7 @@ def _costs(axis: Axes, lora: pd.DataFrame) -> None:
             label = f"{name}, seconds: median, range"
             axis.errorbar(rows["r"], rows["ratio"], yerr=spread, label=label, color=f"C{index}", **figures.DOTS)
     axis.axhline(1, color="0.5", linewidth=0.8, linestyle=":")
-    figures.log2_axis(axis, lora["r"])
+    figures.size_axis(axis, sorted(lora["r"].unique()))
 
 
 STUDY = Study(

@@ -1,19 +1,19 @@
 """Quality against the number of trained parameters, a line a family of methods: the paper's Figure 2 and Table 15."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.kit import cells, naming, pages, scaling_figure, tables, tuning
+from analysis.kit import cells, figures, marks, naming, pages, tables, tuning
 from analysis.kit.data import Data
 from analysis.kit.study import Study, arranged
 from analysis.kit.tuning import CELL
 from analysis.maths import statistics
 
 LINE = ["model", "task", "metric", "line"]
+ENDS = ["best", "largest", "best_params", "largest_params"]
 PAPER_MODEL = "GPT-3 175B"
 PAPER_TASKS = {"mnli_m": "MNLI-m", "wikisql": "WikiSQL"}
 PAPER_WEIGHTS = {"rv": "v", "rq=rv": "q+v", "rq=rk=rv=ro": "q+k+v+o"}
@@ -29,25 +29,22 @@ table). Difference: largest minus best, in points on test data, paired by seed, 
 of the paired t-test, by Holm's method corrected for the families of a task that are tested."""
 
 
-def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
-    """The runs, each with its `line`."""
-    runs = arranged(study_dir, runs_dir)
-    return runs.assign(line=line_names(runs))
+def with_lines(runs: pd.DataFrame) -> pd.DataFrame:
+    """runs with `line`: the label and, for LoRA alone, the weight types, which make lines of their own."""
+    lora = runs["label"] + " " + runs["weight_types"].fillna("")
+    return runs.assign(line=runs["label"].where(runs["method"] != "lora", lora))
 
 
-def line_names(runs: pd.DataFrame) -> pd.Series:
-    """The line of each run: its label and, for LoRA alone, the weight types, which make lines of their own."""
-    return runs["label"].where(runs["method"] != "lora", runs["label"] + " " + runs["weight_types"].fillna(""))
+def line_order(points: pd.DataFrame) -> list[str]:
+    """The lines of a frame with label and line: methods of one size, LoRA by its weight types, then the others."""
+    labels, single = dict(zip(points["line"], points["label"], strict=True)), (*figures.SINGLE, "head_only")
+    place = {name: (label not in single, label != "lora", naming.order(label)) for name, label in labels.items()}
+    return sorted(labels, key=lambda name: (place[name], name.count("+"), name))
 
 
 def points(data: Data) -> pd.DataFrame:
     """Our points, of `tabulate`, and the paper's below, told apart by `source`."""
     return cells.beside_paper(tabulate(data.scores), paper_points())
-
-
-def fallen(data: Data) -> pd.DataFrame:
-    """Our lines, of `falls`, and the paper's below, told apart by `source`."""
-    return cells.beside_paper(falls(data.final[data.final["main"]]), paper_falls(paper_points()))
 
 
 def tabulate(test: pd.DataFrame) -> pd.DataFrame:
@@ -58,7 +55,7 @@ def tabulate(test: pd.DataFrame) -> pd.DataFrame:
     sizes = test.assign(without_head=tables.without_head(test)).groupby(CELL).agg(counts)
     table = table.merge(sizes, on=CELL)
     table = table.assign(size=table["without_head"].fillna(table["trainable_params"]))
-    places = {name: place for place, name in enumerate(scaling_figure.lines(table))}
+    places = {name: place for place, name in enumerate(line_order(table))}
     order = table.assign(place=table["line"].map(places)).sort_values(["model", "task", "place", "size"], kind="stable")
     return order.drop(columns="place").reset_index(drop=True)
 
@@ -70,39 +67,30 @@ def falls(final: pd.DataFrame) -> pd.DataFrame:
     final holds main scores of both splits. The best is that on validation data. Where it is the largest, nothing falls
     and nothing is tested.
     """
-    rows: list[dict[str, Any]] = []
+    rows = []
     for key, line in final.groupby(LINE, sort=False):
         sizes = line.groupby("settings", sort=False)["trainable_params"].max()
         if len(sizes) < 2:
             continue
         validation = line[line["split"] == "validation"].groupby("settings", sort=False)["value"].mean()
         best, largest = str(validation.idxmax()), str(sizes.idxmax())
-        found = statistics.NOTHING
-        if best != largest:
-            found = statistics.paired(_by_seed(line, largest), _by_seed(line, best))
-        about = {"best": best, "largest": largest, "best_params": sizes[best], "largest_params": sizes[largest]}
-        rows.append(dict(zip(LINE, key, strict=True)) | about | found._asdict())
-    columns = [*LINE, "best", "largest", "best_params", "largest_params", *statistics.Paired._fields]
-    table = pd.DataFrame(rows, columns=columns)
-    corrected = table.groupby(LINE[:-1], sort=False)["p"].transform(statistics.holm)
-    return table.assign(p_holm=corrected)
-
-
-def _by_seed(line: pd.DataFrame, name: str) -> pd.Series:
-    return line[(line["settings"] == name) & (line["split"] == "test")].set_index("seed")["value"]
+        test = line[line["split"] == "test"].set_index("seed").groupby("settings")["value"]
+        ends = test.get_group(largest), test.get_group(best)
+        found = statistics.NOTHING if best == largest else statistics.paired(*ends)
+        rows.append((*key, best, largest, sizes[best], sizes[largest], *found))
+    table = pd.DataFrame(rows, columns=[*LINE, *ENDS, *statistics.Paired._fields])
+    return table.assign(p_holm=table.groupby(LINE[:-1], sort=False)["p"].transform(statistics.holm))
 
 
 def paper_points() -> pd.DataFrame:
     """The paper's Table 15 in the columns of `tabulate`: a row a task and point; values are fractions, without n."""
-    table = cells.paper("table15_tradeoff")
-    table = table.rename(columns={"method": "label", "hyperparameters": "settings"})
+    table = cells.paper("table15_tradeoff").rename(columns={"method": "label", "hyperparameters": "settings"})
     table["size"] = [float(count[:-1]) * UNITS[count[-1]] for count in table["trainable_params"]]
     weights = table["settings"].str.rpartition("=")[0].map(PAPER_WEIGHTS)
     table["line"] = table["label"].where(table["label"] != "lora", "lora " + weights.fillna(""))
     table["settings"] = table["settings"].where(table["settings"] != "-", "")
-    table = table.drop(columns="trainable_params").rename(columns=PAPER_TASKS)
     names = ["label", "settings", "line", "size"]
-    table = table.melt(names, list(PAPER_TASKS.values()), var_name="task", value_name="mean")
+    table = table.rename(columns=PAPER_TASKS).melt(names, [*PAPER_TASKS.values()], var_name="task", value_name="mean")
     return table.assign(mean=table["mean"] / 100, model=PAPER_MODEL, metric="accuracy")
 
 
@@ -113,25 +101,28 @@ def paper_falls(paper: pd.DataFrame) -> pd.DataFrame:
         if len(line) < 2:
             continue
         best, largest = (line.iloc[int(line[by].to_numpy().argmax())] for by in ("mean", "size"))
-        about = {"best": best["settings"], "largest": largest["settings"], "best_params": best["size"]}
         difference = np.nan if best.equals(largest) else largest["mean"] - best["mean"]
-        about |= {"largest_params": largest["size"], "difference": difference}
-        rows.append(dict(zip(LINE, key, strict=True)) | about)
-    return pd.DataFrame(rows)
+        rows.append((*key, best["settings"], largest["settings"], best["size"], largest["size"], difference))
+    return pd.DataFrame(rows, columns=[*LINE, *ENDS, "difference"])
+
+
+def both_falls(final: pd.DataFrame) -> pd.DataFrame:
+    """Our lines, of `falls`, and the paper's below, told apart by `source`."""
+    return cells.beside_paper(falls(final), paper_falls(paper_points()))
 
 
 def counted(data: Data) -> str:
     """A sentence on whose parameters are counted."""
-    ours = _from(data, "ours")
+    ours = of(data, "ours")
     unknown = ours[ours["without_head"].isna()][["model", "task"]].drop_duplicates()
     if unknown.empty:
         return "Parameters are those trained, less the head's, which head_only trains alone."
     return f"Parameters include the head's on {', '.join(unknown['task'])}, where the study has no run of head_only."
 
 
-def _from(data: Data, source: str) -> pd.DataFrame:
-    rows = data["table.csv"]
-    return rows[rows["source"] == source]
+def of(data: Data, source: str) -> pd.DataFrame:
+    """The points of a source, ours or paper."""
+    return data["table.csv"].query("source == @source")
 
 
 def rate_lines(ours: pd.DataFrame, rates: pd.DataFrame) -> list[str]:
@@ -191,31 +182,55 @@ def _verdict(row: Mapping[Any, Any]) -> str:
 
 def _text(points: pd.DataFrame) -> pd.DataFrame:
     """A row a point, a column a task."""
-    rows = {
-        "model": points["model"],
-        "family": points["line"],
-        "settings": points["settings"].replace("", "–"),
-        "parameters": points["size"].map("{:,.0f}".format),
-        "log10": [f"{np.log10(size):.2f}" if size else "–" for size in points["size"]],
-        "task": points["task"],
+    keys = ["model", "line", "settings"]
+    rows = points.drop_duplicates(keys)
+    about = {
+        "model": rows["model"],
+        "family": rows["line"],
+        "settings": rows["settings"].replace("", None),
+        "parameters": rows["size"].map("{:,.0f}".format),
+        "log10": [f"{np.log10(size):.2f}" if size else None for size in rows["size"]],
     }
-    quality = cells.mean_texts(points)
-    long = pd.DataFrame(rows | {"quality": quality}).set_index([*rows])["quality"]
-    wide = long.unstack("task")
-    order = dict.fromkeys(key[:-1] for key in long.index)
-    return wide.reindex(index=list(order), columns=list(dict.fromkeys(points["task"]))).reset_index()
+    return pd.DataFrame(about | cells.across(rows, points, ["task", "metric"], keys, head=" ".join))
 
 
-def draw(data: Data, path: Path) -> Path:
-    """Figure 2, ours above the paper's."""
-    return scaling_figure.draw(tabulate(data.scores), data.scores, paper_points(), path)
+def all_points(*more: pages.Block) -> list[pages.Block]:
+    """The blocks that have every point and its learning rate, `more`, and the paper's points."""
+    return [
+        pages.table(lambda data: _text(of(data, "ours"))),
+        pages.lines(lambda data: rate_lines(of(data, "ours"), data.rates), *more),
+        f"The paper's, {PAPER_MODEL}:",
+        pages.table(lambda data: _text(of(data, "paper"))),
+    ]
+
+
+def sized(data: Data) -> pd.DataFrame:
+    """The points but those of the head alone, which have no size."""
+    found = tabulate(data.scores)
+    head = found["without_head"].isna().map({True: "with the head's", False: "without the head's"})
+    return found.assign(about="trained parameters, " + head)[found["label"] != "head_only"]
+
+
+def single(data: Data) -> pd.DataFrame:
+    """The runs, with their sizes."""
+    return data.scores.merge(sized(data)[[*CELL, "size"]], on=CELL)
+
+
+def alone(data: Data) -> dict[str, float]:
+    """What the head alone reaches in a task, if there is a run of it."""
+    found = data.scores[data.scores["label"] == "head_only"]
+    return {} if found.empty else {"head_only": found["value"].mean()}
 
 
 STUDY = Study(
-    runs=load,
+    runs=lambda *folders: with_lines(arranged(*folders)),
     cell=CELL,
     one_rate=True,
-    tables={"table.csv": points, "falls.csv": fallen, "learning_rates.csv": tuning.tried},
+    tables={
+        "table.csv": points,
+        "falls.csv": lambda data: both_falls(data.final[data.final["main"]]),
+        "learning_rates.csv": tuning.tried,
+    },
     page=[
         "# Quality against trained parameters (the paper's Figure 2 and Table 15)",
         pages.text(READING, counted=counted, paper=PAPER_MODEL),
@@ -223,13 +238,13 @@ STUDY = Study(
         FALLING,
         pages.table(lambda data: falls_text(data["falls.csv"], "falls?", _verdict)),
         "## All points",
-        pages.table(lambda data: _text(_from(data, "ours"))),
-        pages.lines(
-            lambda data: rate_lines(_from(data, "ours"), data.rates), pages.text("- {head}", head=pages.head_rate)
-        ),
-        f"The paper's, {PAPER_MODEL}:",
-        pages.table(lambda data: _text(_from(data, "paper"))),
+        *all_points(pages.text("- {head}", head=pages.head_rate)),
         pages.failed_runs,
     ],
-    figures={"scaling.png": draw},
-)
+    figures={
+        "scaling.png": marks.Lines(
+            x="size", line="line", label="about", legend="family", of=sized, runs=single, across=alone,
+            paper=lambda: paper_points().assign(about="trained parameters"),
+        )
+    },
+)  # fmt: skip

@@ -1,23 +1,17 @@
 """Few training examples or many: what methods make of them, the question of the paper's Table 16."""
 
-from pathlib import Path
-from typing import Any
-
 import pandas as pd
 
-from analysis.kit import language_runs, naming, samples, table_md, tables, task_figures, task_tables, tuning
-from analysis.kit.cells import mean_texts
-from analysis.kit.cells import paper as printed
+from analysis.kit import cells, language_runs, marks, method_tables, pages, samples
 from analysis.kit.compare import METHOD, REFERENCES, minus_texts, reference
-from analysis.kit.language_runs import DETAILS
-from analysis.kit.method_tables import TASK
-from analysis.maths import statistics
+from analysis.kit.data import Data
+from analysis.kit.pages import TASK
+from analysis.kit.study import Study
 
 PAPER_MODEL, PAPER_TASK = "GPT-3 175B", "MNLI-m"
 PAPER_SIZES = {"n100": 100, "n1k": 1000, "n10k": 10_000, "n392k": 392_000}
+CELL = [*TASK, *METHOD, "train_examples"]
 READING = f"""\
-# Few training examples or many (the paper's Table 16)
-
 Scores are those of the test split in percent: mean ± half-width of the 95% Student-t interval (number of seeds); one
 seed gives no interval and no test. n: training examples, the first n of one order that is the same for all methods and
 seeds. Differences are between runs of one n, in points, paired by seed, ± half-width of their own 95% interval; p is
@@ -27,116 +21,113 @@ its Table 16: {PAPER_MODEL} on {PAPER_TASK}, another task with three classes, an
 line, not its level."""
 
 
-def build(study_dir: Path, runs_dir: Path) -> list[Path]:
-    """Writes runs.csv, table.csv (a row a method and number of examples), table.md, table16.png, samples.md and
-    samples.csv.
-
-    Returns their paths. Raises InputError if the runs are missing or damaged, or if a method has, at one number of
-    examples, two runs of a seed or runs of different learning rates.
-    """
-    runs = language_runs.load(study_dir, runs_dir)
-    scores = language_runs.final_scores(runs)
-    test = scores[scores["main"]].sort_values([*TASK, "train_examples"], kind="stable")
-    told = language_runs.with_setting(test, "n=" + test["train_examples"].astype(str))
-    tuning.check(told, study_dir)
-    table = tabulate(test)
-    data = language_runs.tested(test, runs_dir, study_dir)
-
-    outputs = {name: study_dir / name for name in ("runs.csv", "table.csv", "table.md", "table16.png")}
-    runs[[*tables.RUNS_COLUMNS, *DETAILS]].to_csv(outputs["runs.csv"], index=False)
-    table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
-    failures = language_runs.failures(study_dir, tables.load_failed(study_dir, runs_dir))
-    text = language_runs.report(
-        READING, table, data, failures, section, f", beside the paper's {PAPER_TASK}: another task"
-    )
-    table_md.write(outputs["table.md"], text, runs)
-    floors = {key: data[key[0], key[1]].majority for key in language_runs.choices(table)}
-    named = test.assign(line=language_runs.line_names(test))
-    task_figures.draw_examples(table, named, paper_points(), floors, outputs["table16.png"])
-    return [*outputs.values(), *samples.write(told, runs_dir, study_dir)]
+def scored(final: pd.DataFrame) -> pd.DataFrame:
+    """The test scores, few examples first, with `line`, the method's name in the figure."""
+    test = final[final["main"] & (final["split"] == "test")].sort_values([*TASK, "train_examples"], kind="stable")
+    return test.assign(line=language_runs.line_names(test))
 
 
-def tabulate(test: pd.DataFrame) -> pd.DataFrame:
-    """A row a method and train_examples: the columns of `kit.task_tables.tabulate`, compared at each number of
-    examples, all_examples, epochs and line, the method's name in the figure."""
-    keys = [*TASK, *METHOD, "train_examples"]
-    about = test.groupby(keys).agg({"all_examples": "max", "epochs": "max"})
-    table = task_tables.tabulate(test, ["train_examples"]).merge(about, on=keys)
-    return table.assign(line=language_runs.line_names(table))
+def table(data: Data) -> pd.DataFrame:
+    """A row for each of CELL: the columns of `kit.method_tables.tabulate`, compared at each number of examples,
+    all_examples, epochs and line."""
+    about = {"all_examples": "max", "epochs": "max", "line": "first"}
+    found = method_tables.tabulate(data.scores, ["train_examples"])
+    return found.merge(data.scores.groupby(CELL).agg(about), on=CELL)
 
 
-def paper_points() -> pd.DataFrame:
-    """The paper's Table 16: label, line, model, task, train_examples and mean, a fraction."""
-    rows = printed("table16_low_data").melt("method", list(PAPER_SIZES), var_name="size", value_name="mean")
+def paper() -> pd.DataFrame:
+    """The paper's Table 16: label, line, model, task, metric, train_examples and mean, a fraction."""
+    rows = cells.paper("table16_low_data").melt("method", list(PAPER_SIZES), var_name="size", value_name="mean")
     rows = rows.assign(train_examples=rows["size"].map(PAPER_SIZES), mean=rows["mean"] / 100, line=rows["method"])
-    return rows.rename(columns={"method": "label"}).drop(columns="size").assign(model=PAPER_MODEL, task=PAPER_TASK)
+    return rows.assign(label=rows["method"], model=PAPER_MODEL, task=PAPER_TASK, metric="accuracy")
 
 
-def section(cells: pd.DataFrame) -> list[str]:
-    """What is said of a task: what was found, scores by n beside the paper's, and differences at each n."""
-    lines = [*epochs(cells), _rates(cells), *findings(cells), "", tables.markdown(quality(cells))]
-    for name in REFERENCES:
-        if f"{name}_pairs" in cells and cells[f"{name}_pairs"].notna().any():
-            lines += ["", f"Minus {name}, at each n:", "", tables.markdown(differences(cells, name))]
-    return lines
-
-
-def epochs(cells: pd.DataFrame) -> list[str]:
-    """How long the runs of each n were trained, as markdown list items."""
-    lines = []
-    for n, rows in cells.groupby("train_examples"):
-        counts = sorted(rows["epochs"].unique())
-        seen = " or ".join(f"{count * int(str(n)):,}" for count in counts)
+def findings(data: Data) -> list[str]:
+    """How long runs were trained at each n, their learning rates, the highest mean of each n and LoRA minus full
+    fine-tuning, as markdown list items."""
+    rows = data["table.csv"]
+    long, best = [], []
+    for _, at in rows.groupby("train_examples"):
+        counts = sorted(at["epochs"].unique())
+        seen = " or ".join(f"{count * at['train_examples'].iloc[0]:,}" for count in counts)
         text = " or ".join(map(str, counts))
-        lines.append(f"- {_head(rows)}: {text} {'epoch' if text == '1' else 'epochs'}, so {seen} examples are seen.")
-    return lines
-
-
-def _rates(cells: pd.DataFrame) -> str:
-    """The learning rates as a markdown list item: whether a method has one for all n, or others for few examples."""
-    rates = cells.groupby("line", sort=False)["lr"].unique()
+        long.append(f"- {_head(at)}: {text} {'epoch' if text == '1' else 'epochs'}, so {seen} examples are seen.")
+        first = at.sort_values("mean", ascending=False, kind="stable").head(1)
+        line = f"- {_head(at)}: highest mean {first['line'].iloc[0]}, {cells.mean_texts(first)[0]}"
+        lora = at[at["settings"] == (reference(at, "lora") or ("", ""))[1]]
+        [minus] = minus_texts(lora[lora["label"] == "lora"], "full") or [None]
+        best.append(f"{line}; lora minus full {minus}." if minus else f"{line}.")
+    rates = rows.groupby("line", sort=False)["lr"].unique()
     shown = "; ".join(f"{line} {', '.join(map('{:g}'.format, sorted(found)))}" for line, found in rates.items())
     note = "" if rates.map(len).max() > 1 else " One for all n: none is tuned for few examples."
-    return f"- Learning rates: {shown}.{note}"
+    return [*long, f"- Learning rates: {shown}.{note}", *best]
 
 
-def findings(cells: pd.DataFrame) -> list[str]:
-    """At each n the highest mean, and LoRA minus full fine-tuning, as markdown list items."""
-    lines = []
-    for _, rows in cells.groupby("train_examples"):
-        best = rows.sort_values("mean", ascending=False, kind="stable").iloc[0]
-        line = f"- {_head(rows)}: highest mean {best['line']}, {statistics.mean_text(*best[['mean', 'interval', 'n']])}"
-        lora = reference(rows, "lora")
-        if lora:
-            text = dict(zip(naming.keys(rows), minus_texts(rows, "full"), strict=True))[lora]
-            line += f"; lora minus full {text}" if text else ""
-        lines.append(f"{line}.")
-    return lines
-
-
-def quality(cells: pd.DataFrame) -> pd.DataFrame:
+def quality(data: Data) -> pd.DataFrame:
     """A row a method, a column an n, then the paper's, as text."""
-    rows = cells.drop_duplicates(METHOD)
-    columns = task_tables.names(rows)
-    for _, found in cells.groupby("train_examples"):
-        columns[_head(found)] = task_tables.looked_up(found, mean_texts(found), rows, METHOD)
-    theirs = paper_points()
-    for size, found in theirs.groupby("train_examples"):
-        texts = dict(zip(found["label"], 100 * found["mean"], strict=True))
-        shown = [f"{texts[label]:.1f}" if label in texts else None for label in rows["label"]]
-        columns[f"paper, n = {size:,}"] = shown
-    return pd.DataFrame(columns)
+    found, theirs = data["table.csv"], paper()
+    rows = found.drop_duplicates(METHOD)
+    numbers = cells.across(
+        rows,
+        theirs,
+        "train_examples",
+        ["label"],
+        lambda at: [f"{100 * mean:.1f}" for mean in at["mean"]],
+        "paper, n = {:,}",
+    )
+    return pd.DataFrame(method_tables.names(rows) | by_size(rows, found) | numbers)
 
 
-def differences(cells: pd.DataFrame, name: str) -> pd.DataFrame:
-    """A row a method, a column an n: the difference to the reference `name`, as text."""
-    rows = cells[cells[f"{name}_pairs"].notna()].drop_duplicates(METHOD)
-    columns: dict[str, Any] = {"method": rows["label"], "settings": rows["settings"].where(rows["settings"] != "")}
-    for _, found in cells.groupby("train_examples"):
-        columns[_head(found)] = task_tables.looked_up(found, minus_texts(found, name), rows, METHOD)
-    return pd.DataFrame(columns)
+def by_size(
+    rows: pd.DataFrame, found: pd.DataFrame, texts: cells.Texts = cells.mean_texts
+) -> dict[str, list[str | None]]:
+    """For each n the texts of its cells, found for the methods of `rows`."""
+    heads = {n: _head(at) for n, at in found.groupby("train_examples")}
+    return cells.across(rows, found, "train_examples", METHOD, texts, lambda n: heads[n])
+
+
+def minus(name: str) -> pages.Block:
+    """The differences to a reference: a row a method, a column an n."""
+
+    def differences(data: Data) -> pd.DataFrame:
+        found = data["table.csv"]
+        found = found[found[f"{name}_pairs"].notna()] if f"{name}_pairs" in found else found[:0]
+        rows = found.drop_duplicates(METHOD)
+        texts = by_size(rows, found, lambda at: minus_texts(at, name))
+        return pd.DataFrame(method_tables.names(rows, sizes=False) | texts)
+
+    return pages.under(f"Minus {name}, at each n:", pages.table(differences))
 
 
 def _head(rows: pd.DataFrame) -> str:
     n = f"n = {rows['train_examples'].iloc[0]:,}"
     return f"{n} (all)" if rows["all_examples"].all() else n
+
+
+STUDY = Study(
+    runs=language_runs.load,
+    columns=language_runs.DETAILS,
+    scores=scored,
+    cell=CELL,
+    one_rate=True,
+    tables={"table.csv": table},
+    page=[
+        "# Few training examples or many (the paper's Table 16)",
+        READING,
+        language_runs.warning(lambda data: data["table.csv"], [*TASK, "train_examples"], others=1),
+        pages.sections(
+            f"## {{task}} ({{model}}, test {{metric}}), beside the paper's {PAPER_TASK}: another task",
+            pages.lines(language_runs.floor_line, findings),
+            pages.table(quality),
+            *map(minus, REFERENCES),
+        ),
+        pages.failed_runs,
+    ],
+    figures={
+        "table16.png": marks.Lines(
+            x="train_examples", line="line", label="training examples", legend="method",
+            of=lambda data: data["table.csv"], paper=paper, across=language_runs.floor,
+        )
+    },
+    more=[samples.by(lambda runs: "n=" + runs["train_examples"].astype(str))],
+)  # fmt: skip

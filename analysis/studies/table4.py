@@ -1,15 +1,11 @@
 """SQL, a classification and headlines from a language model, every method tuned on its own: the paper's Table 4."""
 
-from pathlib import Path
-
 import pandas as pd
 
-from analysis.kit import language_runs, method_figures, naming, samples, table_md, tables, task_tables, tuning
-from analysis.kit.cells import mean_texts
-from analysis.kit.cells import paper as printed
+from analysis.kit import cells, language_runs, method_figures, method_tables, naming, pages, samples, tuning
 from analysis.kit.compare import METHOD
-from analysis.kit.method_tables import TASK, effort, findings
-from analysis.kit.tuning import CELL
+from analysis.kit.data import Data
+from analysis.kit.study import Study
 
 PAPER_MODEL = "GPT-3 175B"
 # The paper's tasks, and ours beside each: the same, or the nearest that a small model can learn on a desk.
@@ -36,76 +32,53 @@ from the lowest to the highest rate around the best that is at most 1 or 2 point
 interpolated over log lr; ≥ says that it reaches the last rate tried. It is from one seed: a point may be noise."""
 
 
-def build(study_dir: Path, runs_dir: Path) -> list[Path]:
-    """Writes runs.csv, table.csv (a row a method and metric), table.md, table4.png, samples.md, samples.csv and, if
-    rates were tuned, learning_rates.csv and .png.
-
-    Returns their paths. Raises InputError if the runs are missing or damaged, or if a method has two runs of a seed or
-    runs of different learning rates.
-    """
-    runs = language_runs.load(study_dir, runs_dir)
-    scores = language_runs.final_scores(runs)
-    main = scores[scores["main"]]
-    tuning.check(main, study_dir)
-    failed = tables.load_failed(study_dir, runs_dir)
-    rates = tuning.rates(runs, failed)
-    table = task_tables.tabulate(scores)
-    if not rates.empty:  # where text is written, the metric of a tuning is another: the loss
-        keys = [name for name in CELL if name != "metric"]
-        table = table.merge(tuning.outcomes(rates).drop(columns="metric"), on=keys, how="left")
-
-    outputs = {name: study_dir / name for name in ("runs.csv", "table.csv", "table.md", "table4.png")}
-    runs[tables.RUNS_COLUMNS].to_csv(outputs["runs.csv"], index=False)
-    table.to_csv(outputs["table.csv"], index=False, float_format="%.6g")
-    data = language_runs.tested(main, runs_dir, study_dir)
-    warning = language_runs.caution(table["n"], list(data.values()))
-    failures = language_runs.failures(study_dir, failed)
-    table_md.write(outputs["table.md"], report(table, rates, warning, failures), runs)
-    method_figures.draw_methods(main, table[table["main"]], outputs["table4.png"])
-    if not rates.empty:
-        outputs |= {name: study_dir / name for name in ("learning_rates.csv", "learning_rates.png")}
-        rates.to_csv(outputs["learning_rates.csv"], index=False, float_format="%.6g")
-        method_figures.draw_rates(rates, outputs["learning_rates.png"])
-    return [*outputs.values(), *samples.write(main, runs_dir, study_dir)]
+def table(data: Data) -> pd.DataFrame:
+    """A row for each method and metric but the loss: the columns of `kit.method_tables.tabulate`, and the tuning."""
+    test = data.final[(data.final["split"] == "test") & (data.final["metric"] != "loss")]
+    found = method_tables.tabulate(test)
+    if data.rates.empty:
+        return found
+    outcomes = tuning.outcomes(data.rates).drop(columns="metric")  # where text is written, rates are chosen by the loss
+    return found.merge(outcomes, on=["model", "task", *METHOD], how="left")
 
 
-def report(table: pd.DataFrame, rates: pd.DataFrame, warning: str, failures: list[str]) -> str:
-    """table.md: all tasks side by side, what failed, then each task beside the paper's; `warning` says what so many
-    seeds can tell."""
-    untuned = "No learning rate was tuned in this study: every method ran at the rate given here."
-    lines = ["# SQL, a classification and headlines, from a language model (the paper's Table 4)", "", READING, ""]
-    lines += [warning, "", untuned if rates.empty else TUNING]
-    lines += ["", "## All tasks", "", tables.markdown(overview(table))]
-    if failures:
-        lines += ["", "Not in the tables, because the runs failed:", "", *failures]
-    for (model, task), cells in table.groupby(TASK[:2], sort=False):
-        main = cells[cells["main"]]
-        lines += ["", f"## {task} ({model}){_beside(str(task))}", "", *findings(main), ""]
-        lines += [tables.markdown(quality(cells, str(task))), "", tables.markdown(effort(main))]
-    return "\n".join(lines) + "\n"
+def main(data: Data) -> pd.DataFrame:
+    """The rows of the first metrics."""
+    rows = data["table.csv"]
+    return rows[rows["main"]]
 
 
-def overview(table: pd.DataFrame) -> pd.DataFrame:
+def overview(data: Data) -> pd.DataFrame:
     """A row a method, a column a metric of a task, as text; models are named where there are several."""
-    keys = ["model", "label", "settings"]
-    rows = naming.arranged(table.drop_duplicates(keys).assign(task="", seed=0))  # one order for all tasks
-    columns = ({"model": rows["model"]} if rows["model"].nunique() > 1 else {}) | task_tables.names(rows)
-    for (task, metric), cells in table.groupby(["task", "metric"], sort=False):
-        columns[f"{task} {metric}"] = task_tables.looked_up(cells, mean_texts(cells), rows, keys)
-    return pd.DataFrame(columns)
+    found, keys = data["table.csv"], ["model", *METHOD]
+    rows = naming.arranged(found.drop_duplicates(keys).assign(task="", seed=0))  # one order for all tasks
+    about = {"model": rows["model"]} if rows["model"].nunique() > 1 else {}
+    scores = cells.across(rows, found, ["task", "metric"], keys, head=" ".join)
+    return pd.DataFrame(about | method_tables.names(rows) | scores)
 
 
-def quality(cells: pd.DataFrame, task: str) -> pd.DataFrame:
+def quality(data: Data) -> pd.DataFrame:
     """A task's table, as text: its metrics, the first one's differences, and the paper's numbers beside."""
-    main = cells[cells["main"]]
-    columns = task_tables.names(main)
-    for metric, found in cells.groupby("metric", sort=False):
-        columns[str(metric)] = task_tables.looked_up(found, mean_texts(found), main, METHOD)
-    columns |= task_tables.minus_columns(main)
-    theirs = paper_task(task)
-    if theirs:
-        columns[f"paper, {theirs}"] = task_tables.beside(main, paper_rows(theirs))
-    return pd.DataFrame(columns)
+    rows = main(data)
+    columns = method_tables.names(rows) | cells.across(rows, data["table.csv"], "metric", METHOD)
+    columns |= method_tables.minus_columns(rows)
+    theirs = paper_task(rows["task"].iloc[0])
+    return pd.DataFrame(columns | ({f"paper, {theirs}": beside(rows, paper_rows(theirs))} if theirs else {}))
+
+
+def beside(rows: pd.DataFrame, theirs: pd.DataFrame) -> list[str | None]:
+    """The paper's number for each of our methods, None where it has none. theirs has the columns method and text.
+
+    Where the paper has as many sizes of a method as we, smallest is beside smallest; else all of them are given.
+    """
+    texts: dict[int, str | None] = {}
+    for label, ours in rows.groupby("label", sort=False):
+        known = theirs.loc[theirs["method"] == label, "text"].tolist()
+        ordered = ours.sort_values("trainable_params", kind="stable").index
+        texts |= zip(
+            ordered, known if len(known) == len(ordered) else [", ".join(known) or None] * len(ordered), strict=True
+        )
+    return [texts[index] for index in rows.index]
 
 
 def paper_task(task: str) -> str | None:
@@ -116,14 +89,40 @@ def paper_task(task: str) -> str | None:
 def paper_rows(task: str) -> pd.DataFrame:
     """The paper's Table 4 for one of PAPER_TASKS: method and text, its numbers in percent and, in brackets, its
     parameters; smaller sizes of a method come first."""
-    rows = printed("table04_gpt3")
+    rows = cells.paper("table04_gpt3")
     numbers = rows[PAPER_TASKS[task]].apply(lambda row: " / ".join(map("{:.1f}".format, row)), axis=1)
     return pd.DataFrame({"method": rows["method"], "text": numbers + " (" + rows["trainable_params"] + ")"})
 
 
-def _beside(task: str) -> str:
+def paper_line(data: Data) -> str:
+    """A list item: what of the paper a task is beside."""
+    task = str(data.place["task"])
     theirs = paper_task(task)
-    if theirs is None:
-        return ""
     named = f"{theirs} (ROUGE-1 / 2 / L)" if theirs == "SAMSum" else theirs
-    return f", beside the paper's {named}{'' if task in SAME else ': another task'}"
+    return f"- Beside the paper's {named}{'' if task in SAME else ': another task'}." if theirs else ""
+
+
+STUDY = Study(
+    runs=language_runs.load,
+    cell=tuning.CELL,
+    one_rate=True,
+    tables={"table.csv": table, "learning_rates.csv": tuning.tried},
+    page=[
+        "# SQL, a classification and headlines, from a language model (the paper's Table 4)",
+        READING,
+        language_runs.warning(main, others=1),
+        lambda data: method_tables.UNTUNED if data.rates.empty else TUNING,
+        "## All tasks",
+        pages.table(overview),
+        pages.sections(
+            "## {task} ({model})",
+            pages.lines(paper_line, lambda data: method_tables.findings(main(data))),
+            pages.table(quality),
+            pages.table(lambda data: method_tables.effort(main(data))),
+            by=["model", "task"],
+        ),
+        pages.failed_runs,
+    ],
+    figures={"table4.png": method_figures.Methods(of=main), "learning_rates.png": method_figures.rates},
+    more=[samples.of],
+)

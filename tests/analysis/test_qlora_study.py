@@ -13,10 +13,8 @@ import yaml
 from measured_files import write
 from scipy import stats
 
-from analysis.studies.qlora import report as qlora_report
-from analysis.studies.qlora import runs as qlora_runs
+from analysis.studies.qlora import bases
 from analysis.studies.qlora import study as qlora
-from analysis.studies.qlora import tables as qlora_tables
 from analysis.study import run_study
 from experiments.measure.schemas import QUANTIZED_BASE, QUANTIZED_WEIGHTS
 from lora.config import InputError
@@ -105,7 +103,7 @@ def study(make: Make, study_dir: Path) -> Path:
 
 
 def tabulated(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
-    qlora.build(study_dir, runs_dir)
+    qlora.STUDY.build(study_dir, runs_dir)
     return pd.read_csv(study_dir / "table.csv", keep_default_na=False, na_values=[""])
 
 
@@ -143,7 +141,7 @@ def test_means_and_differences_are_paired_by_seed(study: Path, runs_dir: Path) -
 
 
 def test_the_report_says_what_the_tests_say(study: Path, runs_dir: Path) -> None:
-    qlora.build(study, runs_dir)
+    qlora.STUDY.build(study, runs_dir)
     text = (study / "table.md").read_text()
     assert "accuracy, against no quantisation, 4 corrected tests: worse " in text
     worse = text.partition("corrected tests: worse ")[2].partition(";")[0]
@@ -182,11 +180,11 @@ def test_a_language_model_has_perplexities(study: Path, runs_dir: Path) -> None:
 
 
 def test_errors_by_weight_type(study: Path, runs_dir: Path) -> None:
-    runs = qlora_runs.load(study, runs_dir)
-    wide = qlora_tables.errors_by_type(qlora_runs.read(study, QUANTIZED_WEIGHTS, runs))
-    assert list(wide.columns) == [*qlora_runs.KEYS, "q", "down"]
+    runs = bases.load(study, runs_dir)
+    wide = bases.errors_by_type(bases.read(study, QUANTIZED_WEIGHTS, runs))
+    assert list(wide.columns) == [*bases.KEYS, "q", "down"]
     assert wide.loc[wide["quantization"] == "nf4", "q"].item() == pytest.approx(1.19)
-    shown = qlora_report.typed(wide)
+    shown = bases.typed(wide)
     assert shown["base weights"].tolist() == ["int8", "nf4", "int2", f"int2, {START}"]
 
 
@@ -210,7 +208,7 @@ def test_rates_are_those_of_one_quantisation(make: Make, study_dir: Path, runs_d
         make(case, 1, best)
     make("int2", 0, 3e-2, role="tuning", error="the loss is nan")
     measure(study_dir)
-    qlora.build(study_dir, runs_dir)
+    qlora.STUDY.build(study_dir, runs_dir)
     rates = pd.read_csv(study_dir / "learning_rates.csv")
     chosen = rates[rates["chosen"]].set_index("settings")["lr"]
     assert chosen.to_dict() == {"r=8, q+v": 1e-2, "r=8, q+v, int2": 1e-3}
@@ -222,7 +220,7 @@ def test_one_seed_is_not_tested(make: Make, study_dir: Path, runs_dir: Path) -> 
     make("none")
     make("nf4")
     measure(study_dir)
-    qlora.build(study_dir, runs_dir)
+    qlora.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "no test, which takes two seeds that differ" in text and "p < 0.001" not in text
 
@@ -232,7 +230,7 @@ def test_without_a_run_that_is_not_quantised(make: Make, study_dir: Path, runs_d
         make("int2", seed)
         make("loftq", seed)
     measure(study_dir)
-    qlora.build(study_dir, runs_dir)
+    qlora.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert (
         "no test, which takes two seeds that differ" in text and "LoftQ's start" in text and "% of the gap" not in text
@@ -243,11 +241,11 @@ def test_what_is_missing_is_said(study: Path, runs_dir: Path) -> None:
     measured = (study / QUANTIZED_BASE.file).read_text()
     (study / QUANTIZED_BASE.file).unlink()
     with pytest.raises(InputError, match=r"has no quantized_base\.csv; `make .* measures it"):
-        qlora.build(study, runs_dir)
+        qlora.STUDY.build(study, runs_dir)
     others = [line for line in measured.splitlines(keepends=True) if ",nf4," not in line]
     (study / QUANTIZED_BASE.file).write_text("".join(others))
     with pytest.raises(InputError, match=r"quantized_base\.csv lacks 1 of 5 bases"):
-        qlora.build(study, runs_dir)
+        qlora.STUDY.build(study, runs_dir)
     (study / QUANTIZED_BASE.file).write_text("not,a\ntable,\n")
     with pytest.raises(InputError, match=r"quantized_base\.csv is damaged"):
-        qlora.build(study, runs_dir)
+        qlora.STUDY.build(study, runs_dir)

@@ -54,7 +54,7 @@ def study(store: Callable[..., None]) -> None:
 
 
 def test_what_rank_gains_at_each_number_of_examples(study: None, study_dir: Path, runs_dir: Path) -> None:
-    outputs = rank_data.build(study_dir, runs_dir)
+    outputs = rank_data.STUDY.build(study_dir, runs_dir)
     names = {"runs.csv", "table.csv", "gains.csv", "table.md", "rank_data.png"}
     assert {path.name for path in outputs} == names
     assert all(path.stat().st_size for path in outputs)
@@ -76,7 +76,7 @@ def test_what_rank_gains_at_each_number_of_examples(study: None, study_dir: Path
 
 def test_one_rank_gains_nothing(store: Callable[..., None], study_dir: Path, runs_dir: Path) -> None:
     store(150, 8, 0, 0.6)
-    rank_data.build(study_dir, runs_dir)
+    rank_data.STUDY.build(study_dir, runs_dir)
     assert "minus" not in (study_dir / "table.md").read_text().split("##")[1]
 
 
@@ -85,7 +85,7 @@ def test_other_methods_are_refused(make_run: Callable[..., str], study_dir: Path
     metrics = runs_dir / run_id / "metrics.json"
     metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"train_examples": 10}))
     with pytest.raises(InputError, match="no rank r"):
-        rank_data.build(study_dir, runs_dir)
+        rank_data.STUDY.build(study_dir, runs_dir)
 
 
 def test_two_runs_of_a_seed_are_refused(
@@ -96,4 +96,4 @@ def test_two_runs_of_a_seed_are_refused(
     shutil.copytree(runs_dir / "150-1-0", runs_dir / "again")
     list_run(run_id="again", role="study")
     with pytest.raises(InputError, match="same seed with different settings"):
-        rank_data.build(study_dir, runs_dir)
+        rank_data.STUDY.build(study_dir, runs_dir)

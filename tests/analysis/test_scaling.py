@@ -114,4 +114,9 @@ def test_every_method_of_the_study_has_a_line() -> None:
         {"method": "lora+prefix_embed", "label": "lora+prefix_embed", "weight_types": "q+v"},
         {"method": "full", "label": "full", "weight_types": None},
     ]
-    assert scaling.line_names(pd.DataFrame(rows)).tolist() == ["lora q+v", "dora q+v", "lora+prefix_embed", "full"]
+    assert scaling.with_lines(pd.DataFrame(rows))["line"].tolist() == [
+        "lora q+v",
+        "dora q+v",
+        "lora+prefix_embed",
+        "full",
+    ]

@@ -143,7 +143,7 @@ def _draw_rates(axis: Axes, best: pd.DataFrame, names: list[str]) -> None:
         axis.plot(ratios, y * (ratios / x) ** slope, color="0.5", linestyle=dots, linewidth=1, label=f"slope {slope:g}")
     axis.legend(frameon=False, loc="lower left")
     axis.set_yscale("log")
-    figures.log2_axis(axis, best["alpha_over_r"])
+    figures.size_axis(axis, sorted(best["alpha_over_r"].unique()))
     axis.set_title("best rate (bar: half a grid step)")
 
 

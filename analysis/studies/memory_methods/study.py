@@ -13,7 +13,6 @@ from analysis.kit import (
     pages,
     study,
     tables,
-    task_tables,
     tuning,
     update_marks,
     updates,
@@ -74,9 +73,9 @@ def names(runs: pd.DataFrame) -> dict[tuple[str, str], str]:
 
 
 def table(data: Data) -> pd.DataFrame:
-    """The rows of `kit.task_tables.tabulate` with name, the mean MEMORY of the runs that have it, and what the tuning
+    """The rows of `kit.method_tables.tabulate` with name, the mean MEMORY of the runs that have it, and what the tuning
     of the learning rate came to."""
-    found = task_tables.tabulate(data.scores)
+    found = method_tables.tabulate(data.scores)
     about = data.scores.groupby(tuning.CELL).agg({"name": "first", MEMORY: "mean"})
     found = found.merge(about, on=tuning.CELL)
     if data.rates.empty:
@@ -158,12 +157,11 @@ def mains(data: Data) -> pd.DataFrame:
 def quality(data: Data) -> pd.DataFrame:
     """A row a method, as text: its metric and loss, their differences to full fine-tuning, what training took."""
     rows = mains(data)
-    columns = task_tables.names(rows)
-    for metric, scale, digits in ((rows["metric"].iloc[0], 100, 1), ("loss", 1, 3)):
+    columns = method_tables.names(rows)
+    for metric in (rows["metric"].iloc[0], "loss"):
         found = data["table.csv"].query("metric == @metric")
-        texts = {f"test {metric}": cells.mean_texts(found, scale, digits)}
-        texts |= {f"{metric} minus full": minus_texts(found, "full", scale, digits)}
-        columns |= {head: task_tables.looked_up(found, text, rows, METHOD) for head, text in texts.items()}
+        texts = {f"test {metric}": cells.mean_texts(found), f"{metric} minus full": minus_texts(found, "full")}
+        columns |= {head: cells.looked_up(found, text, rows, METHOD) for head, text in texts.items()}
     columns["memory of training (GB)"] = (rows[MEMORY] / GB).map("{:.2f}".format, na_action="ignore")
     return pd.DataFrame(columns | {"training (s)": rows["train_seconds"].map("{:.0f}".format)})
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.kit import generation_report, pages, tables, tuning
+from analysis.kit import pages, tables, tuning
 from analysis.kit.cells import mean_texts
 from analysis.kit.data import Data
-from analysis.kit.sentences import listed, told
+from analysis.kit.sentences import caution, listed, told
 from analysis.maths import statistics
 from analysis.studies.weight_types.sets import MEAN_OF_SINGLE, PLACE, REFERENCE, SEVERAL, order, sets_of
 
@@ -72,7 +72,7 @@ def _rates(data: Data) -> pd.DataFrame:
 
 
 def _caution(cells: pd.DataFrame) -> str:
-    return generation_report.caution(cells["n"], int(cells.groupby(["task", "budget"]).size().max()) - 1)
+    return caution(cells["n"], int(cells.groupby(["task", "budget"]).size().max()) - 1)
 
 
 def paper_best(paper: pd.DataFrame) -> str:

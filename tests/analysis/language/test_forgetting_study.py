@@ -10,7 +10,7 @@ from scipy import stats
 from analysis import study
 from analysis.kit import tables
 from analysis.maths.statistics import holm
-from analysis.studies.forgetting import study as forgetting
+from analysis.studies import forgetting
 from lora.config import InputError
 
 STUDY = "forgetting"
@@ -67,8 +67,15 @@ def three_seeds(add: Add) -> None:
 
 
 def test_numbers_are_those_of_scipy(three_seeds: None, study_dir: Path, runs_dir: Path) -> None:
-    outputs = forgetting.build(study_dir, runs_dir)
-    assert {path.name for path in outputs} == {"runs.csv", "table.csv", "ranks.csv", "table.md", "forgetting.png"}
+    outputs = forgetting.STUDY.build(study_dir, runs_dir)
+    assert {path.name for path in outputs} == {
+        "runs.csv",
+        "table.csv",
+        "ranks.csv",
+        "table.md",
+        "forgetting.png",
+        "tradeoff.png",
+    }
     assert (study_dir / "forgetting.png").stat().st_size > 20_000
 
     def rises(place: int) -> np.ndarray[Any, Any]:
@@ -100,7 +107,7 @@ def test_numbers_are_those_of_scipy(three_seeds: None, study_dir: Path, runs_dir
 
 
 def test_sentences_follow_the_numbers(three_seeds: None, study_dir: Path, runs_dir: Path) -> None:
-    forgetting.build(study_dir, runs_dir)
+    forgetting.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "- **bbc_news** (64 windows of 256 tokens): the base model's loss is 3.000." in text
     assert "not told apart from 0 with norm_only, prefix_embed" in text
@@ -122,7 +129,7 @@ def test_one_seed_without_full_says_so(add: Add, study_dir: Path, runs_dir: Path
     add(NORM, 0.01, 0.8)
     add(LORA | {"r": 1}, 0.2, 0.6)
     add(LORA | {"r": 8}, 0.1, 0.5)
-    forgetting.build(study_dir, runs_dir)
+    forgetting.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "No run of full: nothing is compared with it." in text
     assert "not tested: two seeds that differ are needed" in text
@@ -134,14 +141,14 @@ def test_one_seed_without_full_says_so(add: Add, study_dir: Path, runs_dir: Path
 def test_what_is_not_measured_is_one_line(add: Add, study_dir: Path, runs_dir: Path) -> None:
     add(NORM, 0.01, 0.8, measured=False)
     with pytest.raises(InputError, match=r"has no forgetting\.csv; `make forgetting PRESET=quick` measures it"):
-        forgetting.build(study_dir, runs_dir)
+        forgetting.STUDY.build(study_dir, runs_dir)
     add(LORA | {"r": 1}, 0.2, 0.6)
     with pytest.raises(InputError, match="lacks 1 runs of the study"):
-        forgetting.build(study_dir, runs_dir)
+        forgetting.STUDY.build(study_dir, runs_dir)
     file = study_dir / "forgetting.csv"
     file.write_text(file.read_text()[:-20])
     with pytest.raises(InputError, match=r"forgetting\.csv is damaged .* delete it, `make forgetting PRESET=quick`"):
-        forgetting.build(study_dir, runs_dir)
+        forgetting.STUDY.build(study_dir, runs_dir)
 
 
 def test_the_study_is_made_anew_when_its_measurement_changes(add: Add, study_dir: Path, runs_dir: Path) -> None:

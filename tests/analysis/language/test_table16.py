@@ -31,7 +31,7 @@ def study(store: Callable[..., str]) -> None:
 
 
 def test_scores_and_tests_at_each_number_of_examples(study: None, study_dir: Path, runs_dir: Path) -> None:
-    outputs = table16.build(study_dir, runs_dir)
+    outputs = table16.STUDY.build(study_dir, runs_dir)
     names = {"runs.csv", "table.csv", "table.md", "table16.png", "samples.md", "samples.csv"}
     assert {path.name for path in outputs} == names
     assert all(path.stat().st_size for path in outputs)
@@ -51,7 +51,7 @@ def test_scores_and_tests_at_each_number_of_examples(study: None, study_dir: Pat
 
 
 def test_report_has_epochs_floor_and_the_papers_row(study: None, study_dir: Path, runs_dir: Path) -> None:
-    table16.build(study_dir, runs_dir)
+    table16.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "- Always the commonest answer: 60.0." in text
     assert "- n = 100: 4 epochs, so 400 examples are seen." in text
@@ -75,7 +75,7 @@ def test_other_rates_and_epochs_are_told(store: Callable[..., str], study_dir: P
     store(LORA, n=100, epochs=4, lr=1e-3)
     store(FULL, n=100, epochs=2, lr=1e-4)
     store(LORA, n=200, epochs=1, lr=3e-3)
-    table16.build(study_dir, runs_dir)
+    table16.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "- n = 100: 2 or 4 epochs, so 200 or 400 examples are seen." in text
     assert "- Learning rates: full 0.0001; lora 0.001, 0.003.\n" in text
@@ -85,14 +85,14 @@ def test_other_rates_and_epochs_are_told(store: Callable[..., str], study_dir: P
 
 def test_text_that_is_written_has_no_floor(store: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
     store(LORA, (0.2, 0.3), "text2sql", n=100)
-    table16.build(study_dir, runs_dir)
+    table16.STUDY.build(study_dir, runs_dir)
     assert "commonest" not in (study_dir / "table.md").read_text()
 
 
 def test_two_runs_of_a_seed_at_one_n_are_refused(store: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
     store(LORA, n=100, epochs=1)
     store(LORA, n=200, epochs=1)
-    table16.build(study_dir, runs_dir)
+    table16.STUDY.build(study_dir, runs_dir)
     store(LORA, n=100, epochs=2)
-    with pytest.raises(InputError, match=r"settings r=8, q\+v, n=100, seed 0"):
-        table16.build(study_dir, runs_dir)
+    with pytest.raises(InputError, match=r"settings r=8, q\+v, train_examples 100, seed 0"):
+        table16.STUDY.build(study_dir, runs_dir)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.studies.table8 import few_shot
-from analysis.studies.table8 import study as table8
+from analysis.maths import statistics
+from analysis.studies import table8
 
 STUDY = "table8"
 LORA: dict[str, Any] = {"name": "lora", "r": 8, "alpha": 16, "weight_types": "q+v"}
@@ -28,7 +28,7 @@ def study(store: Callable[..., str]) -> None:
 
 
 def test_prompts_and_training_on_one_scale(study: None, study_dir: Path, runs_dir: Path) -> None:
-    outputs = table8.build(study_dir, runs_dir)
+    outputs = table8.STUDY.build(study_dir, runs_dir)
     names = {"runs.csv", "table.csv", "table.md", "table8.png", "samples.md", "samples.csv"}
     assert {path.name for path in outputs} == names
     assert all(path.stat().st_size for path in outputs)
@@ -51,7 +51,7 @@ def test_prompts_and_training_on_one_scale(study: None, study_dir: Path, runs_di
 
 
 def test_report_says_from_how_many_examples_training_is_better(study: None, study_dir: Path, runs_dir: Path) -> None:
-    table8.build(study_dir, runs_dir)
+    table8.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "- Best prompt: 4 demonstrations, 66.0 ± 5.0 (3)." in text
     assert "- 2 demonstrations: 11.0 points from the worst to the best of 3 draws." in text
@@ -78,7 +78,7 @@ def test_report_says_from_how_many_examples_training_is_better(study: None, stud
 def test_not_reached(store: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
     store(FROZEN, 0.7)
     store(LORA, 0.6, n=16)
-    table8.build(study_dir, runs_dir)
+    table8.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "mean above the best prompt's: not reached; told apart from it, by the corrected p: not reached." in text
     assert "- Best prompt: 0 demonstrations, 70.0 (1)." in text
@@ -86,7 +86,7 @@ def test_not_reached(store: Callable[..., str], study_dir: Path, runs_dir: Path)
 
 def test_without_a_frozen_model_nothing_is_compared(store: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
     store(LORA, 0.6, n=16)
-    table8.build(study_dir, runs_dir)
+    table8.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "- No run of the frozen model" in text
     assert pd.read_csv(study_dir / "table.csv")["difference"].isna().all()
@@ -95,19 +95,19 @@ def test_without_a_frozen_model_nothing_is_compared(store: Callable[..., str], s
 def test_without_training_there_are_prompts_alone(store: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:
     for seed in (0, 1):
         store(FROZEN, 0.6 + seed / 10, seed=seed, shots=2)
-    table8.build(study_dir, runs_dir)
+    table8.STUDY.build(study_dir, runs_dir)
     assert "10.0 points from the worst to the best of 2 draws" in (study_dir / "table.md").read_text()
 
 
 def test_one_score_is_compared_by_the_spread_of_the_others_alone() -> None:
     ours, one = pd.Series([0.70, 0.74, 0.75]), pd.Series([0.6])
-    found = few_shot.unpaired(ours, one, exact=True)
+    found = statistics.unpaired(ours, one, exact=True)
     assert found.p == pytest.approx(stats.ttest_1samp(ours, 0.6).pvalue)
     assert found.difference_interval == pytest.approx(4.302653 * ours.std() / 3**0.5, rel=1e-6)
-    assert few_shot.unpaired(ours, pd.Series([0.6] * 3), exact=True) == pytest.approx(found)
-    assert np.isnan(few_shot.unpaired(ours, one).p)
-    assert np.isnan(few_shot.unpaired(pd.Series([0.7]), ours).p)
-    assert np.isnan(few_shot.unpaired(pd.Series([0.7, 0.7]), pd.Series([0.6, 0.6])).p)
+    assert statistics.unpaired(ours, pd.Series([0.6] * 3), exact=True) == pytest.approx(found)
+    assert np.isnan(statistics.unpaired(ours, one).p)
+    assert np.isnan(statistics.unpaired(pd.Series([0.7]), ours).p)
+    assert np.isnan(statistics.unpaired(pd.Series([0.7, 0.7]), pd.Series([0.6, 0.6])).p)
 
 
 def test_passing_counts_larger_numbers_that_do_not() -> None:
@@ -118,7 +118,7 @@ def test_passing_counts_larger_numbers_that_do_not() -> None:
             "p_holm": [0.9, 0.01, np.nan, 0.04, 0.051],
         }
     )
-    assert few_shot.above(rows) == (32, [64])
-    assert few_shot.told_apart(rows) == (128, [256])
-    assert few_shot.told_apart(rows.assign(p_holm=0.06)) == (None, [])
-    assert few_shot.above(rows.assign(difference=np.nan)) == (None, [])
+    assert table8.above(rows) == (32, [64])
+    assert table8.told_apart(rows) == (128, [256])
+    assert table8.told_apart(rows.assign(p_holm=0.06)) == (None, [])
+    assert table8.above(rows.assign(difference=np.nan)) == (None, [])
