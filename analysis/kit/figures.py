@@ -53,6 +53,11 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
+def file_name(model: str) -> str:
+    """A model's name, which may be a path, as part of a file's."""
+    return model.strip("./").replace("/", "_")
+
+
 def interval_note(intervals: pd.Series, over: str = "seeds") -> str:
     """What the bars and small points of a figure are; intervals are NaN where there is one seed. over: what runs of one
     method differ in."""

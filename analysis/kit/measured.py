@@ -3,8 +3,10 @@ the study itself on adapters, which need not be there any more."""
 
 import csv
 import io
+import json
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,6 +20,7 @@ TEXT = (
     "run_id", "other_run_id", "lora_run_id", "model", "task", "label", "settings", "method", "layer", "weight_type",
     "side",
 )  # fmt: skip
+MACHINE = "machine.json"
 JOIN = "+"  # between the run_ids of a row that is a mean over several runs
 
 
@@ -36,6 +39,16 @@ def whole(study_dir: Path, schema: Schema) -> pd.DataFrame:
     if frame.empty:
         raise InputError(f"{path} has no rows; delete it, {advice} again")
     return frame
+
+
+def machine(study_dir: Path) -> dict[str, Any]:
+    """machine.json: on what was measured. Raises InputError if it is missing or damaged."""
+    path = study_dir / MACHINE
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        advice = f"delete {study_dir}, `{tables.make_command(study_dir)}` measures again"
+        raise InputError(f"{path} is damaged ({' '.join(str(error).split())}); {advice}") from error
 
 
 def read(study_dir: Path, schema: Schema, run_ids: Collection[str]) -> pd.DataFrame:

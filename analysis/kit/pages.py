@@ -12,11 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.kit import table_md, tables
+from analysis.kit import measured, table_md, tables
 from analysis.kit.data import Data
 
 Block = str | Callable[[Data], str | Sequence[str]]
 TASK = ["model", "task", "metric"]
+MACHINE = (
+    "processor", "device", "precision", "threads", "OMP_WAIT_POLICY", "torch", "transformers", "started", "finished",
+)  # fmt: skip
 
 
 def write(
@@ -104,6 +107,16 @@ def metrics(data: Data) -> str:
 def head_rate(data: Data) -> str:
     """A sentence on the learning rate of the head."""
     return tables.head_rate(data.runs)
+
+
+def machine(*more: str) -> Block:
+    """A list of what was measured on, of machine.json: MACHINE and more."""
+
+    def block(data: Data) -> list[str]:
+        found = measured.machine(data.folder)
+        return [f"- {name}: {found.get(name)}" for name in (*MACHINE, *more)]
+
+    return block
 
 
 def failures(data: Data) -> list[str]:

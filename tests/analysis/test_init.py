@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import save_file
 
 from analysis.studies.init import study as init
+from analysis.study import run_study
 from experiments.records.schema import Record
 from lora.config import InputError
 
@@ -53,8 +54,9 @@ def test_every_start_has_its_losses_and_scores(
         for seed in range(3):
             make_start(start, seed, end=0.5 + 0.01 * place + 0.02 * seed, test=0.8 - 0.01 * place + 0.01 * seed**2)
     list_run(run_id="method.init=pissa", role="study", error="the loss is nan")
-    outputs = init.build(study_dir, runs_dir)
+    outputs = run_study(study_dir, runs_dir)
     names = {"runs.csv", "table.csv", "losses.csv", "loss_curves.csv", "saddle.csv", "table.md", "init.png"}
+    names |= {"provenance.json"}
     assert {path.name for path in outputs} == names
     assert all(path.stat().st_size for path in outputs)
     table = pd.read_csv(study_dir / "table.csv").set_index("init")
@@ -76,7 +78,7 @@ def test_every_start_has_its_losses_and_scores(
 def test_leaving_the_saddle_is_told(make_start: Start, study_dir: Path, runs_dir: Path) -> None:
     make_start("both_zero", 0)
     make_start("both_zero", 1, entry=1e-30)
-    init.build(study_dir, runs_dir)
+    run_study(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "stayed at the saddle: **no**. The largest entry of A and B after training, n = 2, is 1e-30." in text
     assert pd.read_csv(study_dir / "table.csv")["largest_entry"].tolist() == pytest.approx([1e-30])
@@ -87,7 +89,7 @@ def test_curves_are_smoothed_means_with_the_range_over_seeds(
 ) -> None:
     for seed, end in enumerate((0.2, 0.4, 0.9)):
         make_start("gaussian", seed, end=end)
-    init.build(study_dir, runs_dir)
+    run_study(study_dir, runs_dir)
     curves = pd.read_csv(study_dir / "loss_curves.csv").set_index("step")
     assert list(curves.index) == list(range(1, STEPS + 1))
     # A straight line is its own running mean, away from its ends; the window of 4 is centred half a step early.
@@ -100,7 +102,7 @@ def test_tables_need_no_history_and_no_adapter_once_these_are_measured(
     make_start: Start, study_dir: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [make_start(start, seed, end=0.5 + seed / 10) for start in ("gaussian", "both_zero") for seed in range(2)]
-    init.build(study_dir, runs_dir)
+    run_study(study_dir, runs_dir)
     before = {path.name: path.read_text() for path in study_dir.iterdir() if path.suffix in (".csv", ".md")}
     for run_id in ids:  # what unpacking a record without a history leaves
         folder = runs_dir / run_id
@@ -112,16 +114,16 @@ def test_tables_need_no_history_and_no_adapter_once_these_are_measured(
         (folder / "record.json").write_text(Record(run_id, (), yaml.safe_load(config), metrics).line())
     run_ids = {json.dumps(yaml.safe_load((runs_dir / one / "config.yaml").read_text())): one for one in ids}
     monkeypatch.setattr("experiments.records.schema.identify", lambda config: run_ids[json.dumps(config)])
-    init.build(study_dir, runs_dir)
+    run_study(study_dir, runs_dir)
     after = {path.name: path.read_text() for path in study_dir.iterdir() if path.suffix in (".csv", ".md")}
     assert after == before
     losses = study_dir / "losses.csv"
     losses.write_text(losses.read_text().replace(ids[0], "0123456789ab"))
     with pytest.raises(InputError, match=r"has no history here, and .*losses.csv is not of the same runs"):
-        init.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)
     losses.unlink()
     with pytest.raises(InputError, match=r"has no history here, and .*losses.csv .* is missing or damaged"):
-        init.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)
 
 
 @pytest.mark.parametrize("damage", ["gone", "empty", "columns"])
@@ -132,14 +134,14 @@ def test_a_damaged_history_is_one_line(damage: str, make_start: Start, study_dir
     else:
         path.write_text({"empty": "step,split,loss\n", "columns": "step,loss\n1,0.5\n"}[damage])
     with pytest.raises(InputError, match=r"history.csv is missing or damaged .*`make .* PRESET=quick`") as caught:
-        init.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_adapter_of_both_zero_is_an_error(make_start: Start, study_dir: Path, runs_dir: Path) -> None:
     (runs_dir / make_start("both_zero") / "adapter" / "adapter.safetensors").unlink()
     with pytest.raises(InputError, match="adapter.safetensors does not exist"):
-        init.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)
 
 
 def test_other_methods_and_settings_are_refused(
@@ -148,7 +150,7 @@ def test_other_methods_and_settings_are_refused(
     make_start("gaussian")
     make_start("gaussian", lr=2e-3)
     with pytest.raises(InputError, match="same seed with different settings"):
-        init.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)
     make_run(method={"name": "bitfit"})
     with pytest.raises(InputError, match="of bitfit, which is no start"):
-        init.build(study_dir, runs_dir)
+        run_study(study_dir, runs_dir)

@@ -95,7 +95,7 @@ def test_build_writes_tables_and_a_figure_for_each_model(
 ) -> None:
     both = pd.concat([make_trials(0.01), make_trials(0.01, "own/model")])
     store(both, left_out=[["gpt2-medium", 32, 512]])
-    paths = latency.build(study_dir, runs_dir)
+    paths = study.run_study(study_dir, runs_dir)[:-1]
     names = ["table.csv", "table.md", "fig5_gpt2-medium.png", "fig5_own_model.png", "lora.png"]
     assert [path.name for path in paths] == names
     assert all(path.stat().st_size > 10_000 for path in paths if path.suffix == ".png")
@@ -109,11 +109,11 @@ def test_build_writes_tables_and_a_figure_for_each_model(
 
 def test_a_single_round_has_no_interval(store: Callable[..., None], study_dir: Path, runs_dir: Path) -> None:
     store(make_trials(rounds=1))
-    latency.build(study_dir, runs_dir)
+    study.run_study(study_dir, runs_dir)
     assert "nan" not in (study_dir / "table.md").read_text()
 
 
-@pytest.mark.parametrize("missing", latency.INPUTS)
+@pytest.mark.parametrize("missing", latency.STUDY.reads)
 def test_missing_measurement_names_the_command(
     store: Callable[..., None], study_dir: Path, runs_dir: Path, missing: str
 ) -> None:
@@ -138,5 +138,5 @@ def test_damaged_trials_are_one_clear_line(
 ) -> None:
     store(change(make_trials()))
     with pytest.raises(InputError) as caught:
-        latency.build(study_dir, runs_dir)
+        study.run_study(study_dir, runs_dir)
     assert tables.make_command(study_dir) in str(caught.value) and "\n" not in str(caught.value)

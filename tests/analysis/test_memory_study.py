@@ -121,7 +121,7 @@ def stored(study_dir: Path) -> Path:
 
 
 def test_build_writes_tables_and_figures(stored: Path, runs_dir: Path) -> None:
-    paths = memory.build(stored, runs_dir)
+    paths = study.run_study(stored, runs_dir)[:-1]
     assert [path.name for path in paths] == [
         "table.csv", "table.md", "measured.png", "bytes_llama-7b.png", "bytes_smollm2.png", "published.png",
         "fits_llama-7b.png", "fits_own_model.png", "options.png",
@@ -152,11 +152,11 @@ def test_the_study_runs_from_the_command_and_again_only_after_a_change(stored: P
     assert json.loads((stored / "provenance.json").read_text())["trainings"] == []
 
 
-@pytest.mark.parametrize("name", memory.INPUTS)
+@pytest.mark.parametrize("name", memory.STUDY.reads)
 def test_missing_and_damaged_files_are_named(stored: Path, runs_dir: Path, name: str) -> None:
     (stored / name).write_text("model\nx\n")
     with pytest.raises(InputError, match=rf"{name} is damaged.*; delete .*, `make memory PRESET=quick` m.* again"):
-        memory.build(stored, runs_dir)
+        study.run_study(stored, runs_dir)
     (stored / name).unlink()
     with pytest.raises(InputError, match=rf"no {name}; `make memory PRESET=quick`"):
         study.run_study(stored, runs_dir)
@@ -174,7 +174,7 @@ def test_slow_downs_are_taken_within_a_round() -> None:
 
 def test_a_single_round_has_no_interval(stored: Path, runs_dir: Path) -> None:
     write(options(rounds=1), stored, OPTIONS)
-    memory.build(stored, runs_dir)
+    study.run_study(stored, runs_dir)
     text = (stored / "table.md").read_text()
     assert "| +30.0% (+30.0)" in text and "nan" not in text
 
@@ -192,7 +192,7 @@ def test_llama_factorys_layout_has_a_row_a_method_and_a_column_a_size() -> None:
 
 
 def test_what_fits_is_a_row_a_method_and_a_column_a_card() -> None:
-    table = memory_tables.fits(fits(), "llama-7b")
+    table = memory_tables.fits(fits().query("model == 'llama-7b'"))
     assert list(table.columns) == ["method", "checkpointing", "16 GiB", "80 GiB"]
     rows = table.set_index(["method", "checkpointing"])
     assert rows.loc[("full, AMP", "no"), "16 GiB"] == "– / – / –, –"
@@ -200,7 +200,7 @@ def test_what_fits_is_a_row_a_method_and_a_column_a_card() -> None:
 
 
 def test_a_method_has_its_bytes_by_kind() -> None:
-    table = memory_tables.methods(plans(), "llama-7b", checkpointing=True).set_index("method")
+    table = memory_tables.methods(plans().query("model == 'llama-7b' and checkpointing")).set_index("method")
     assert len(table) == 3
     assert table.loc["LoRA", "weights"] == "13.5 GB" and table.loc["LoRA", "peak"] == "16.0 GB"
     assert table.loc["LoRA", "trained"] == "20,000,000 (0.29%)"
@@ -208,7 +208,7 @@ def test_a_method_has_its_bytes_by_kind() -> None:
 
 @pytest.fixture
 def draw(tmp_path: Path) -> Callable[[pd.DataFrame], Path]:
-    from analysis.studies.memory.figures import draw_bytes
+    from analysis.studies.memory.draw import draw_bytes
 
     return lambda frame: draw_bytes({"one": frame}, tmp_path / "plan.png")
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from analysis import study
+from analysis.kit.data import Data
+from analysis.kit.study import Study
 from analysis.studies.latency import study as latency
 from lora.config import InputError
 
@@ -49,13 +51,11 @@ def test_a_study_of_files_is_redrawn_when_one_of_them_changes(tmp_path: Path, mo
     folder.mkdir(parents=True)
     built: list[str] = []
 
-    def build(study_dir: Path, runs_dir: Path) -> list[Path]:
-        built.append((study_dir / "a.csv").read_text())
-        (study_dir / "table.md").write_text(built[-1])
-        return [study_dir / "table.md"]
+    def page(data: Data) -> str:
+        built.append((data.folder / "a.csv").read_text())
+        return built[-1]
 
-    monkeypatch.setattr(latency, "INPUTS", ("a.csv", "b.csv"))
-    monkeypatch.setattr(latency, "build", build)
+    monkeypatch.setattr(latency, "STUDY", Study({}, [page], runs=None, reads=("a.csv", "b.csv")))
     (folder / "a.csv").write_text("1")
     with pytest.raises(InputError, match=r"has no b\.csv; `make latency PRESET=quick` makes it"):
         study.run_study(folder, tmp_path)

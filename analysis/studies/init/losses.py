@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.kit.data import Data
+from analysis.kit.measured import Rows, ids
 from experiments.records.source import Run, Runs
 from experiments.records.sweep import make_command
 from lora import io
@@ -18,28 +20,42 @@ LAST = 10  # the final training loss is that of the last 1/10 of the steps
 LOSSES, CURVES, ENTRIES = "losses.csv", "loss_curves.csv", "saddle.csv"
 
 
-def losses(runs: pd.DataFrame, stored: Runs, study_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Of each start the training loss: its ends (CELL, first_loss, final_loss, and runs: their ids, joined by +), means
-    over seeds, and its curve (CELL, step, mean, low, high over seeds), smoothed. Both are written into study_dir.
+def ends(data: Data) -> pd.DataFrame:
+    """Of each start the ends of the training loss, means over seeds: CELL, first_loss, final_loss, and runs: their ids,
+    joined by +. Written into the study's folder, as `curves`.
 
-    runs: a row a run, CELL, run_id and seed. Measured on the histories if every run has one; otherwise as they were
-    written, if that was of the same runs. Raises InputError if it was not, or a history is damaged.
+    Measured on the histories if every run has one; otherwise as they were written, if that was of the same runs. Raises
+    InputError if it was not, or a history is damaged.
     """
-    paths = study_dir / LOSSES, study_dir / CURVES
-    members = (
-        runs.groupby(CELL, sort=False)["run_id"].agg(lambda ids: "+".join(sorted(ids))).rename("runs").reset_index()
-    )
+    return data.once(_losses)[0]
+
+
+def curves(data: Data) -> pd.DataFrame:
+    """Of each start the curve of the training loss, smoothed: CELL, step, mean, low, high over seeds."""
+    return data.once(_losses)[1]
+
+
+def own(data: Data) -> pd.DataFrame:
+    """The main rows of the study's own runs, one a run."""
+    return data.final[data.final["main"]].drop_duplicates("run_id")
+
+
+def _losses(data: Data) -> tuple[pd.DataFrame, pd.DataFrame]:
+    runs, stored = own(data), Runs(data.folder, data.runs_dir)
+    paths = data.folder / LOSSES, data.folder / CURVES
+    members = runs.groupby(CELL, sort=False)["run_id"].agg(lambda ids: "+".join(sorted(ids))).rename("runs")
     found = [stored[run_id] for run_id in runs["run_id"]]
-    if not all(run.has_history for run in found):
-        return _written(members, *paths, [run for run in found if not run.has_history])
-    steps = _steps(runs, found, study_dir)
+    lacking = [run for run in found if not run.has_history]
+    if lacking:
+        return _written(members.reset_index(), *paths, lacking)
+    steps = _steps(runs, found, data.folder)
     each = steps.groupby([*CELL, "seed"], sort=False)["loss"]
-    ends = pd.DataFrame({"first_loss": each.first(), "final_loss": each.agg(_end)})
-    table = ends.groupby(CELL, sort=False).mean().reset_index().merge(members, on=CELL)
-    curves = _curves(steps)
+    both = pd.DataFrame({"first_loss": each.first(), "final_loss": each.agg(_end)})
+    table = both.groupby(CELL, sort=False).mean().reset_index().merge(members.reset_index(), on=CELL)
+    lines = _curves(steps)
     table.to_csv(paths[0], index=False)
-    curves.to_csv(paths[1], index=False, float_format="%.5g")
-    return table, curves
+    lines.to_csv(paths[1], index=False, float_format="%.5g")
+    return table, lines
 
 
 def _written(members: pd.DataFrame, table: Path, curves: Path, lacking: list[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -92,29 +108,24 @@ def _curves(steps: pd.DataFrame) -> pd.DataFrame:
     return curves.agg(mean="mean", low="min", high="max").reset_index()
 
 
-def largest_entries(runs: pd.DataFrame, stored: Runs, study_dir: Path) -> pd.Series:
-    """The largest absolute entry of all A and B of each run, in the order of `runs`: 0 if it never left A = B = 0.
+def entries(data: Data) -> pd.DataFrame | None:
+    """The largest absolute entry of all A and B of each run of both_zero: 0 if it never left A = B = 0. None without
+    such a run.
 
-    Written into study_dir; of a run without an adapter it is as it was written. Raises InputError if it was not, or an
-    adapter is damaged.
+    Written into the study's folder; of a run without an adapter it is as it was written. Raises InputError if it was
+    not, or an adapter is damaged.
     """
-    path = study_dir / ENTRIES
-    try:
-        known = dict(pd.read_csv(path)[["run_id", "largest_entry"]].itertuples(index=False, name=None))
-    except FileNotFoundError:
-        known = {}
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({' '.join(str(error).split())}); delete it") from error
-    found = []
-    for run_id in runs["run_id"]:
-        if stored.store.has_adapter(run_id) or run_id not in known:
-            found.append(_largest(stored.store.folder(run_id) / "adapter"))
-        else:
-            found.append(float(known[run_id]))
-    table = runs[["run_id"]].assign(largest_entry=pd.Series(found, runs.index, dtype=float))
-    if found:
-        table.to_csv(path, index=False)
-    return table["largest_entry"]
+    zero = own(data).query("init == 'both_zero'")
+    if zero.empty:
+        return None
+    stored, rows = Runs(data.folder, data.runs_dir), Rows(data.folder / ENTRIES, ["run_id"], ids(zero["run_id"]))
+    here = [run_id for run_id in zero["run_id"] if stored.store.has_adapter(run_id)]
+    rows.drop(here)
+    missing = [run_id for (run_id,) in rows.missing]
+    largest = [_largest(stored.store.folder(run_id) / "adapter") for run_id in missing]
+    if missing:
+        rows.add(pd.DataFrame({"run_id": missing, "largest_entry": largest}), 17)
+    return rows.frame
 
 
 def _largest(adapter_dir: Path) -> float:

@@ -1,35 +1,22 @@
 """Latency of one forward pass with adapters and with LoRA: the paper's Table 1 and Figure 5."""
 
-import json
 from collections.abc import Iterable
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.kit import tables
+from analysis.kit import cells, measured, pages, tables
+from analysis.kit.data import Data
+from analysis.kit.study import Study
 from analysis.maths.statistics import paired
-from analysis.studies.latency.figures import ADAPTERS, LORA, draw_grid, draw_lora
+from analysis.studies.latency import draw
+from analysis.studies.latency.draw import ADAPTERS, LORA
 from experiments.measure.schemas import TRIALS
 from lora.config import InputError
 
-INPUTS = (TRIALS.file, "machine.json")
 CELL = ["model", "batch", "length"]
 WHO = ["contender", "bottleneck"]
-MACHINE = (
-    "processor",
-    "device",
-    "precision",
-    "threads",
-    "OMP_WAIT_POLICY",
-    "torch",
-    "transformers",
-    "lora",
-    "started",
-    "finished",
-)
 PAPER = "paper, GPT-2 medium, Quadro RTX8000"
 PAPER_NAMES = {"finetune_or_lora": "base"}
 READING = """\
@@ -44,41 +31,41 @@ runs once, in an order drawn anew. The control is the base model a second time: 
 noise. One disturbed round moves the mean and widens its interval, but not the median."""
 
 
-def build(study_dir: Path, runs_dir: Path) -> list[Path]:
-    """Writes table.csv, table.md, fig5_<model>.png for each model and lora.png from INPUTS; returns their paths.
-
-    No stored run is read. Raises InputError if a file of INPUTS is damaged.
-    """
-    trials, machine = _read(study_dir)
-    cells = compare(trials)
-    paths = [study_dir / "table.csv", study_dir / "table.md"]
-    ours = cells.assign(source="ours")
-    table = pd.concat([ours, paper_cells().assign(source="paper")], ignore_index=True)
-    table[["source", *ours.columns[:-1]]].to_csv(paths[0], index=False, float_format="%.6g")
-    paths[1].write_text(report(cells, machine), encoding="utf-8")
-    for model, own in cells.groupby("model", sort=False):
-        left_out = {(batch, length) for whose, batch, length in machine["left_out"] if whose == model}
-        name = str(model).strip("./").replace("/", "_")
-        paths.append(draw_grid(own, str(model), left_out, study_dir / f"fig5_{name}.png"))
-    return [*paths, draw_lora(cells, study_dir / "lora.png")]
-
-
-def _read(study_dir: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    advice = f"delete {study_dir}, `{tables.make_command(study_dir)}` measures again"
-    try:
-        trials = TRIALS.read(study_dir / TRIALS.file)
-        machine = json.loads((study_dir / INPUTS[1]).read_text(encoding="utf-8"))
-        machine["left_out"] = [(str(model), int(batch), int(length)) for model, batch, length in machine["left_out"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"the measurement in {study_dir} is damaged ({' '.join(str(error).split())}); {advice}"
-        ) from error
-    rounds = trials.groupby([*CELL, *WHO])["round"].agg(["nunique", "size"]).reset_index()
+def trials(data: Data) -> pd.DataFrame:
+    """trials.csv. Raises InputError if a round, or the base model, is missing somewhere."""
+    found = data.read(TRIALS)
+    rounds = found.groupby([*CELL, *WHO])["round"].agg(["nunique", "size"]).reset_index()
     whole = rounds.groupby(CELL)["nunique"].nunique().eq(1).all() and rounds["nunique"].eq(rounds["size"]).all()
-    with_base = trials[trials["contender"] == "base"][CELL].drop_duplicates()
-    if trials.empty or not whole or len(with_base) != len(trials[CELL].drop_duplicates()):
-        raise InputError(f"{study_dir / TRIALS.file} has cells in which rounds or the base model are missing; {advice}")
-    return trials, machine
+    with_base = found[found["contender"] == "base"][CELL].drop_duplicates()
+    if not whole or len(with_base) != len(found[CELL].drop_duplicates()):
+        raise InputError(
+            f"{data.folder / TRIALS.file} has cells in which rounds or the base model are missing; delete "
+            f"{data.folder}, `{tables.make_command(data.folder)}` measures again"
+        )
+    return found
+
+
+def left_out(data: Data) -> set[tuple[str, int, int]]:
+    """(model, batch, length) that were not measured, as a pass takes too long."""
+    found = measured.machine(data.folder)
+    try:
+        return {(str(model), int(batch), int(length)) for model, batch, length in found["left_out"]}
+    except (KeyError, TypeError, ValueError) as error:
+        advice = f"delete {data.folder}, `{tables.make_command(data.folder)}` measures again"
+        raise InputError(
+            f"{data.folder / measured.MACHINE} is damaged: left_out is no list of cells; {advice}"
+        ) from error
+
+
+def ours(data: Data) -> pd.DataFrame:
+    """Our cells, of `compare`."""
+    return compare(data.once(trials))
+
+
+def table(data: Data) -> pd.DataFrame:
+    """Our cells, and the paper's below."""
+    rows = cells.beside_paper(data.once(ours), paper_cells())
+    return rows[["source", *rows.columns.drop("source")]]
 
 
 def compare(trials: pd.DataFrame) -> pd.DataFrame:
@@ -93,7 +80,7 @@ def compare(trials: pd.DataFrame) -> pd.DataFrame:
     rounds["value"] = rounds["seconds"] / rounds["base"] - 1
     keys = [*CELL, *WHO, "added_parameters"]
     groups = rounds.groupby(keys, sort=False)
-    cells = groups.agg(
+    found = groups.agg(
         rounds=("round", "size"),
         mean=("seconds", "mean"),
         std=("seconds", "std"),
@@ -103,17 +90,17 @@ def compare(trials: pd.DataFrame) -> pd.DataFrame:
         slowdown_median=("value", "median"),
     ).reset_index()
     means = tables.summarise(rounds, keys).rename(columns={"mean": "slowdown", "interval": "slowdown_interval"})
-    cells = cells.merge(means.drop(columns="n"), on=keys)
+    found = found.merge(means.drop(columns="n"), on=keys)
     models = list(trials["model"].unique())
-    order = cells["contender"].map(["base", *LORA, *ADAPTERS].index)
-    cells = cells.assign(model_order=cells["model"].map(models.index), order=order)
+    order = found["contender"].map(["base", *LORA, *ADAPTERS].index)
+    found = found.assign(model_order=found["model"].map(models.index), order=order)
     by = ["model_order", "length", "batch", "order", "bottleneck"]
-    return cells.sort_values(by, ignore_index=True).drop(columns=["model_order", "order"])
+    return found.sort_values(by, ignore_index=True).drop(columns=["model_order", "order"])
 
 
 def paper_cells() -> pd.DataFrame:
     """The paper's Table 1 with the columns of `compare`; added_parameters are those of the adapters in its column."""
-    table = pd.read_csv(str(files("analysis").joinpath("paper/table01_latency.csv")))
+    table = cells.paper("table01_latency")
     return pd.DataFrame(
         {
             "model": "gpt2-medium",
@@ -129,42 +116,29 @@ def paper_cells() -> pd.DataFrame:
     )
 
 
-def report(cells: pd.DataFrame, machine: dict[str, Any]) -> str:
-    """table.md: Table 1 of the paper and ours, what it was measured on, and each model's cells."""
-    lines = ["# Inference latency (the paper's Table 1 and Figure 5)", "", tables.markdown(table_1(cells)), "", READING]
-    lines += ["", "## Measured on", "", *(f"- {name}: {machine.get(name)}" for name in MACHINE)]
-    for model, own in cells.groupby("model", sort=False):
-        left_out = [f"{batch} × {length}" for name, batch, length in machine["left_out"] if name == model]
-        lines += ["", f"## {model}", "", *verdicts(own), "", DETAILS, "", tables.markdown(by_cell(own, LORA))]
-        lines += ["", tables.markdown(by_cell(own, ADAPTERS))]
-        if left_out:
-            lines += ["", f"Left out, because a pass takes too long (batch × length): {', '.join(left_out)}."]
-    return "\n".join(lines) + "\n"
-
-
-def table_1(cells: pd.DataFrame) -> pd.DataFrame:
+def table_1(rows: pd.DataFrame) -> pd.DataFrame:
     """The paper's layout: a column for each of its three cells; the rows of each of our models, then its own."""
     paper = paper_cells()
     columns = paper[["batch", "length", "added_parameters"]].drop_duplicates().to_numpy().tolist()
     titles = {
         f"batch {batch}, length {length}, {added / 1e6:g}M": (batch, length, added) for batch, length, added in columns
     }
-    ours = cells.groupby("model", sort=False)
+    ours = rows.groupby("model", sort=False)
     blocks = [(f"ours, {model}", own, ["base", *LORA, *reversed(ADAPTERS)]) for model, own in ours]
     blocks.append((PAPER, paper, list(paper["contender"].unique())))
-    rows = []
+    found = []
     for source, block, names in blocks:
         for name in names:
             row: dict[str, str | None] = {"source": source, "method": name}
             for title, key in titles.items():
                 row[title] = _milliseconds(_nearest(block, name, *key), source != PAPER)
-            rows.append(row)
-    return pd.DataFrame(rows)
+            found.append(row)
+    return pd.DataFrame(found)
 
 
-def _nearest(cells: pd.DataFrame, contender: str, batch: int, length: int, parameters: int) -> pd.DataFrame:
+def _nearest(rows: pd.DataFrame, contender: str, batch: int, length: int, parameters: int) -> pd.DataFrame:
     """The row of a contender in a cell, or none; of several bottlenecks that with the nearest number of parameters."""
-    found = cells[(cells["contender"] == contender) & (cells["batch"] == batch) & (cells["length"] == length)]
+    found = rows[(rows["contender"] == contender) & (rows["batch"] == batch) & (rows["length"] == length)]
     return found.iloc[np.argsort(np.abs(np.log(found["added_parameters"].clip(lower=1) / parameters)))[:1]]
 
 
@@ -185,11 +159,11 @@ def _percent(mean: float, interval: float) -> str:
     return f"{100 * mean:+.1f}" + ("" if pd.isna(interval) else f" ± {100 * interval:.1f}")
 
 
-def verdicts(cells: pd.DataFrame) -> list[str]:
+def verdicts(rows: pd.DataFrame) -> list[str]:
     """What the cells of one model say: LoRA and the control over all of them, and the adapters' range."""
     lines, medians = [], {}
     for name in LORA:
-        own = cells[cells["contender"] == name]
+        own = rows[rows["contender"] == name]
         medians[name] = own.set_index(["batch", "length"])["slowdown_median"]
         over = tables.summarise(own.assign(value=own["slowdown_median"]), ["contender"]).iloc[0]
         known = own.dropna(subset="slowdown_interval")
@@ -202,27 +176,65 @@ def verdicts(cells: pd.DataFrame) -> list[str]:
     less = _percent(merged.difference, merged.interval)
     lines.append(f"- lora_merged less control, cell by cell: {less} points, mean with its 95% interval.")
     for name in ADAPTERS:
-        rows = cells[cells["contender"] == name].sort_values("slowdown_median").to_dict("records")
+        of = rows[rows["contender"] == name].sort_values("slowdown_median").to_dict("records")
         least, most = (
             f"{100 * row['slowdown_median']:+.1f}% "
             f"(m = {row['bottleneck']}, batch {row['batch']}, length {row['length']})"
-            for row in (rows[0], rows[-1])
+            for row in (of[0], of[-1])
         )
         lines.append(f"- {name}: from {least} to {most}, medians.")
     return lines
 
 
-def by_cell(cells: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+def by_cell(rows: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
     """Slow-downs of these contenders, a row a cell; the base model's own time with its quartiles is in front."""
-    rows = []
-    for (batch, length), own in cells.groupby(["batch", "length"], sort=False):
+
+    def texts(own: pd.DataFrame) -> dict[str, Any]:
         base = own[own["contender"] == "base"].iloc[0]
         median, q1, q3 = (f"{1000 * base[name]:.1f}" for name in ("median", "q1", "q3"))
-        row = {"batch": batch, "length": length, "rounds": base["rounds"]}
-        row["base, ms, median [quartiles]"] = f"{median} [{q1}, {q3}]"
+        row = {"rounds": base["rounds"], "base, ms, median [quartiles]": f"{median} [{q1}, {q3}]"}
         for who in own[own["contender"].isin(list(names))].to_dict("records"):
             title = f"{who['contender']}, m = {who['bottleneck']}" if who["bottleneck"] else who["contender"]
             mean = _percent(who["slowdown"], who["slowdown_interval"])
             row[title] = f"{100 * who['slowdown_median']:+.1f} ({mean})"
-        rows.append(row)
-    return pd.DataFrame(rows)
+        return row
+
+    return cells.each(rows, ["batch", "length"], texts)
+
+
+def measured_cells(data: Data) -> pd.DataFrame:
+    """Our rows of the table, in a section those of its model."""
+    return data["table.csv"].query("source == 'ours'").astype({"bottleneck": int, "rounds": int})
+
+
+def not_measured(data: Data) -> str:
+    """A sentence on the cells of a model that were left out."""
+    own = [f"{batch} × {length}" for model, batch, length in sorted(left_out(data)) if model == data.place["model"]]
+    return f"Left out, because a pass takes too long (batch × length): {', '.join(own)}." if own else ""
+
+
+STUDY = Study(
+    runs=None,
+    reads=(TRIALS.file, measured.MACHINE),
+    tables={"table.csv": table},
+    page=[
+        "# Inference latency (the paper's Table 1 and Figure 5)",
+        pages.table(lambda data: table_1(data.once(ours))),
+        READING,
+        pages.under("## Measured on", pages.machine("lora")),
+        pages.sections(
+            "## {model}",
+            lambda data: verdicts(measured_cells(data)),
+            DETAILS,
+            pages.table(lambda data: by_cell(measured_cells(data), LORA)),
+            pages.table(lambda data: by_cell(measured_cells(data), ADAPTERS)),
+            not_measured,
+            by=["model"],
+            where={"source": "ours"},
+        ),
+    ],
+    figures={
+        "fig5.png": lambda data, _: draw.grids(data.once(ours), left_out(data), data.folder),
+        "lora.png": lambda data, path: draw.lora(data.once(ours), path),
+    },
+)

@@ -16,7 +16,7 @@ from experiments.measure.memory.units import human
 GB = 1e9
 BAND = 0.10  # a prediction within it is called right
 BASE = "none"  # the option that is none: what savings and slow-downs are against
-OPTIONS = """\
+READING = """\
 Full fine-tuning, against the same step without the option: saving is of the measured peak, slow-down the median over
 rounds of the ratio of seconds in the same round (mean ± half-width of its 95% Student-t interval)."""
 
@@ -127,28 +127,24 @@ def savings(options: pd.DataFrame) -> pd.DataFrame:
     return cells.assign(saving=1 - cells["peak"] / cells["model"].map(peaks))
 
 
-def report(saved: pd.DataFrame) -> list[str]:
-    """The table of options, and how to read it."""
-    shown = pd.DataFrame(
+def texts(saved: pd.DataFrame) -> pd.DataFrame:
+    """`savings` as text, without BASE."""
+    own = saved[saved["option"] != BASE]
+    parts = zip(own["slowdown_median"], own["slowdown"], own["interval"], strict=True)
+    return pd.DataFrame(
         {
-            "model": saved["model"],
-            "step": [
-                f"{batch} × {length}, {precision}"
-                for batch, length, precision in zip(saved["batch"], saved["length"], saved["precision"], strict=True)
-            ],
-            "option": saved["option"],
-            "peak": saved["peak"].map(human),
-            "saving": (100 * saved["saving"]).map("{:.1f}%".format),
+            "model": own["model"],
+            "step": own["batch"].astype(str) + " × " + own["length"].astype(str) + ", " + own["precision"],
+            "option": own["option"],
+            "peak": own["peak"].map(human),
+            "saving": (100 * own["saving"]).map("{:.1f}%".format),
             "slow-down": [
                 f"{100 * median:+.1f}% ({100 * mean:+.1f}" + ("" if np.isnan(half) else f" ± {100 * half:.1f}") + ")"
-                for median, mean, half in zip(
-                    saved["slowdown_median"], saved["slowdown"], saved["interval"], strict=True
-                )
+                for median, mean, half in parts
             ],
-            "rounds": saved["n"].astype(str),
+            "rounds": own["n"].astype(str),
         }
     )
-    return [OPTIONS, "", tables.markdown(shown[saved["option"] != BASE])]
 
 
 def draw_options(saved: pd.DataFrame, path: Path) -> Path:

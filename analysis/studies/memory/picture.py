@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.studies.memory.figures import draw_bytes
+from analysis.studies.memory.draw import draw_bytes
 from experiments.arguments import Parser, finish
 from experiments.measure.memory.schemas import PLAN
 from lora.config import InputError

@@ -5,9 +5,8 @@ import pandas as pd
 from experiments.measure.memory.units import KINDS, human
 
 
-def methods(plans: pd.DataFrame, model: str, checkpointing: bool) -> pd.DataFrame:
-    """A row a method of plans.csv: bytes by kind, the peak, trained parameters and checkpoint."""
-    own = plans[(plans["model"] == model) & (plans["checkpointing"] == checkpointing)]
+def methods(own: pd.DataFrame) -> pd.DataFrame:
+    """A row a method, of rows of plans.csv: bytes by kind, the peak, trained parameters and checkpoint."""
     return pd.DataFrame(
         {
             "method": own["title"],
@@ -69,9 +68,9 @@ def paper_figures(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def fits(table: pd.DataFrame, model: str) -> pd.DataFrame:
-    """A row a method and checkpointing, a column a card: largest batches at each length; then the longest row."""
-    own = table[table["model"] == model]
+def fits(own: pd.DataFrame) -> pd.DataFrame:
+    """A row a method and checkpointing, a column a card: largest batches at each length; then the longest row. own: the
+    rows of one model of fits.csv."""
     asked = own[own["asked"] == "batch"].sort_values("length", kind="stable")
     asked = asked.assign(batch=asked["batch"].map(lambda batch: str(batch) if batch else "–"))
     batches = asked.groupby(["method", "checkpointing", "card"], sort=False)["batch"].agg(" / ".join)

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 
 from analysis.kit import figures
-from analysis.maths.svd import Array
+from analysis.kit.heat_maps import heat_map
 
 ADAPTERS = ("adapter_h", "adapter_l")
 LORA = {
@@ -20,7 +20,16 @@ LORA = {
 FLOOR = 0.01  # scales span at least 1%, so that noise alone does not look like a slow-down
 
 
-def draw_grid(cells: pd.DataFrame, model: str, left_out: set[tuple[int, int]], path: Path) -> Path:
+def grids(cells: pd.DataFrame, left_out: set[tuple[str, int, int]], folder: Path) -> list[Path]:
+    """fig5_<model>.png for each model."""
+    paths = []
+    for model, own in cells.groupby("model", sort=False):
+        lacking = {(batch, length) for whose, batch, length in left_out if whose == model}
+        paths.append(_grid(own, str(model), lacking, folder / f"fig5_{figures.file_name(str(model))}.png"))
+    return paths
+
+
+def _grid(cells: pd.DataFrame, model: str, left_out: set[tuple[int, int]], path: Path) -> Path:
     """Figure 5: median slow-down in percent, a row of panels an adapter, a panel a length, batch over bottleneck.
 
     cells: rows of one model of `studies.latency.study.compare`. Bottleneck 0 is the control, the base model measured
@@ -36,7 +45,8 @@ def draw_grid(cells: pd.DataFrame, model: str, left_out: set[tuple[int, int]], p
         for axis, length in zip(row, lengths, strict=True):
             shown = cells[(cells["length"] == length) & cells["contender"].isin([adapter, "control"])]
             grid = shown.pivot(index="batch", columns="bottleneck", values="slowdown_median")
-            image = _heat_map(axis, 100 * grid.reindex(index=batches, columns=bottlenecks).to_numpy(dtype=float), top)
+            percent = (100 * grid.reindex(index=batches, columns=bottlenecks).to_numpy(dtype=float)).round(1) + 0.0
+            image = heat_map(axis, percent, Normalize(0, top), "{:.1f}")
             axis.set_title(f"{adapter}, length {length}")
             axis.set_xticks(range(len(bottlenecks)), bottlenecks)
             axis.set_yticks(range(len(batches)), batches)
@@ -54,27 +64,15 @@ def draw_grid(cells: pd.DataFrame, model: str, left_out: set[tuple[int, int]], p
     return figures.save(figure, path)
 
 
-def _heat_map(axis: Axes, percent: Array, top: float) -> matplotlib.image.AxesImage:
-    axis.set_facecolor("0.88")
-    image = axis.imshow(percent, vmin=0, vmax=top, cmap="rocket_r", aspect="auto", interpolation="nearest")
-    for (row, column), value in np.ndenumerate(percent):
-        if not np.isnan(value):
-            colour = "white" if value > 0.4 * top else "black"
-            axis.text(column, row, f"{round(value, 1) + 0.0:.1f}", ha="center", va="center", color=colour, fontsize=6.5)
-    axis.tick_params(length=2, pad=1)
-    axis.spines[:].set_visible(False)
-    return image
-
-
-def draw_lora(cells: pd.DataFrame, path: Path) -> Path:
+def lora(cells: pd.DataFrame, path: Path) -> Path:
     """Slow-down of LoRA, merged and not, and of the control, with 95% intervals: a panel a model, a line a cell.
 
     cells: of `studies.latency.study.compare`.
     """
     # Most bars set the scale: one cell with a disturbed round would squeeze all others into a line.
-    lora = cells[cells["contender"].isin(LORA)]
-    bars = lora["slowdown"].abs() + lora["slowdown_interval"].fillna(0)
-    limit = max(110 * float(bars.quantile(0.9)), 115 * float(lora["slowdown"].abs().max()), 100 * FLOOR)
+    shown = cells[cells["contender"].isin(LORA)]
+    bars = shown["slowdown"].abs() + shown["slowdown_interval"].fillna(0)
+    limit = max(110 * float(bars.quantile(0.9)), 115 * float(shown["slowdown"].abs().max()), 100 * FLOOR)
     models = list(cells["model"].unique())
     rows = cells.groupby("model")[["batch", "length"]].apply(lambda frame: len(frame.drop_duplicates())).max()
     figure, axes = figures.panels(1, len(models), figures.PAGE_WIDTH if len(models) > 1 else 4.5, 1.2 + 0.28 * rows)

@@ -11,6 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 
 from analysis.kit import figures, naming
+from analysis.kit.heat_maps import heat_map
 from experiments.measure.memory.units import KINDS, human
 
 GB = 1e9
@@ -152,12 +153,4 @@ def _over(axis: Axes, x: float, card: float) -> None:
 
 def _numbers(axis: Axes, grid: pd.DataFrame, norm: LogNorm) -> None:
     values = grid.to_numpy(dtype=float)
-    shown = np.where(values > 0, values, np.nan)
-    axis.set_facecolor("0.88")
-    axis.imshow(shown, norm=norm, cmap="rocket_r", aspect="auto", interpolation="nearest")
-    for (row, column), value in np.ndenumerate(shown):
-        if not np.isnan(value):
-            colour = "white" if norm(value) > 0.45 else "black"
-            axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=6)
-    axis.tick_params(length=2, pad=1)
-    axis.spines[:].set_visible(False)
+    heat_map(axis, np.where(values > 0, values, np.nan), norm, "{:.0f}")
