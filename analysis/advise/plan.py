@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from analysis.advise.looks import CANDIDATES, depth, parts, whole
 from analysis.advise.rates import GRID, Stage
@@ -28,6 +29,7 @@ from experiments.measure.results import make_folder, write
 from experiments.models import choose_runtime
 from experiments.progress import span
 from lora.errors import InputError
+from lora.layer import turned
 from lora.targets import find_places
 
 MOST = 64  # the largest rank
@@ -113,7 +115,7 @@ def fitting(subject: Subject) -> tuple[int, Size]:
     this machine; and the size. Raises InputError if none fits, and as `measured`."""
     modules = dict(subject.body.named_modules())
     places = find_places(subject.body, subject.lora(dict.fromkeys(subject.units, 1)))
-    most = min(MOST, *(min(modules[one.module].weight[one.part.rows].shape) for one in places))
+    most = min(MOST, *(min(_matrix(modules[one.module])[one.part.rows].shape) for one in places))
     there = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else memory()
     r = 1 << (most.bit_length() - 1)
     while True:
@@ -126,6 +128,10 @@ def fitting(subject: Subject) -> tuple[int, Size]:
                 "training.batch_size, runtime.checkpointing=true or model.quantization=nf4"
             )
         r //= 2
+
+
+def _matrix(module: nn.Module) -> Tensor:
+    return turned(module, module.get_parameter("weight"))
 
 
 def measured(subject: Subject, ranks: Ranks) -> Size:
