@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
 
 from analysis.advise.looks import CANDIDATES, depth, parts, whole
 from analysis.advise.rates import GRID, Stage
@@ -113,9 +112,9 @@ class Plan(NamedTuple):
 def fitting(subject: Subject) -> tuple[int, Size]:
     """r_max: 64, or the largest power of two that all matrices have room for, halved until a training step fits into
     this machine; and the size. Raises InputError if none fits, and as `measured`."""
-    modules = dict(subject.body.named_modules())
     places = find_places(subject.body, subject.lora(dict.fromkeys(subject.units, 1)))
-    most = min(MOST, *(min(_matrix(modules[one.module])[one.part.rows].shape) for one in places))
+    modules = [(subject.body.get_submodule(one.module), one.part.rows) for one in places]
+    most = min(MOST, *(min(turned(own, own.weight)[rows].shape) for own, rows in modules))
     there = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else memory()
     r = 1 << (most.bit_length() - 1)
     while True:
@@ -128,10 +127,6 @@ def fitting(subject: Subject) -> tuple[int, Size]:
                 "training.batch_size, runtime.checkpointing=true or model.quantization=nf4"
             )
         r //= 2
-
-
-def _matrix(module: nn.Module) -> Tensor:
-    return turned(module, module.get_parameter("weight"))
 
 
 def measured(subject: Subject, ranks: Ranks) -> Size:
