@@ -26,7 +26,7 @@ from experiments.arguments import Parser
 from lora.errors import InputError
 
 if TYPE_CHECKING:
-    from analysis.advise.page import Advice
+    from analysis.advise.advice import Advice
     from analysis.advise.subject import Subject
 
 
@@ -50,6 +50,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def advise(options: argparse.Namespace) -> list[Path]:
     """Does what the command says; returns the files, the page first. Raises InputError for what cannot work."""
     from analysis.advise import page, picture, ready
+    from analysis.advise.advice import content
     from analysis.advise.subject import Asked, Subject
     from analysis.kit.safe import make_safe
     from experiments.measure.results import write
@@ -60,7 +61,7 @@ def advise(options: argparse.Namespace) -> list[Path]:
     folder = options.out or Path(options.results) / "advice" / f"{plain(subject.model)}_{plain(subject.task)}"
     advice = found(subject, options, folder)
     write(folder / "advice.md", page.page(advice))
-    write(folder / "advice.json", json.dumps(page.content(advice), indent=1, allow_nan=False) + "\n")
+    write(folder / "advice.json", json.dumps(content(advice), indent=1, allow_nan=False) + "\n")
     make_safe([folder / "advice.md"])
     drawn = picture.draw(advice, folder / "advice.png")
     pasted = ready.write(subject, advice.ranks, advice.plain, advice.rate.lr, folder)
@@ -70,7 +71,8 @@ def advise(options: argparse.Namespace) -> list[Path]:
 
 def found(subject: Subject, options: argparse.Namespace, folder: Path) -> Advice:
     """Plans and says so, trains, looks, recommends and, with --confirm, tests."""
-    from analysis.advise import choose, confirm, page, plan, rates
+    from analysis.advise import choose, confirm, plan, rates
+    from analysis.advise.advice import Advice, kept
     from analysis.advise.looks import Looks
     from analysis.advise.subject import SEEDS
     from experiments.jobs import resolve
@@ -92,12 +94,13 @@ def found(subject: Subject, options: argparse.Namespace, folder: Path) -> Advice
     floor = _floor(subject) if floored else None
     looks = Looks(subject, dict(zip(runs, map(resolve, wanted.values()), strict=True)), r_max, folder)
     best = choose.recommend(subject, looks, margin, floor, options.heal)
-    advised = page.kept(subject, best.best.pick)
+    advised = kept(subject, best.best.pick)
     own = plan.measured(subject, advised)
-    advice = page.Advice(subject, todo, size, rate, best, own, looks.metric, looks.head, floor, looks.seconds)
+    advice = Advice(subject, todo, size, rate, best, own, looks.metric, looks.head, floor, looks.seconds)
     if not options.confirm:
         return advice
-    return advice._replace(confirmed=confirm.confirm(subject, confirm.settings(subject, advised, largest), rate.lr))
+    rivals = confirm.settings(subject, advised, largest)
+    return advice._replace(confirmed=confirm.confirm(subject, rivals, rate.lr, looks.metric))
 
 
 def _rates(text: str) -> list[float]:

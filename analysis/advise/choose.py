@@ -40,10 +40,10 @@ class Margin(NamedTuple):
             raise InputError(f"MARGIN={text}: give points, as 0.5, or a share of the gain over the head alone, as 5%")
         return cls(share=value / 100) if share else cls(points=value)
 
-    def score(self, writes: bool, gain: float) -> float:
+    def score(self, loss: bool, gain: float) -> float:
         """As a difference of scores. Raises InputError for a share of a gain that is none."""
         if not self.share:
-            return self.points * (NATS if writes else POINT)
+            return self.points * (NATS if loss else POINT)
         if gain <= 0:
             raise InputError("the largest adapter is no better than the head alone: give MARGIN in points")
         return self.share * gain
@@ -123,7 +123,7 @@ def recommend(subject: Subject, looks: Looks, margin: Margin, floor: float | Non
 
     curve = [judged(uniform(n, k)) for k in whole(r_max)]
     gain = curve[-1].score.value - (curve[0].score.value if floor is None else floor)
-    within = margin.score(subject.writes, gain)
+    within = margin.score(looks.metric == "loss", gain)
     worth = [
         Worth(
             unit,

@@ -32,15 +32,15 @@ def settings(subject: Subject, advised: Ranks, largest: Ranks) -> dict[str, Rank
     return {"the advice": advised, **({"the common default": default} if default else {}), "the largest": largest}
 
 
-def confirm(subject: Subject, wanted: Mapping[str, Ranks], lr: float) -> list[Confirmed]:
-    """Trains each with three seeds and reads the test set. Raises InputError if one diverges."""
+def confirm(subject: Subject, wanted: Mapping[str, Ranks], lr: float, metric: str) -> list[Confirmed]:
+    """Trains each with three seeds and reads the test set, by this metric. Raises InputError if one diverges."""
     runs = {
         f"{name} seed={seed}": subject.config(ranks, lr, seed, test=True)
         for name, ranks in wanted.items()
         for seed in SEEDS
     }
     ids = subject.train(runs, "give lower rates by --rates")
-    found = {name: tested(subject, ids[at * len(SEEDS) :][: len(SEEDS)]) for at, name in enumerate(wanted)}
+    found = {name: tested(subject, ids[at * len(SEEDS) :][: len(SEEDS)], metric) for at, name in enumerate(wanted)}
     first = next(iter(found.values()))
     return [
         Confirmed(
@@ -50,13 +50,12 @@ def confirm(subject: Subject, wanted: Mapping[str, Ranks], lr: float) -> list[Co
     ]  # fmt: skip
 
 
-def tested(subject: Subject, runs: Sequence[str]) -> Looked:
-    """Test scores of runs: of the main metric, or minus the loss where text is written."""
+def tested(subject: Subject, runs: Sequence[str], metric: str) -> Looked:
+    """Test scores of runs, higher is better: of a metric, or minus the loss."""
     rows = []
     for run in runs:
         metrics = subject.store.metrics(run)
         scores = {row["metric"]: row["value"] for row in metrics["metrics"] if row["split"] == "test"}
         packed = json.loads((subject.store.folder(run) / items.FILE).read_text(encoding="utf-8"))
-        metric = "loss" if subject.writes else metrics["main_metric"]
         rows.append(scored(scores, items.unpack(packed), metric))
     return together(rows)

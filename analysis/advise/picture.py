@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from analysis.advise.page import Advice, named
+from analysis.advise.advice import Advice, named
 from analysis.kit import figures
 
 BEST, LINE, OTHER = "C2", "C0", "0.55"

@@ -28,6 +28,7 @@ from experiments.measure.results import make_folder, write
 from experiments.models import choose_runtime
 from experiments.progress import span
 from lora.errors import InputError
+from lora.layer import turned
 from lora.targets import find_places
 
 MOST = 64  # the largest rank
@@ -111,9 +112,9 @@ class Plan(NamedTuple):
 def fitting(subject: Subject) -> tuple[int, Size]:
     """r_max: 64, or the largest power of two that all matrices have room for, halved until a training step fits into
     this machine; and the size. Raises InputError if none fits, and as `measured`."""
-    modules = dict(subject.body.named_modules())
     places = find_places(subject.body, subject.lora(dict.fromkeys(subject.units, 1)))
-    most = min(MOST, *(min(modules[one.module].weight[one.part.rows].shape) for one in places))
+    modules = [(subject.body.get_submodule(one.module), one.part.rows) for one in places]
+    most = min(MOST, *(min(turned(own, own.weight)[rows].shape) for own, rows in modules))
     there = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else memory()
     r = 1 << (most.bit_length() - 1)
     while True:

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.advise import __main__ as command
-from analysis.advise.page import named
+from analysis.advise.advice import named
 from analysis.advise.subject import Asked, Ranks, Subject
 from analysis.kit import figures
 from analysis.kit.safe import make_safe

@@ -19,6 +19,8 @@ SIZE = Size(4000, 1000, 0.01, 0.003, 5.0, None, "not asked")
 class MadeUp:
     """Looks whose score is 0.5, and 0.1 more for each of q and v that has its needed rank; others are worth nothing."""
 
+    metric = "accuracy"
+
     def __init__(self, subject: Subject, needed: dict[str, int], r_max: int = 16, scatter: float = 0.0) -> None:
         self.subject, self.needed, self.r_max, self.scatter = subject, needed, r_max, scatter
         self.spectra = np.zeros((len(subject.units), r_max))
@@ -75,11 +77,11 @@ def test_picks() -> None:
 
 
 def test_margins() -> None:
-    assert Margin.of("0.5").score(writes=False, gain=0.2) == pytest.approx(0.005)
-    assert Margin.of("0.5").score(writes=True, gain=0.2) == pytest.approx(0.01)
-    assert Margin.of("5%").score(writes=False, gain=0.2) == pytest.approx(0.01)
+    assert Margin.of("0.5").score(loss=False, gain=0.2) == pytest.approx(0.005)
+    assert Margin.of("0.5").score(loss=True, gain=0.2) == pytest.approx(0.01)
+    assert Margin.of("5%").score(loss=False, gain=0.2) == pytest.approx(0.01)
     with pytest.raises(InputError, match="no better than the head alone"):
-        Margin.of("5%").score(writes=False, gain=0.0)
+        Margin.of("5%").score(loss=False, gain=0.0)
     for wrong in ("", "0", "-1", "nan", "100%", "x%"):
         with pytest.raises(InputError, match="MARGIN="):
             Margin.of(wrong)
