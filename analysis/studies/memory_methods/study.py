@@ -58,7 +58,7 @@ def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     runs["r"] = runs["r"].where(runs["r"].map(lambda r: isinstance(r, int | float)))
     taken = tables.with_details(runs, study_dir, runs_dir, {MEMORY: lambda run: run.metrics.get(MEMORY)})
     known = names(tables.in_role(runs, "study"))
-    return taken.astype({MEMORY: float}).assign(name=[known.get(key) for key in naming.keys(taken)])
+    return taken.astype({MEMORY: float}).assign(name=[known.get(key, "") for key in naming.keys(taken)])
 
 
 def names(runs: pd.DataFrame) -> dict[tuple[str, str], str]:
@@ -161,9 +161,11 @@ def quality(data: Data) -> pd.DataFrame:
     columns = task_tables.names(rows)
     for metric, scale, digits in ((rows["metric"].iloc[0], 100, 1), ("loss", 1, 3)):
         found = data["table.csv"].query("metric == @metric")
-        texts = {f"test {metric}": cells.mean_texts(found, scale, digits)}
-        texts |= {f"{metric} minus full": minus_texts(found, "full", scale, digits)}
-        columns |= {head: task_tables.looked_up(found, text, rows, METHOD) for head, text in texts.items()}
+        for head, texts in (
+            (f"test {metric}", cells.mean_texts(found, scale, digits)),
+            (f"{metric} minus full", minus_texts(found, "full", scale, digits)),
+        ):
+            columns[head] = task_tables.looked_up(found, texts, rows, METHOD)
     columns["memory of training (GB)"] = (rows[MEMORY] / GB).map("{:.2f}".format, na_action="ignore")
     return pd.DataFrame(columns | {"training (s)": rows["train_seconds"].map("{:.0f}".format)})
 
