@@ -217,7 +217,8 @@ def _norms(axis: Axes, steps: pd.DataFrame, side: str) -> None:
             "color": f"C{index}",
         }
         x = [ticks.index(step) for step in own["step"]]
-        axis.plot(x, own[f"gradient_{side}"], label=f"{start}: {STARTS.get(str(start), '')}", **style)
+        label = f"{start}: {STARTS.get(str(start), '')}"
+        axis.plot(x, own[f"gradient_{side}"], color=f"C{index}", label=label, **style)
     _log_with_zero(axis, pd.concat([steps["gradient_A"], steps["gradient_B"]]))
     axis.set_xticks(range(len(ticks)), [str(tick) for tick in ticks])
     axis.set(title=rf"$\Vert dL/d{side} \Vert$", xlabel="optimizer steps")
