@@ -39,9 +39,8 @@ class Methods:
         places, titles = list(rows.groupby(PLACE, sort=False)), list(dict.fromkeys(rows["panel"]))
         if not places:
             return None
-        size = figures.PAGE_WIDTH, 1.2 + 2.2 * len(places)
-        shared = {"sharex": "row", "sharey": "row" if self.same else False}
-        figure, axes = figures.panels(len(places), len(titles), *size, **shared)
+        size, shared = (figures.PAGE_WIDTH, 1.2 + 2.2 * len(places)), "row" if self.same else False
+        figure, axes = figures.panels(len(places), len(titles), *size, sharex="row", sharey=shared)
         for line, (key, own) in zip(axes, places, strict=True):
             shown = []
             for axis, title in zip(line, titles, strict=True):

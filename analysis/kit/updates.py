@@ -110,8 +110,8 @@ def means(rows: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> pd
 
 def mean_texts(table: pd.DataFrame, column: str, scale: float = 1, digits: int = 1) -> list[str]:
     """The texts of a column of `means`."""
-    parts = table[[column, f"{column}_interval", "seeds"]].itertuples(index=False, name=None)
-    return [statistics.mean_text(*part, scale, digits) for part in parts]
+    parts = zip(table[column], table[f"{column}_interval"], table["seeds"], strict=True)
+    return [statistics.mean_text(mean, half, n, scale, digits) for mean, half, n in parts]
 
 
 def against_full(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -121,7 +121,7 @@ def against_full(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     for key, own in rows.groupby(PLACE, sort=False):
         if "full" in set(own["method"]):
             tests = statistics.against(by_seed(own, column, ["method"]), ["method"], ["full"])
-            found.append(tests.assign(**dict(zip(PLACE, key, strict=True))))
+            found.append(tests.assign(model=str(key[0]), task=str(key[1])))
     columns = [*PLACE, "method", *statistics.Paired._fields, "p_holm"]
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
 

@@ -153,7 +153,8 @@ def draw(data: Data, path: Path) -> Path:
     rows = -(-len(settings) // columns)
     heights = 2.7, 0.4 + 2.1 * rows
     figure = plt.figure(figsize=(figures.PAGE_WIDTH, sum(heights)), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=heights)
+    parts: Any = figure.subfigures(2, 1, height_ratios=heights)
+    upper, lower = parts
     left, *right = upper.subplots(1, 3, width_ratios=[1.25, 1, 1])
     _errors(left, data.read(CHECKS))
     for axis, side in zip(right, "AB", strict=True):
@@ -191,6 +192,7 @@ def _errors(axis: Axes, checks: pd.DataFrame) -> None:
     colours = dict(zip(("fp32", "fp64"), sns.color_palette(), strict=False))
     markers = dict(zip(("dL/dA", "dL/dB", "dL/dx"), "^vo", strict=True))
     for (precision, gradient), rows in checks.groupby(["precision", "gradient"]):
+        precision, gradient = str(precision), str(gradient)
         largest = rows.groupby("weight_type")["error"].max()
         x = [types.index(name) + 0.2 * (list(markers).index(gradient) - 1) for name in largest.index]
         style = {"marker": markers[gradient], "color": colours[precision], "s": 18, "linewidths": 0}
@@ -209,9 +211,14 @@ def _norms(axis: Axes, steps: pd.DataFrame, side: str) -> None:
     ticks = sorted(steps["step"].unique())
     for index, (start, rows) in enumerate(steps.groupby("start", sort=False)):
         own = rows.sort_values("step")
-        style = {"marker": marks.MARKERS[index % 4], "markersize": 4 - 0.5 * index, "color": f"C{index}"}
+        style: dict[str, Any] = {
+            "marker": marks.MARKERS[index % 4],
+            "markersize": 4 - 0.5 * index,
+            "color": f"C{index}",
+        }
         x = [ticks.index(step) for step in own["step"]]
-        axis.plot(x, own[f"gradient_{side}"], label=f"{start}: {STARTS.get(str(start), '')}", **style)
+        label = f"{start}: {STARTS.get(str(start), '')}"
+        axis.plot(x, own[f"gradient_{side}"], color=f"C{index}", label=label, **style)
     _log_with_zero(axis, pd.concat([steps["gradient_A"], steps["gradient_B"]]))
     axis.set_xticks(range(len(ticks)), [str(tick) for tick in ticks])
     axis.set(title=rf"$\Vert dL/d{side} \Vert$", xlabel="optimizer steps")

@@ -160,3 +160,10 @@ def test_methods_are_compared_with_each_reference_within_their_task() -> None:
     assert found.loc[("a", "bitfit"), "full_p_holm"] == statistics.holm(others)[1]
     assert found.loc["b", "full_pairs"].isna().all()
     assert compare.minus_texts(found.reset_index(), "full")[3:] == [None, None]
+
+
+def test_a_row_for_each_group_in_order_of_appearance() -> None:
+    rows = pd.DataFrame({"task": ["b", "a", "b", "c"], "value": [1, 2, 3, 4]})
+    found = cells.each(rows, ["task"], lambda own: {"sum": own["value"].sum()} if own["task"].iloc[0] != "c" else None)
+    assert found.to_dict("list") == {"task": ["b", "a"], "sum": [4, 2]}
+    assert cells.each(rows.iloc[:0], ["task"], lambda own: {}).empty

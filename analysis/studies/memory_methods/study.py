@@ -57,7 +57,7 @@ def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     runs["r"] = runs["r"].where(runs["r"].map(lambda r: isinstance(r, int | float)))
     taken = tables.with_details(runs, study_dir, runs_dir, {MEMORY: lambda run: run.metrics.get(MEMORY)})
     known = names(tables.in_role(runs, "study"))
-    return taken.astype({MEMORY: float}).assign(name=[known.get(key) for key in naming.keys(taken)])
+    return taken.astype({MEMORY: float}).assign(name=[known.get(key, "") for key in naming.keys(taken)])
 
 
 def names(runs: pd.DataFrame) -> dict[tuple[str, str], str]:
@@ -160,8 +160,8 @@ def quality(data: Data) -> pd.DataFrame:
     columns = method_tables.names(rows)
     for metric in (rows["metric"].iloc[0], "loss"):
         found = data["table.csv"].query("metric == @metric")
-        texts = {f"test {metric}": cells.mean_texts(found), f"{metric} minus full": minus_texts(found, "full")}
-        columns |= {head: cells.looked_up(found, text, rows, METHOD) for head, text in texts.items()}
+        columns[f"test {metric}"] = cells.looked_up(found, cells.mean_texts(found), rows, METHOD)
+        columns[f"{metric} minus full"] = cells.looked_up(found, minus_texts(found, "full"), rows, METHOD)
     columns["memory of training (GB)"] = (rows[MEMORY] / GB).map("{:.2f}".format, na_action="ignore")
     return pd.DataFrame(columns | {"training (s)": rows["train_seconds"].map("{:.0f}".format)})
 

@@ -54,7 +54,7 @@ def intruder_counts(ranks: pd.DataFrame) -> pd.DataFrame:
             names = ("intruders", "random")
             values = {name: of[[f"{name}_{side}_{epsilon}" for side in SIDES]].mean(axis=1) for name in names}
             means = of.assign(**values).groupby(["method", "seed"], sort=False)[list(names)].mean().reset_index()
-            parts.append(means.assign(epsilon=epsilon, **dict(zip(PLACE, key, strict=True))))
+            parts.append(means.assign(epsilon=epsilon, model=str(key[0]), task=str(key[1])))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -57,8 +57,8 @@ def _maps(maps: pd.DataFrame, suffix: str, study_dir: Path) -> list[Path]:
             draw = random_baseline(shown, most, int(cells["dim"].iloc[0]), draws=1).draw
             row.append(Panel("random directions", draw))
             panels += [row[0]._replace(row_label=rf"$W_{{{weight_type}}}$"), *row[1:]]
-        layer = mine["layer"].iloc[0]
-        title = rf"$\phi(W, {symbol}_r, i, j)$   layer {layer}, {place_name(maps[PLACE].iloc[0])}, {phi.vectors(side)}"
+        where = f"layer {mine['layer'].iloc[0]}, {place_name(tuple(maps[PLACE].iloc[0]))}"
+        title = rf"$\phi(W, {symbol}_r, i, j)$   {where}, {phi.vectors(side)}"
         path = study_dir / f"fig8{version}{suffix}.png"
         paths.append(phi_figure(panels, len(panels) // mine["weight_type"].nunique(), title, path))
     return paths

@@ -31,7 +31,8 @@ b)` is from the smallest layer to the largest. fig8 is the mean over seeds, its 
 def stored(data: Data) -> dict[str, Rows]:
     """The measured files, complete but for what figures alone need of runs whose adapters are gone: phi (some i and j),
     curves and, by the end of their names, the maps of each place. Rows of chance are computed where they lack."""
-    runs = {place: own["run_id"] for place, own in updates.each(data).groupby(PLACE, sort=False)}
+    groups = updates.each(data).groupby(PLACE, sort=False)["run_id"]
+    runs = {(str(model), str(task)): own for (model, task), own in groups}
     found = {name: updates.rows(data, f"{name}.csv") for name in ("phi", "curves")}
     for place, of in runs.items():
         name = f"maps{phi.suffix(place, runs)}"
