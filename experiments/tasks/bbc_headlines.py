@@ -24,10 +24,11 @@ def load(task: Mapping[str, Any]) -> TextData:
     if task["words"] < 1:
         raise InputError(f"task.words must be 1 or more; got {task['words']}")
     parts = tenths(stories(task["words"]), task["split_seed"])
-    train, validation, test = (list(zip(part["prompt"], part["headline"], strict=True)) for part in parts)
-    held_out = ([(prompt, [line]) for prompt, line in part] for part in (validation, test))
-    inputs = (columns(part, "prompt", "references") for part in held_out)
-    return TextData(columns(train, "prompt", "completion"), *inputs, metric=task["metric"])
+    train, *held_out = (list(zip(part["prompt"], part["headline"], strict=True)) for part in parts)
+    validation, test = (
+        columns([(prompt, [line]) for prompt, line in part], "prompt", "references") for part in held_out
+    )
+    return TextData(columns(train, "prompt", "completion"), validation, test, task["metric"])
 
 
 def stories(words: int) -> pd.DataFrame:

@@ -75,8 +75,9 @@ class Quantization(ABC):
     def hollow(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
         """A layer as `quantize` makes it and its first forward pass leaves it, but for the values of its tensors, which
         a weight (d, k) without any need not have (fake tensors). Raises InputError as `quantize`."""
-        self.check_shape(*weight.shape)
-        made = self._hollow(library(self.module, self.name), *weight.shape, weight.dtype)
+        d, k = weight.shape
+        self.check_shape(d, k)
+        made = self._hollow(library(self.module, self.name), d, k, weight.dtype)
         made.compute_dtype = weight.dtype
         made.bias = bias if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
         return made

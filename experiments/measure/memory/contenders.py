@@ -79,6 +79,12 @@ def setup(model: str, contender: Contender, batch: int, length: int, checkpointi
     known = traits(model)
     fields = [field.replace(ALL_LINEAR, known.weight_types) for field in contender.fields]
     (plain,) = compose.composed(model, [contender.method], fields)
-    targets = length - 1 if known.writes_text else None
-    sizes = {"batch": batch, "length": length, "targets": targets, "checkpointing": checkpointing}
-    return dataclasses.replace(plain, **sizes, precision=contender.precision, device="cuda")
+    return dataclasses.replace(
+        plain,
+        batch=batch,
+        length=length,
+        targets=length - 1 if known.writes_text else None,
+        precision=contender.precision,
+        checkpointing=checkpointing,
+        device="cuda",
+    )
