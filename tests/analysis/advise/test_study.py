@@ -68,10 +68,8 @@ def test_the_advice_is_judged_by_runs_that_it_has_not_seen(encoder: Path, review
     means = table[table["swept"]].groupby("contender")["validation"].mean()
     assert best.startswith("sweep: ") and means[best] == means.max()
     assert set(table["seed"]) == {0, 1} and table["value"].between(0, 1).all()
-    pd.testing.assert_series_equal(
-        table["regret"], table["seed"].map(table[table["contender"] == best].set_index("seed")["value"]) - table["value"],
-        check_names=False,
-    )  # fmt: skip
+    reference = table["seed"].map(table[table["contender"] == best].set_index("seed")["value"])
+    pd.testing.assert_series_equal(table["regret"], reference - table["value"], check_names=False)
     advice = json.loads((tmp_path / "advice" / "tiny_reviews" / "advice.json").read_text())
     assert not set(advice["runs"]) & set(table["run_id"])
     assert 0 < table["cost"].iloc[0] < 10
