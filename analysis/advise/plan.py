@@ -242,7 +242,7 @@ def said(subject: Subject, plan: Plan, size: Size) -> list[str]:
         f"the largest adapter, r = {plan.r_max} on {' '.join(subject.units)}: {parameters:,} parameters; a training "
         f"step takes {size.held}",
         f"{len(plan.grid)} learning rates from {min(plan.grid):g} to {max(plan.grid):g}: {halving} of the examples; "
-        f"{plan.others} runs more: {plan.runs} in all, as much training as {plan.worth:.3g} whole ones",
+        f"{plan.others} beside: {plan.runs} runs, as much training as {plan.worth:.3g} whole ones",
         f"{plan.looks} looks at cut updates for each of {len(SEEDS)} seeds; in all about {span(plan.seconds(size))} "
         "here, one run at a time",
         f"a sweep of ranks 1 to {plan.r_max} on three sets of weight types takes {plan.sweep} runs, about "

@@ -28,6 +28,7 @@ from analysis.maths import judging, statistics
 from experiments.arguments import Parser
 from experiments.markdown import markdown
 from experiments.measure.results import make_folder, write
+from experiments.places import plain
 from lora.errors import InputError
 
 ADVICE = "the advice"
@@ -87,41 +88,32 @@ def contenders(subject: Subject, advice: Mapping[str, Any], preset: str) -> Iter
 
 def judge(options: argparse.Namespace, model: str, task: str) -> pd.DataFrame:
     """A row a contender and seed: test score, regret, and what the advice predicted and cost."""
+    place = Path(options.results) / options.preset / "advice" / f"{plain(Path(model).name)}_{plain(Path(task).stem)}"
     given = ["--model", model, "--task", task, "--preset", options.preset, "--results", options.results]
-    asked = command.parse([*given, *(["--heal"] if options.heal else []), *options.settings])
-    advice = json.loads(command.advise(asked)[1].read_text(encoding="utf-8"))
+    asked = [*given, "--out", str(place), *(["--heal"] if options.heal else []), *options.settings]
+    command.advise(command.parse(asked))
+    advice = json.loads((place / "advice.json").read_text(encoding="utf-8"))
     tuning = (*TUNING, TUNING_SEEDS[advice["metric"] == "loss"])
     subject = Subject(Asked(model, task, options.preset, options.results, (*tuning, *options.settings)))
     seeds, found = SEEDS[options.preset], list(contenders(subject, advice, options.preset))
-    configs = {
-        f"{one.name} seed={seed}": subject.config(one.ranks, one.lr, seed, test=True) for seed in seeds for one in found
-    }
-    runs = dict(zip(((one.name, seed) for seed in seeds for one in found), subject.sweep(configs), strict=True))
-    store, swept = subject.store, {one.name for one in found if one.swept}
-    spent = {run for (name, _), own in runs.items() if name in swept for run in own if run in store}
+    pairs = [(one, seed) for seed in seeds for one in found]
+    configs = {f"{one.name} seed={seed}": subject.config(one.ranks, one.lr, seed, test=True) for one, seed in pairs}
+    rows, store, spent = [], subject.store, set[str]()
+    for (one, seed), runs in zip(pairs, subject.sweep(configs), strict=True):
+        run = runs[-1]
+        about = {"model": subject.model, "task": subject.task, "contender": one.name, "swept": one.swept, "seed": seed}
+        about |= {"setting": named(one.ranks), "parameters": subject.parameters(one.ranks), "run_id": run}
+        scores = (store.validation_score(run), store.main_scores(run)["test"]) if run else (np.nan, np.nan)
+        rows.append(about | dict(zip(("validation", "value"), scores, strict=True)))
+        spent |= {own for own in runs if one.swept and own in store}
     sweep = sum(store.metrics(run)["train_seconds"] for run in spent)
-    rows = []
-    for one in found:
-        for seed in seeds:
-            run = runs[one.name, seed][-1]
-            scores = store.main_scores(run) if run else {"test": np.nan}
-            row = {
-                "model": subject.model,
-                "task": subject.task,
-                "contender": one.name,
-                "swept": one.swept,
-                "seed": seed,
-            }
-            row |= {"setting": named(one.ranks), "parameters": subject.parameters(one.ranks), "run_id": run}
-            row |= {"validation": store.validation_score(run) if run else np.nan, "value": scores["test"]}
-            rows.append(row)
     table = pd.DataFrame(rows)
     best = table[table["swept"]].groupby("contender")["validation"].mean().idxmax()
     reference = table[table["contender"] == best].set_index("seed")["value"]
     table["regret"] = table["seed"].map(reference) - table["value"]
     table["best"] = best
     table["predicted"] = float(advice["found"]["best"]["score"]["value"])
-    return table.assign(cost=advice["spent_seconds"] / sweep if sweep else np.nan, metric=advice["metric"])
+    return table.assign(cost=advice["spent_seconds"] / sweep, metric=advice["metric"])
 
 
 def regret(options: argparse.Namespace) -> list[Path]:

@@ -1,5 +1,6 @@
 """The study of the advice: who is judged, and what its pages say of made-up runs."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,3 +55,22 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == "error: --preset huge: there are smoke, quick, desk\n"
     assert study.main(["--model", "minilm", "--results", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "error: give MODEL and TASK, or neither\n"
+
+
+def test_the_advice_is_judged_by_runs_that_it_has_not_seen(encoder: Path, reviews: Path, tmp_path: Path) -> None:
+    few = ["task.train_examples=64", "task.validation_examples=24", "engine.jobs=1", "runtime.threads=1"]
+    one_rate = ["tuning.lr_grid=[3e-2]", "tuning.extend=0", "tuning.seeds=[1000]"]
+    place = ["--model", str(encoder), "--task", str(reviews), "--preset", "smoke", "--results", str(tmp_path)]
+    assert study.main([*place, *few, *one_rate]) == 0
+    table = pd.read_csv(tmp_path / "smoke" / "advice-study" / "regret.csv")
+    best = table["best"].iloc[0]
+    assert (table.loc[table["contender"] == best, "regret"] == 0).all()
+    means = table[table["swept"]].groupby("contender")["validation"].mean()
+    assert best.startswith("sweep: ") and means[best] == means.max()
+    assert set(table["seed"]) == {0, 1} and table["value"].between(0, 1).all()
+    reference = table["seed"].map(table[table["contender"] == best].set_index("seed")["value"])
+    pd.testing.assert_series_equal(table["regret"], reference - table["value"], check_names=False)
+    advice = json.loads((tmp_path / "smoke" / "advice" / "tiny_reviews" / "advice.json").read_text())
+    assert not set(advice["runs"]) & set(table["run_id"])
+    assert 0 < table["cost"].iloc[0] < 10
+    assert (tmp_path / "smoke" / "advice-study" / "table.md").read_text().startswith("# The advice beside a sweep")
