@@ -10,11 +10,9 @@ import itertools
 import multiprocessing
 import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
 
 import analysis.studies
 from analysis.kit import stamp, table_md
@@ -57,38 +55,24 @@ def studies_in(folder: Path) -> list[Path]:
 
 def _build(study: str, study_dir: Path, runs_dir: Path, base: str | None) -> list[Path]:
     from analysis.kit.safe import make_safe
+    from analysis.kit.study import Study
     from analysis.kit.tables import make_command, provenance  # with pandas, which a study that is current spares
     from experiments.records.source import Runs
 
     package = importlib.import_module(f"analysis.studies.{study}")
     module = importlib.import_module(f"{package.__name__}.study") if hasattr(package, "__path__") else package
-    found = _plain(module) if hasattr(module, "build") else module.STUDY
+    found: Study = module.STUDY
     runs = list(Runs(study_dir, runs_dir)) if found.runs else []
     for name in () if found.runs else found.reads:
         if not (study_dir / name).is_file():
             raise InputError(f"{study_dir} has no {name}; `{make_command(study_dir)}` makes it")
     stamp.remove(study_dir)
-    outputs: list[Path] = found.build(study_dir, runs_dir, **({"base": base} if found.base else {}))
+    outputs = found.build(study_dir, runs_dir, base if found.base else None)
     make_safe(outputs)
     files = (*found.reads, *found.measures)
     mark = stamp.fingerprint(study, study_dir, runs_dir, files)
     stamp.write(study_dir, outputs, mark, files, provenance(runs))
     return outputs
-
-
-class _Plain(NamedTuple):
-    build: Callable[..., list[Path]]
-    runs: bool
-    reads: tuple[str, ...]
-    base: bool
-    measures: tuple[str, ...] = ()
-
-
-def _plain(module: ModuleType) -> _Plain:
-    """A study whose module builds all by itself, with INPUTS, MEASURED and BASE in place of a STUDY."""
-    inputs: tuple[str, ...] | None = getattr(module, "INPUTS", None)
-    reads = getattr(module, "MEASURED", ()) if inputs is None else inputs
-    return _Plain(module.build, inputs is None, reads, getattr(module, "BASE", False))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

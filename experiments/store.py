@@ -159,6 +159,11 @@ class Store:
         """metrics.json of a stored run."""
         return json.loads((self.folder(identifier) / "metrics.json").read_text())
 
+    def main_scores(self, identifier: str) -> dict[str, float]:
+        """The main metric of a stored run by split."""
+        content = self.metrics(identifier)
+        return {row["split"]: row["value"] for row in content["metrics"] if row["metric"] == content["main_metric"]}
+
     def validation_score(self, identifier: str, by_loss: bool = False) -> float:
         """What a learning rate is chosen by, higher is better: the main metric on validation data, or -loss where text
         is generated, or always if `by_loss`."""

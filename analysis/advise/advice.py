@@ -12,7 +12,7 @@ from analysis.advise.looks import Pick
 from analysis.advise.plan import Plan, Size
 from analysis.advise.rates import Chosen
 from analysis.advise.subject import Subject
-from analysis.maths.judging import Estimate
+from analysis.maths.estimates import Estimate
 
 
 class Advice(NamedTuple):

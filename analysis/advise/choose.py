@@ -13,8 +13,8 @@ from analysis.adapters import ranks
 from analysis.adapters.ranks import Spectrum, Wish
 from analysis.advise.looks import CANDIDATES, Looked, Looks, Pick, blocks, depth, few, parts, uniform, whole
 from analysis.advise.subject import Subject
-from analysis.maths import judging
-from analysis.maths.judging import LEVEL, Estimate
+from analysis.maths import estimates
+from analysis.maths.estimates import LEVEL, Estimate
 from lora.errors import InputError
 
 POINT = 0.01
@@ -93,11 +93,11 @@ class Recommended(NamedTuple):
 
 
 def estimate(found: Looked) -> Estimate:
-    """The mean over seeds, with the error of seeds and items (`judging.two_way`); of items alone where seeds do not
+    """The mean over seeds, with the error of seeds and items (`estimates.two_way`); of items alone where seeds do not
     differ, and none where nothing does."""
-    mean = judging.mean(found.scores) if found.items is None else judging.two_way(found.items)
+    mean = estimates.mean(found.scores) if found.items is None else estimates.two_way(found.items)
     if not mean.error > 0 and found.items is not None:
-        mean = judging.mean(found.items.mean(axis=0))._replace(n=len(found.items))
+        mean = estimates.mean(found.items.mean(axis=0))._replace(n=len(found.items))
     return mean._replace(value=float(found.scores.mean()))
 
 

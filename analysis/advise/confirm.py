@@ -9,7 +9,7 @@ from typing import NamedTuple
 from analysis.advise.choose import estimate
 from analysis.advise.looks import Looked, scored, together
 from analysis.advise.subject import Ranks, Subject
-from analysis.maths.judging import Estimate
+from analysis.maths.estimates import Estimate
 from experiments import items
 
 SEEDS = (0, 1, 2)

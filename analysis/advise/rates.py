@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from analysis.advise.subject import SEEDS, Ranks, Subject
-from experiments import choice
+from experiments import tuning
 from experiments.progress import report
 from lora.errors import InputError
 
@@ -62,7 +62,7 @@ def search(subject: Subject, ranks: Ranks, grid: Sequence[float], stages: Sequen
         rates = [one.lr for one in left]
         report(f"  {stage.share:.0%} of the examples: " + ", ".join(f"lr={one.lr:g} {one.loss:.4f}" for one in left))
     scores = {one.lr: -one.loss for one in left if one.loss is not None and one.collapsed == left[0].collapsed}
-    best = choice.best_rate(scores, sorted(grid)[len(grid) // 2])
+    best = tuning.best_rate(scores, sorted(grid)[len(grid) // 2])
     warnings = [f"lr = {one.lr:g} diverged" for one in tried if one.loss is None]
     if left[0].collapsed:
         warnings.append("a run predicts about one class at every rate: little was learnt, and little can be advised")

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from lora.libraries import is_a
 
 from analysis.advise.subject import Ranks, Subject
 from experiments.paths import user_path
+from lora.errors import is_a
 from lora.targets import find_places
 
 NUMBER = re.compile(r"(?:^|\.)(\d+)\.")

@@ -24,7 +24,7 @@ from analysis.advise.advice import named
 from analysis.advise.subject import Asked, Ranks, Subject
 from analysis.kit import figures
 from analysis.kit.safe import make_safe
-from analysis.maths import judging, statistics
+from analysis.maths import estimates, statistics
 from experiments.arguments import Parser
 from experiments.markdown import markdown
 from experiments.measure.results import make_folder, write
@@ -136,7 +136,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Mean regret of each rival at each place, with half of its 95% interval: mean, interval, n, parameters."""
     rows = []
     for (model, task, name), own in table[~table["swept"]].groupby(["model", "task", "contender"], sort=False):
-        found = judging.mean(own["regret"].dropna().to_numpy())
+        found = estimates.mean(own["regret"].dropna().to_numpy())
         half = found.interval[1] - found.value
         row = {"model": model, "task": task, "contender": name, "setting": own["setting"].iloc[0]}
         rows.append(

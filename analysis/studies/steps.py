@@ -10,11 +10,11 @@ import pandas as pd
 from analysis.kit import cells, marks, naming, pages, tables
 from analysis.kit.data import Data
 from analysis.kit.measured import Rows
+from analysis.kit.pages import TASK
 from analysis.kit.study import Study, arranged
 from analysis.maths import statistics
 from experiments.records.source import Run
 
-TASK = list(marks.TASK)
 CELL = [*TASK, "label", "settings", "steps"]
 PHI = ["weight_type", "phi", "chance", "run_id", "other_run_id"]
 SIDE = "A"  # as the paper's figures: the directions of the input

@@ -8,6 +8,7 @@ import seaborn as sns
 from analysis.kit import figures, marks, update_marks
 from analysis.kit.data import Data
 from analysis.kit.figures import weight_name
+from analysis.kit.pages import TASK
 from analysis.kit.updates import place_name
 from analysis.studies.memory_methods.measures import MEASURES
 
@@ -36,7 +37,7 @@ def memory(data: Data, path: Path) -> Path:
     """A panel a place: mean quality with its 95% interval against the memory of training, a point a method; single runs
     are small. Runs without it are left out."""
     rows = data["table.csv"].query("main")
-    places = list(rows.groupby(list(marks.TASK), sort=False))
+    places = list(rows.groupby(TASK, sort=False))
     shown = list(dict.fromkeys(rows["name"]))
     colours = dict(zip(shown, sns.color_palette(n_colors=len(shown)), strict=True))
     figure, axes = figures.panels(1, len(places), 4.6 if len(places) == 1 else figures.PAGE_WIDTH, 3.3)
@@ -47,7 +48,7 @@ def memory(data: Data, path: Path) -> Path:
                 row[MEMORY] / GB, 100 * row["mean"], yerr=100 * row["interval"], label=name, markersize=6,
                 linestyle="none", elinewidth=1, capsize=2, **style,
             )  # fmt: skip
-        runs = data.scores[(data.scores[list(marks.TASK)] == [model, task, metric]).all(axis=1)].dropna(subset=MEMORY)
+        runs = data.scores[(data.scores[TASK] == [model, task, metric]).all(axis=1)].dropna(subset=MEMORY)
         axis.scatter(runs[MEMORY] / GB, 100 * runs["value"], s=7, c=runs["name"].map(colours), alpha=0.5)
         axis.set(title=place_name((model, task)), xlabel="memory of training (GB)", ylabel=f"test {metric} (%)")
         axis.grid(linewidth=0.4)
