@@ -76,14 +76,13 @@ def _worth(axis: Axes, advice: Advice) -> None:
 
 def _rates(axis: Axes, advice: Advice) -> None:
     """Validation loss against the rate, a line for each stage of the halving."""
-    tried = [one for one in advice.rate.tried if one.loss is not None]
-    for stage, share in enumerate(sorted({one.share for one in tried})):
-        own = sorted((one.lr, one.loss) for one in tried if one.share == share)
+    tried = [(one.lr, one.share, one.loss) for one in advice.rate.tried if one.loss is not None]
+    for stage, share in enumerate(sorted({share for _, share, _ in tried})):
+        own = sorted((lr, loss) for lr, at, loss in tried if at == share)
         style = {"color": LINE, "alpha": 0.4 + 0.3 * min(stage, 2), "label": f"{share:.0%} of the examples"}
         axis.plot(*zip(*own, strict=True), marker="o", markersize=4, **style)  # type: ignore[arg-type]
-    chosen = [one for one in tried if one.lr == advice.rate.lr][-1]
-    axis.plot(chosen.lr, chosen.loss, **STAR)
-    rates = sorted({one.lr for one in tried})
+    axis.plot(advice.rate.lr, [loss for lr, _, loss in tried if lr == advice.rate.lr][-1], **STAR)
+    rates = sorted({lr for lr, _, _ in tried})
     axis.set_xscale("log")
     axis.set_xticks(rates, [f"{lr:g}" for lr in rates], rotation=45)
     axis.xaxis.set_minor_locator(NullLocator())

@@ -111,9 +111,10 @@ def judge(options: argparse.Namespace, model: str, task: str) -> pd.DataFrame:
     best = table[table["swept"]].groupby("contender")["validation"].mean().idxmax()
     reference = table[table["contender"] == best].set_index("seed")["value"]
     table["regret"] = table["seed"].map(reference) - table["value"]
-    table["best"] = best
-    table["predicted"] = float(advice["found"]["best"]["score"]["value"])
-    return table.assign(cost=advice["spent_seconds"] / sweep, metric=advice["metric"])
+    predicted = float(advice["found"]["best"]["score"]["value"])
+    return table.assign(
+        best=str(best), predicted=predicted, cost=advice["spent_seconds"] / sweep, metric=advice["metric"]
+    )
 
 
 def regret(options: argparse.Namespace) -> list[Path]:
