@@ -166,7 +166,7 @@ def quality(data: Data) -> pd.DataFrame:
             (f"{metric} minus full", minus_texts(found, "full", scale, digits)),
         ):
             columns[head] = task_tables.looked_up(found, texts, rows, METHOD)
-    columns["memory of training (GB)"] = (rows[MEMORY] / GB).map("{:.2f}".format, na_action="ignore")
+    columns["memory of training (GB)"] = [None if pd.isna(size) else f"{size / GB:.2f}" for size in rows[MEMORY]]
     return pd.DataFrame(columns | {"training (s)": rows["train_seconds"].map("{:.0f}".format)})
 
 
