@@ -162,7 +162,7 @@ def quality(data: Data) -> pd.DataFrame:
         found = data["table.csv"].query("metric == @metric")
         columns[f"test {metric}"] = cells.looked_up(found, cells.mean_texts(found), rows, METHOD)
         columns[f"{metric} minus full"] = cells.looked_up(found, minus_texts(found, "full"), rows, METHOD)
-    columns["memory of training (GB)"] = (rows[MEMORY] / GB).map("{:.2f}".format, na_action="ignore")
+    columns["memory of training (GB)"] = [None if pd.isna(size) else f"{size / GB:.2f}" for size in rows[MEMORY]]
     return pd.DataFrame(columns | {"training (s)": rows["train_seconds"].map("{:.0f}".format)})
 
 
