@@ -157,3 +157,14 @@ def test_an_adapter_with_nan_is_one_line(results: Path, tmp_path: Path) -> None:
     ):
         check(tmp_path / run.name)
     check(run)
+
+
+def test_a_share_of_the_gain_over_the_head_alone(results: Path, encoder: Path, reviews: Path, tmp_path: Path) -> None:
+    """In the main metric, also where a preset chooses by the loss."""
+    shutil.copytree(results, tmp_path / "results")
+    assert main(command(encoder, reviews, tmp_path / "results", "--margin", "20%", "tuning.by=loss")) == 0
+    advice = read(tmp_path / "results")
+    assert 0 <= advice["floor"] <= 1
+    gain = advice["found"]["curve"][-1]["score"]["value"] - advice["floor"]
+    assert advice["found"]["margin"] == pytest.approx(0.2 * gain)
+    assert "the head alone" in (tmp_path / "results" / "advice" / "tiny_reviews" / "advice.md").read_text()
