@@ -20,6 +20,7 @@ from experiments.sweep import Entry, Sweep
 from lora import budget, targets
 from lora.config import LoRAConfig
 from lora.errors import InputError
+from lora.layer import adaptable
 
 SEEDS = (2000, 2001, 2002)  # no table and no tuning uses them
 HEAD_RATE = "3e-2"  # protocol 2: the head has a rate of its own
@@ -62,7 +63,7 @@ class Subject:
         self.patterns = tuple(self.base.method.modules)
         self.units = (*self._weight_types(), *self.patterns)
         if not self.units:
-            inside = [name for name, module in self.body.named_modules() if name and targets.adaptable(module)]
+            inside = [name for name, module in self.body.named_modules() if name and adaptable(module)]
             raise InputError(
                 f"weight types are not known for a {self.body.config.model_type} model: name modules, as ARGS="
                 f"""'"method.modules=[*.dense]"' (it has {", ".join(inside[:4])}, …)"""

@@ -15,7 +15,10 @@ from analysis.advise.__main__ import main
 from analysis.advise.looks import check
 from lora.errors import InputError
 
-FEW = ("engine.jobs=1", "runtime.threads=1", "task.train_examples=96", "task.validation_examples=24")
+FEW = (
+    "engine.jobs=1", "runtime.threads=1", "task.train_examples=96", "task.validation_examples=24", "training.epochs=3",
+    "training.batch_size=8",
+)  # fmt: skip
 
 
 def command(encoder: Path, reviews: Path, results: Path, *more: str) -> list[str]:
