@@ -114,12 +114,12 @@ def _rates(text: str) -> list[float]:
 
 
 def _floor(subject: Subject) -> float:
-    """The mean validation score of the head alone."""
+    """The mean of the main metric of the head alone, on validation data."""
     from analysis.advise.subject import SEEDS
 
     wanted = {f"the head alone seed={seed}": subject.head_alone(seed) for seed in SEEDS}
     runs = subject.train(wanted, "give a lower head_lr, or MARGIN in points")
-    return sum(map(subject.store.validation_score, runs)) / len(runs)
+    return sum(subject.store.main_scores(run)["validation"] for run in runs) / len(runs)
 
 
 def finish(command: Callable[[], Sequence[Path]]) -> int:

@@ -29,6 +29,7 @@ from experiments.arguments import Parser
 from experiments.markdown import markdown
 from experiments.measure.results import make_folder, write
 from experiments.places import plain
+from experiments.store import Store
 from lora.errors import InputError
 
 ADVICE = "the advice"
@@ -103,8 +104,7 @@ def judge(options: argparse.Namespace, model: str, task: str) -> pd.DataFrame:
         run = runs[-1]
         about = {"model": subject.model, "task": subject.task, "contender": one.name, "swept": one.swept, "seed": seed}
         about |= {"setting": named(one.ranks), "parameters": subject.parameters(one.ranks), "run_id": run}
-        scores = (store.validation_score(run), store.main_scores(run)["test"]) if run else (np.nan, np.nan)
-        rows.append(about | dict(zip(("validation", "value"), scores, strict=True)))
+        rows.append(about | (_scores(store, run) if run else {"validation": np.nan, "value": np.nan}))
         spent |= {own for own in runs if one.swept and own in store}
     sweep = sum(store.metrics(run)["train_seconds"] for run in spent)
     table = pd.DataFrame(rows)
@@ -115,6 +115,13 @@ def judge(options: argparse.Namespace, model: str, task: str) -> pd.DataFrame:
     return table.assign(
         best=str(best), predicted=predicted, cost=advice["spent_seconds"] / sweep, metric=advice["metric"]
     )
+
+
+def _scores(store: Store, run: str) -> dict[str, float]:
+    """The main metric on validation data, or minus the loss where it is not known there, and on test data."""
+    main = store.main_scores(run)
+    validation = main["validation"] if "validation" in main else store.validation_score(run, by_loss=True)
+    return {"validation": validation, "value": main["test"]}
 
 
 def regret(options: argparse.Namespace) -> list[Path]:

@@ -15,7 +15,10 @@ from analysis.advise.__main__ import main
 from analysis.advise.looks import check
 from lora.errors import InputError
 
-FEW = ("engine.jobs=1", "runtime.threads=1", "task.train_examples=96", "task.validation_examples=24")
+FEW = (
+    "engine.jobs=1", "runtime.threads=1", "task.train_examples=96", "task.validation_examples=24", "training.epochs=3",
+    "training.batch_size=8",
+)  # fmt: skip
 
 
 def command(encoder: Path, reviews: Path, results: Path, *more: str) -> list[str]:
@@ -157,3 +160,14 @@ def test_an_adapter_with_nan_is_one_line(results: Path, tmp_path: Path) -> None:
     ):
         check(tmp_path / run.name)
     check(run)
+
+
+def test_a_share_of_the_gain_over_the_head_alone(results: Path, encoder: Path, reviews: Path, tmp_path: Path) -> None:
+    """In the main metric, also where a preset chooses by the loss."""
+    shutil.copytree(results, tmp_path / "results")
+    assert main(command(encoder, reviews, tmp_path / "results", "--margin", "20%", "tuning.by=loss")) == 0
+    advice = read(tmp_path / "results")
+    assert 0 <= advice["floor"] <= 1
+    gain = advice["found"]["curve"][-1]["score"]["value"] - advice["floor"]
+    assert advice["found"]["margin"] == pytest.approx(0.2 * gain)
+    assert "the head alone" in (tmp_path / "results" / "advice" / "tiny_reviews" / "advice.md").read_text()

@@ -74,5 +74,6 @@ def test_the_advice_is_judged_by_runs_that_it_has_not_seen(encoder: Path, review
     pd.testing.assert_series_equal(table["regret"], reference - table["value"], check_names=False, check_dtype=False)
     advice = json.loads((tmp_path / "smoke" / "advice" / "tiny_reviews" / "advice.json").read_text())
     assert not set(advice["runs"]) & set(table["run_id"])
+    assert table["validation"].between(0, 1).all(), "accuracies, as the advice predicts one"
     assert 0 < table["cost"].iloc[0] < 10
     assert (tmp_path / "smoke" / "advice-study" / "table.md").read_text().startswith("# The advice beside a sweep")
