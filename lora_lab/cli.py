@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import click
 from click.shell_completion import CompletionItem
@@ -108,7 +109,8 @@ def _studies() -> dict[str, str]:
     """Study -> what it is, with the paper's item, in the paper's order."""
     from analysis.report import entries
 
-    return {one.folder: f"{one.title} ({one.paper})" for one in entries.load() if one.folder != "bench"}
+    found = [one for one in entries.load() if find_spec(f"analysis.studies.{one.folder}")]
+    return {one.folder: f"{one.title} ({one.paper})" for one in found}
 
 
 def _call(command: Command, arguments: Sequence[str]) -> int:

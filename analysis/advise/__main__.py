@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # Ctrl-C while the rest is imported: nothing was begun
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
-from experiments.arguments import Parser
+from experiments.arguments import Parser, program
 from lora.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. Raises InputError for a wrong one."""
-    parser = Parser(prog="python -m analysis.advise", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog=program("analysis.advise"), description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="minilm", help="a name in experiments/conf, a hub id, a folder")
     parser.add_argument("--task", default="rotten_tomatoes", help="a name in experiments/conf, a CSV or JSONL file")
     parser.add_argument("--preset", default="quick", help="sizes: smoke, quick, desk, paper")

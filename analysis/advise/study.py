@@ -25,7 +25,7 @@ from analysis.advise.subject import Asked, Ranks, Subject
 from analysis.kit import figures
 from analysis.kit.safe import make_safe
 from analysis.maths import estimates, statistics
-from experiments.arguments import Parser
+from experiments.arguments import Parser, program
 from experiments.markdown import markdown
 from experiments.measure.results import make_folder, write
 from experiments.places import plain
@@ -210,7 +210,7 @@ def draw(table: pd.DataFrame, path: Path) -> Path:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. Raises InputError for a wrong one."""
-    parser = Parser(prog="python -m analysis.advise.study", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog=program("analysis.advise.study"), description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--preset", default="quick", help=", ".join(PLACES))
     parser.add_argument("--model", default="", help="with --task: one place, in place of the preset's")
     parser.add_argument("--task", default="")

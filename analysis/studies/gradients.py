@@ -218,7 +218,7 @@ def _norms(axis: Axes, steps: pd.DataFrame, side: str) -> None:
         }
         x = [ticks.index(step) for step in own["step"]]
         label = f"{start}: {STARTS.get(str(start), '')}"
-        axis.plot(x, own[f"gradient_{side}"], color=f"C{index}", label=label, **style)
+        axis.plot(x, own[f"gradient_{side}"], label=label, **style)
     _log_with_zero(axis, pd.concat([steps["gradient_A"], steps["gradient_B"]]))
     axis.set_xticks(range(len(ticks)), [str(tick) for tick in ticks])
     axis.set(title=rf"$\Vert dL/d{side} \Vert$", xlabel="optimizer steps")

@@ -316,7 +316,7 @@ def test_make_target() -> None:
     for base, option in (("minilm", given.replace('"', 'asset:"', 1)), ("some/model", given), ("", "")):
         command = ["make", "-n", "compare", "ADAPTERS=a b", f"BASE={base}", "RESULTS=r", "ARGS=--top 8"]
         made = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-        assert f"-m analysis.compare a b{option} --runs r/runs --out r/compare --top 8" in " ".join(made.stdout.split())
+        assert f"-m lora_lab compare a b{option} --runs r/runs --out r/compare --top 8" in " ".join(made.stdout.split())
 
 
 def test_names_are_short_and_distinct() -> None:
