@@ -121,8 +121,10 @@ def _floors(config: DictConfig, seeds: Sequence[int]) -> Generator[list[Wanted],
     if rate is None:
         raise InputError("tuning.floor is a head trained alone, at a rate of its own: give head_lr, or set it to null")
     wanted = []
+    # As the setting has it: what a study says of all its settings may refer to fields that head_only lacks.
+    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     for seed in seeds:
-        alone = config.copy()
+        alone = OmegaConf.create(plain)
         OmegaConf.update(alone, "method", {"name": config.tuning.floor}, merge=False)
         fixed = {"lr_grid": [rate], "extend": 0, "at": {"seed": seed}, "by": config.tuning.get("by", "metric")}
         OmegaConf.update(alone, "tuning", fixed, merge=False)

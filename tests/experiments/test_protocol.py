@@ -20,6 +20,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import collapse, only, places, tasks
+from experiments.jobs import job
 from experiments.records import sweep as listed
 from experiments.store import definition, run_id
 from experiments.sweep import Entry
@@ -68,6 +69,18 @@ def test_every_setting_of_every_study_has_a_rate_of_its_own(name: str) -> None:
     assert config.tuning.by == "loss" and config.tuning.extend <= 4
     report = {int(seed) for seed in str(sweeper.params["seed"]).split(",")}
     assert len(report) >= 3 and not report & set(config.tuning.seeds)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_first_runs_of_every_study_have_a_config(name: str) -> None:
+    """One job of each model, task and method: its head alone, or the first of its rates, or the run."""
+    kinds = {}
+    for words in grid.jobs(study(name)):
+        said = dict(word.partition("=")[::2] for word in words)
+        kinds.setdefault(tuple(said.get(key) for key in ("model", "task", "method")), words)
+    for words in kinds.values():
+        config = grid.job_config(f"study={name}", "preset=desk", *words).copy()
+        assert next(job(config, print)), words
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

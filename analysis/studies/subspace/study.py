@@ -1,7 +1,8 @@
 """Which directions do updates of different rank, or of different seed, share: the paper's Figures 3, 4, 6 and 7."""
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,16 +14,20 @@ from analysis.kit.measured import Rows
 from analysis.kit.phi import SIDES
 from analysis.kit.study import Study
 from analysis.kit.updates import PLACE, place_name
+from analysis.maths import estimates
+from analysis.maths.statistics import mean_text
 from analysis.maths.subspace import Baseline, gaussian_baseline
 from analysis.maths.svd import Array
 from analysis.studies.subspace.draw import DEEP, Comparison, draw_ranks, draw_seeds
 from analysis.studies.subspace.tables import baseline, by_side, by_site, gaussian, tabulate, verdict
 from analysis.weights.sites import Site
+from experiments.store import Store
 from lora.config import InputError
 
 SHAPE = ["dim", "r_a", "r_b"]
 RUNS = ["run_id", "other_run_id"]
 DIGITS = 5
+JUDGED = "A"  # the side that claims are about: right singular vectors of A, as in the paper
 READING = """\
 phi(i, j) is the share of the top-i directions of one run that lies in the top-j of the other (or the reverse, if
 j < i), from 0 to 1: its median over layers, and (the smallest to the largest). Above chance, or `*`: above the interval
@@ -34,7 +39,10 @@ training."""
 
 
 class Choice(NamedTuple):
-    """The runs that are compared, as (run_id, seed): one at r_small, and two seeds at r_large."""
+    """The runs that are compared, as (run_id, seed): one at r_small, and two seeds at r_large.
+
+    more: further pairs of run_ids by comparison, for what is judged over pairs of runs; no two have a run in common.
+    """
 
     place: tuple[str, str]  # model, task
     r_small: int
@@ -42,6 +50,7 @@ class Choice(NamedTuple):
     small: tuple[str, int]
     large: tuple[str, int]
     other: tuple[str, int]
+    more: Mapping[str, Sequence[tuple[str, str]]]
 
     @property
     def ranks(self) -> str:
@@ -90,8 +99,19 @@ def choose(runs: pd.DataFrame, study_dir: Path) -> list[Choice]:
                 f"missing ones"
             )
         first, second = sorted(large[:2], key=lambda run: run[1] == small[0][1])
-        choices.append(Choice(place, r_small, r_large, small[0], first, second))
+        more = {f"r{r_small}_r{r_large}": further(small, [first, *large[2:], second]), "seeds": pairs(large[2:])}
+        choices.append(Choice(place, r_small, r_large, small[0], first, second, more))
     return choices
+
+
+def further(small: Sequence[tuple[str, int]], large: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
+    """Pairs of a run of each after the first two, of different seeds."""
+    return [(one, other) for (one, seed), (other, own) in list(zip(small, large, strict=False))[1:] if seed != own]
+
+
+def pairs(runs: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
+    """The first run and the second, the third and the fourth, and so on."""
+    return [(one, other) for (one, _), (other, _) in zip(runs[::2], runs[1::2], strict=False)]
 
 
 def stored(data: Data) -> dict[str, Rows]:
@@ -103,10 +123,15 @@ def stored(data: Data) -> dict[str, Rows]:
         small, large, other = (run_id for run_id, _ in (choice.small, choice.large, choice.other))
         sides = {choice.ranks: (*SIDES,)} | {f"seeds_{side}": (side,) for side in SIDES}
         for name, of in sides.items():
-            pair = (small, large) if name == choice.ranks else (large, other)
-            rows = found[f"{name}{suffix}"] = Rows(data.folder / f"phi_{name}{suffix}.csv", RUNS, [pair])
-            if rows.missing:
-                rows.add(measure(data, choice, pair, of), DIGITS)
+            first = (small, large) if name == choice.ranks else (large, other)
+            # Of further pairs, whose adapters need not have been kept, the side that is judged.
+            more = choice.more[name.removesuffix(f"_{JUDGED}")] if JUDGED in of else ()
+            rows = found[f"{name}{suffix}"] = Rows(data.folder / f"phi_{name}{suffix}.csv", RUNS, [first, *more])
+            for pair in rows.missing:
+                if pair == first:
+                    rows.add(measure(data, choice, first, of), DIGITS)
+                elif all(map(Store(data.runs_dir).has_adapter, pair)):
+                    rows.add(measure(data, choice, (pair[0], pair[1]), (JUDGED,)), DIGITS)
     return found
 
 
@@ -140,13 +165,28 @@ def comparisons(data: Data) -> dict[str, tuple[Comparison, Comparison]]:
     for suffix, choice in data.once(choices).items():
         small, large = (rf"{{symbol}}_{{{{r={r}}}}}" for r in (choice.r_small, choice.r_large))
         prime = rf"{{symbol}}'_{{{{r={choice.r_large}}}}}"
-        ranks = grids[f"{choice.ranks}{suffix}"].frame
-        seeds = pd.concat([grids[f"seeds_{side}{suffix}"].frame for side in SIDES], ignore_index=True)
+        ranks = _first(grids[f"{choice.ranks}{suffix}"].frame)
+        seeds = pd.concat([_first(grids[f"seeds_{side}{suffix}"].frame) for side in SIDES], ignore_index=True)
         found[suffix] = (
             Comparison(choice.place, choice.ranks, f"{small}, {large}", *_grids(data, ranks)),
             Comparison(choice.place, "seeds", f"{large}, {prime}", *_grids(data, seeds)),
         )
     return found
+
+
+def _first(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the grids of several pairs those of the first, which is drawn."""
+    return rows[(rows[RUNS] == rows[RUNS].iloc[0]).all(axis=1)]
+
+
+def over_pairs(rows: pd.DataFrame) -> list[str]:
+    """phi(1, 1) over several pairs of runs, as a markdown list item."""
+    top = rows[(rows["i"] == 1) & (rows["side"] == JUDGED)].groupby(RUNS, sort=False)["j1"].mean()
+    if len(top) < 2:
+        return []
+    mean = estimates.mean(top)
+    text = mean_text(mean.value, mean.half, math.nan, 1, 3)
+    return [f"- phi(1, 1) of {JUDGED}, mean over layers and weight types: {text} over {mean.n} pairs of runs."]
 
 
 def _grids(data: Data, rows: pd.DataFrame) -> tuple[dict[tuple[str, Site], Array], dict[tuple[str, Site], Baseline]]:
@@ -172,17 +212,18 @@ def table(data: Data) -> pd.DataFrame:
 def sections(data: Data) -> str:
     """For each place and comparison a verdict counted from the numbers, and the numbers."""
     blocks = []
-    for choice in data.once(choices).values():
+    for suffix, choice in data.once(choices).items():
         small, large = f"r = {choice.r_small}", f"r = {choice.r_large}"
         titles = {
             choice.ranks: f"{small} (seed {choice.small[1]}) and {large} (seed {choice.large[1]})",
             "seeds": f"seeds {choice.large[1]} and {choice.other[1]} of {large}",
         }
         for name, title in titles.items():
+            grids = data.once(stored)[f"{choice.ranks if name == choice.ranks else f'seeds_{JUDGED}'}{suffix}"].frame
             own = data.at(dict(zip(PLACE, choice.place, strict=True)) | {"comparison": name})["table.csv"]
             blocks += [
                 f"## {place_name(choice.place)}: {title}",
-                "\n".join(verdict(own)),
+                "\n".join([*verdict(own), *over_pairs(grids)]),
                 tables.markdown(by_side(own)),
             ]
             blocks += [tables.markdown(by_site(own))] * (own["layer"].nunique() <= DEEP)
