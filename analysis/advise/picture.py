@@ -81,8 +81,8 @@ def _rates(axis: Axes, advice: Advice) -> None:
         own = sorted((one.lr, one.loss) for one in tried if one.share == share)
         style = {"color": LINE, "alpha": 0.4 + 0.3 * min(stage, 2), "label": f"{share:.0%} of the examples"}
         axis.plot(*zip(*own, strict=True), marker="o", markersize=4, **style)  # type: ignore[arg-type]
-    chosen = [one for one in tried if one.lr == advice.rate.lr][-1]
-    axis.plot(chosen.lr, chosen.loss, **STAR)
+    losses = [one.loss for one in advice.rate.tried if one.loss is not None and one.lr == advice.rate.lr]
+    axis.plot(advice.rate.lr, losses[-1], **STAR)
     rates = sorted({one.lr for one in tried})
     axis.set_xscale("log")
     axis.set_xticks(rates, [f"{lr:g}" for lr in rates], rotation=45)

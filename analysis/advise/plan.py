@@ -35,7 +35,7 @@ MOST = 64  # the largest rank
 LEAST = {"train": 16, "validation": 8}  # rows below which nothing can be told
 BATCHES = 3  # that are timed, after one that is not
 # Rates and how they are halved. The best comes first; fewer rates are the middle of the grid.
-LADDER = (
+LADDER: Sequence[tuple[Sequence[float], Sequence[Stage]]] = (
     (GRID, (Stage(6, 0.25, 1), Stage(3, 0.5, 1), Stage(2, 1, 2))),
     (GRID[1:5], (Stage(4, 0.25, 1), Stage(2, 1, 2))),
     (GRID[2:5], (Stage(3, 0.25, 1), Stage(1, 1, 2))),
@@ -139,8 +139,8 @@ def measured(subject: Subject, ranks: Ranks) -> Size:
     started = time.perf_counter()
     data = tasks.load(config.task)
     for split, least in LEAST.items():
-        if (rows := len(getattr(data, split))) < least:
-            raise InputError(f"{subject.task} has {rows} {split} rows, {least} are needed at least: give more data")
+        if (count := len(getattr(data, split))) < least:
+            raise InputError(f"{subject.task} has {count} {split} rows, {least} are needed at least: give more data")
     problem = problems.load(config, data, runtime)
     methods.apply(problem.model, config.method, problem.heads)
     load, batch = time.perf_counter() - started, config.training.batch_size
@@ -186,7 +186,8 @@ def make(
     """
     looks = len(whole(r_max)) + len(parts(subject.units, r_max, depth(subject.body))) + CANDIDATES
     steps = [(grid, (Stage(len(grid), 0.25, 1), Stage(min(2, len(grid)), 1, 2)))] if grid else LADDER
-    ladder = [Plan(r_max, *one, subject.resolved.training.epochs, looks, beside) for one in steps]
+    epochs = subject.resolved.training.epochs
+    ladder = [Plan(r_max, rates, stages, epochs, looks, beside) for rates, stages in steps]
     asked = {"limit": limit, "grid": list(grid), "beside": beside, "r_max": r_max, "train": size.train, "looks": looks}
     make_folder(folder)
     rung = _begun(folder / "plan.json", asked)
