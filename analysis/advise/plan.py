@@ -198,7 +198,6 @@ def make(
 
 
 def _begun(place: Path, asked: Mapping[str, Any]) -> int | None:
-    """The rung of a plan that was made for the same."""
     try:
         found = json.loads(place.read_text(encoding="utf-8"))
         return int(found["rung"]) if found["asked"] == asked else None
@@ -224,7 +223,6 @@ def _first(ladder: Sequence[Plan], size: Size, limit: str) -> int:
 
 
 def _limit(text: str) -> tuple[float, float]:
-    """Seconds and runs, infinite where they are not limited."""
     if not text:
         return math.inf, math.inf
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
