@@ -101,8 +101,8 @@ def scored(scores: Mapping[str, float], each: items.Items, metric: str) -> Array
     if metric == "loss" and each.loss is not None:
         weight = np.ones(len(each)) if each.weight is None else each.weight / each.weight.mean()
         return np.concatenate([[-scores["loss"]], -each.loss.astype(float) * weight])
-    right: Any = each.correct if metric == "accuracy" and each.correct is not None else []
-    return np.concatenate([[scores[metric]], np.asarray(right, dtype=float)])
+    right = [] if metric != "accuracy" or each.correct is None else each.correct.tolist()
+    return np.array([scores[metric], *right], dtype=float)
 
 
 def together(rows: Sequence[Array]) -> Looked:

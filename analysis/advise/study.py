@@ -108,7 +108,7 @@ def judge(options: argparse.Namespace, model: str, task: str) -> pd.DataFrame:
         spent |= {own for own in runs if one.swept and own in store}
     sweep = sum(store.metrics(run)["train_seconds"] for run in spent)
     table = pd.DataFrame(rows)
-    best = table[table["swept"]].groupby("contender")["validation"].mean().idxmax()
+    best = str(table[table["swept"]].groupby("contender")["validation"].mean().idxmax())
     reference = table[table["contender"] == best].set_index("seed")["value"]
     table["regret"] = table["seed"].map(reference) - table["value"]
     predicted = float(advice["found"]["best"]["score"]["value"])
