@@ -126,14 +126,14 @@ COMMANDS = re.findall(r"^ +(make ([a-z0-9-]+) PRESET=desk(?: ARGS='.*')?) +# (\d
 
 
 def handed_on(command: str) -> list[str]:
-    """The words that `analysis.lab` is given by a command of the guide, as make and its shell hand them on."""
+    """The words that `lora-lab study` is given by a command of the guide, as make and its shell hand them on."""
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "ARGS")}
     run = subprocess.run(
         [*shlex.split(command), "--dry-run"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
-    (line,) = (line for line in run.stdout.splitlines() if "analysis.lab" in line)
+    (line,) = (line for line in run.stdout.splitlines() if "lora_lab study" in line)
     words = shlex.split(line)
-    return words[words.index("analysis.lab") + 1 :]
+    return words[words.index("study") + 1 :]
 
 
 def jobs(study: str, words: list[str]) -> list[Entry]:
@@ -150,8 +150,7 @@ def jobs(study: str, words: list[str]) -> list[Entry]:
 @pytest.mark.parametrize(("command", "target", "runs"), COMMANDS, ids=lambda value: value[:50])
 def test_the_commands_of_the_guide_are_as_many_runs_as_it_says(command: str, target: str, runs: str) -> None:
     study, *words = handed_on(command)
-    if words[0] == "--measure":
-        words = words[words.index("--") + 1 :]
+    words = words[words.index("--") + 1 :] if "--" in words else words
     targets = {yaml.safe_load(path.read_text())["make"]: path.stem for path in listed.STUDIES.glob("*.yaml")}
     assert study == targets[target]
     found = jobs(study, words)
