@@ -1,4 +1,5 @@
-"""The learning rates of a study that tunes one for a whole line, at one of its points: the grid, and what was chosen.
+"""The learning rates of a study that tunes one for a whole line, at one of its points, or one for each rank: the grid,
+and what was chosen.
 
 A rate for every method is `kit.tuning`'s.
 """
@@ -14,20 +15,22 @@ from analysis.kit.data import Data
 
 
 def grid(line: Sequence[str]) -> Callable[[Data], pd.DataFrame | None]:
-    """A table: mean validation `value` of the tuning runs for each of `line` and lr. None: nothing was tuned.
+    """A table: mean validation `value` of the tuning runs, by what a rate is chosen by, for each of `line` and lr; and
+    for each r, where a line was tuned at several. None: nothing was tuned.
 
     chosen: this is the rate that the study's runs of that line were trained with.
     """
 
     def table(data: Data) -> pd.DataFrame | None:
         tried = tables.in_role(data.runs, "tuning")
-        tried = tried[tried["main"] & (tried["split"] == "validation")]
+        tried = tried[tried["watched"] & (tried["split"] == "validation")]
         if tried.empty:
             return None
-        found = tables.summarise(tried, [*line, "metric", "lr"])
+        keys = [*line, "r"] if (tried.groupby(list(line))["r"].nunique() > 1).any() else [*line]
+        found = tables.summarise(tried, [*keys, "metric", "lr"])
         found = found.rename(columns={"mean": "value"}).drop(columns="interval")
-        used = data.final[[*line, "lr"]].drop_duplicates().assign(chosen=True)
-        found = found.merge(used, on=[*line, "lr"], how="left")
+        used = data.final[[*keys, "lr"]].drop_duplicates().assign(chosen=True)
+        found = found.merge(used, on=[*keys, "lr"], how="left")
         return found.assign(chosen=found["chosen"].notna())
 
     return table
@@ -38,7 +41,10 @@ def choices(line: Sequence[str], of: str = "learning_rates.csv") -> Callable[[Da
 
     def block(data: Data) -> list[str]:
         rates = data.frame(of)
-        return [] if rates is None else [_choice(rows, line) for _, rows in rates.groupby(list(line), sort=False)]
+        if rates is None:
+            return []
+        keys = [name for name in (*line, "r") if name in rates]
+        return [_choice(rows, keys) for _, rows in rates.groupby(keys, sort=False)]
 
     return block
 
@@ -51,7 +57,7 @@ def _choice(rows: pd.DataFrame, line: Sequence[str]) -> str:
         rate["lr"]: f"{unit.scale * rate['value']:.{unit.digits}f}".replace("nan", "did not train") for rate in rates
     }
     values = ", ".join(f"{lr:g}: {text}" for lr, text in shown.items())
-    name = ", ".join(str(first[column]) for column in line if column != "model")
+    name = ", ".join(f"r = {first[key]}" if key == "r" else str(first[key]) for key in line if key != "model")
     scale = " in percent" if unit.scale == 100 else ""
     text = f"- {name} (validation {first['metric']}{scale} by rate: {values}): "
     if not chosen:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_float_dtype
 from scipy.special import stdtrit
 
 from analysis.kit import naming
@@ -132,8 +133,10 @@ def load_failed(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
 
 
 def in_role(runs: pd.DataFrame, role: str) -> pd.DataFrame:
-    """The rows of runs that have `role`, alone or beside another."""
-    return runs[runs["role"].str.split("+").map(lambda roles: role in roles)]
+    """The rows of runs that have `role`, alone or beside another. Their r are whole numbers if all of them have one:
+    beside runs without, as those of a head alone, pandas keeps 8 as 8.0."""
+    found = runs[runs["role"].str.split("+").map(lambda roles: role in roles)]
+    return found.astype({"r": int}) if is_float_dtype(found["r"]) and found["r"].notna().all() else found
 
 
 def head_rate(runs: pd.DataFrame) -> str:
