@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.weights.sites import Site
 from analysis.weights.delta_w import LowRank
 from analysis.weights.pretrained import Weights
+from analysis.weights.sites import Site
 from lora.config import InputError
 
 Single = NDArray[np.float32]

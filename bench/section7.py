@@ -28,9 +28,9 @@ from torch import Tensor
 from analysis.maths.amplification import amplification, projection_norm, random_projection, top_singular
 from analysis.maths.subspace import phi
 from analysis.maths.svd import SVD, Array
-from analysis.weights.sites import Site
 from analysis.weights.delta_w import LowRank
 from analysis.weights.pretrained import Weights
+from analysis.weights.sites import Site
 from bench.projections import SMALL, SPECTRA, TYPES, Single, adapters, drawn, sites, stored
 from bench.results import write
 from experiments.arguments import Parser, whole
