@@ -211,11 +211,7 @@ def _norms(axis: Axes, steps: pd.DataFrame, side: str) -> None:
     ticks = sorted(steps["step"].unique())
     for index, (start, rows) in enumerate(steps.groupby("start", sort=False)):
         own = rows.sort_values("step")
-        style: dict[str, Any] = {
-            "marker": marks.MARKERS[index % 4],
-            "markersize": 4 - 0.5 * index,
-            "color": f"C{index}",
-        }
+        style: dict[str, Any] = {"marker": marks.MARKERS[index % 4], "markersize": 4 - 0.5 * index}
         x = [ticks.index(step) for step in own["step"]]
         label = f"{start}: {STARTS.get(str(start), '')}"
         axis.plot(x, own[f"gradient_{side}"], label=label, **style)

@@ -112,7 +112,7 @@ def test_every_model_and_task_has_its_files(
             config = runs_dir / run_id / "config.yaml"
             config.write_text(config.read_text().replace("name: minilm", f"name: {model}"))
             write_adapter(runs_dir / run_id / "adapter", r, seed, modules=("value",))
-    outputs = {path.name for path in run_study(study_dir, runs_dir)}
+    outputs = {path.name for path in subspace.STUDY.build(study_dir, runs_dir)}
     for model, task in places:
         suffix = f"{model.replace('/', '_')}_{task}"
         assert {f"fig3_{suffix}.png", f"fig7_delta_w_left_{suffix}.png", f"phi_r2_r4_{suffix}.csv"} < outputs
