@@ -29,6 +29,8 @@ def protocol(runs: pd.DataFrame) -> str:
     known = [f"{found:g}" for found in sorted(runs["protocol"].dropna().unique())]
     if len(known) > 1:
         return f"Runs of protocols {' and '.join(known)} (docs/evidence.md), which differ in more than their settings."
+    if known == ["1"]:
+        return "Protocol 1, which `PRESET=desk1` makes; `PRESET=desk` trains by protocol 2 now (docs/evidence.md)."
     return f"Protocol {known[0]} (docs/evidence.md)." if known else ""
 
 

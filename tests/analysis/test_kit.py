@@ -86,7 +86,7 @@ def test_what_runs_say_of_themselves(make_run: Callable[..., str], study_dir: Pa
     assert runs.groupby("seed")["collapsed"].first().tolist() == [False, True]
     assert "Runs of protocols 1 and 2 (docs/evidence.md)" in head(protocol=[1, 2])
     study_dir = study_dir.parent.rename(study_dir.parents[1] / "desk") / STUDY
-    assert "Protocol 1 (docs/evidence.md)." in head()  # desk's runs of before they said it
+    assert "Protocol 1, which `PRESET=desk1` makes;" in head()  # desk's runs of before they said it
 
 
 def files_alone(page: list[pages.Block]) -> Study:
