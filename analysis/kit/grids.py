@@ -13,6 +13,10 @@ import pandas as pd
 from analysis.kit import metrics, tables, tuning
 from analysis.kit.data import Data
 
+AT_EACH = (
+    "Chosen on validation data from a grid, at each rank; where one is named alone, for all ranks, at it and one seed."
+)
+
 
 def grid(line: Sequence[str]) -> Callable[[Data], pd.DataFrame | None]:
     """A table: mean validation `value` of the tuning runs, by what a rate is chosen by, for each of `line` and lr; and
@@ -36,15 +40,17 @@ def grid(line: Sequence[str]) -> Callable[[Data], pd.DataFrame | None]:
     return table
 
 
-def choices(line: Sequence[str], of: str = "learning_rates.csv") -> Callable[[Data], list[str]]:
-    """A block: of each line of the table `of`, a list item on its rates and the choice among them."""
+def choices(line: Sequence[str], chosen: str, of: str = "learning_rates.csv") -> Callable[[Data], list[str]]:
+    """A block: how rates were chosen, `chosen` or AT_EACH, and of each line of the table `of` a list item on its rates
+    and the choice among them."""
 
     def block(data: Data) -> list[str]:
         rates = data.frame(of)
         if rates is None:
             return []
         keys = [name for name in (*line, "r") if name in rates]
-        return [_choice(rows, keys) for _, rows in rates.groupby(keys, sort=False)]
+        found = [_choice(rows, keys) for _, rows in rates.groupby(keys, sort=False)]
+        return [AT_EACH if "r" in rates else chosen, "", *found]
 
     return block
 

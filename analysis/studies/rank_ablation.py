@@ -15,10 +15,7 @@ READING = """\
 Ours: {metrics} on the test split in percent, mean ± half-width of the 95% Student-t interval (number of seeds); one
 seed gives no interval. The paper's rows are the validation accuracy of its Table 6, {paper} on other tasks: compare how
 quality moves with rank, not its level."""
-AT_ONE = "Chosen on validation data from a grid, at one rank and one seed, for each task and set of weights."
-AT_EACH = (
-    "Chosen on validation data from a grid, at each rank; where one rank alone is named, for all, at it and one seed."
-)
+CHOSEN = "Chosen on validation data from a grid, at one rank and one seed, for each task and set of weights."
 
 
 def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
@@ -47,12 +44,6 @@ def texts(data: Data) -> pd.DataFrame:
     return pd.DataFrame(about | cells.wide_texts(rows, "r"))
 
 
-def rates(data: Data) -> list[str]:
-    """How the rates were chosen, and which."""
-    found = grids.choices(LINE)(data)
-    return [AT_EACH if "r" in data["learning_rates.csv"] else AT_ONE, "", *found] if found else []
-
-
 STUDY = Study(
     runs=load,
     cell=CELL,
@@ -62,7 +53,7 @@ STUDY = Study(
         "# Rank ablation (the paper's Table 6)",
         pages.table(texts),
         pages.text(READING, metrics=pages.metrics, paper=PAPER_MODEL),
-        pages.under("## Learning rates", rates),
+        pages.under("## Learning rates", grids.choices(LINE, CHOSEN)),
         pages.failed_runs,
     ],
     figures={"rank_ablation.png": marks.Lines(x="r", line="weight_types", label="rank r", legend="LoRA on")},

@@ -153,7 +153,7 @@ STUDY = Study(
             by=generation.TASK,
             where={"source": "ours"},
         ),
-        pages.under("## Learning rate", pages.under(CHOSEN, grids.choices([*generation.TASK, *METHOD]))),
+        pages.under("## Learning rate", grids.choices([*generation.TASK, *METHOD], CHOSEN)),
         pages.failed_runs,
     ],
     figures={
