@@ -106,7 +106,7 @@ def stored(study: str) -> dict[str, tuple[float, str]]:
 @pytest.mark.parametrize(
     ("study", "overrides"),
     [
-        ("rank_ablation", ["task=rotten_tomatoes", "method.weight_types=q+v", "training.lr=1e-3"]),
+        ("rank_ablation", ["task=reuters_r8", "method.weight_types=q+v", "training.lr=3e-3"]),
         ("compare_methods", ["task=reuters_r52", "method=lora", "training.lr=3e-3"]),
         ("table4", ["model=smollm2", "task=text/rotten_tomatoes", "method=lora", "training.lr=1e-3"]),
     ],
