@@ -160,7 +160,7 @@ advice-study: $(READY) ## is the advice as good as a sweep, at which cost? its r
 claims: $(READY) ## the scoreboard: what the studies of PRESET say of the claims of the paper and of guides
 	@$(LAB) claims $(RESULTS)/$(PRESET)
 
-findings: $(READY) ## which findings of FINDINGS.md and README.md their tables no longer say; ARGS=--written: all were read again
+findings: $(READY) ## which findings of FINDINGS.md their tables no longer say; ARGS=--written: all were read again
 	@$(PYTHON) -m analysis.findings $(ARGS)
 
 report: claims ## every table and figure of PRESET on one page, the scoreboard first: report.html, report.md

@@ -23,6 +23,7 @@ if __name__ == "__main__":  # Ctrl-C while the rest is imported: nothing was beg
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 from experiments.arguments import Parser, program
+from experiments.arguments import finish as ended
 from lora.errors import InputError
 
 if TYPE_CHECKING:
@@ -123,23 +124,19 @@ def _floor(subject: Subject) -> float:
 
 
 def finish(command: Callable[[], Sequence[Path]]) -> int:
-    """Run a command that trains: 0, 2 with one line for bad input, 130 when it is interrupted."""
-    # Threads that wait must not spin: beside other work on the same cores that makes a step several times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    before: Any = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no worker outlives the parent
-    try:
+    """Run a command that trains, and say what it has written: exit codes of `experiments.arguments.finish`. SIGTERM
+    ends it as Ctrl-C does, so that no worker outlives the parent."""
+
+    def work() -> None:
         paths = command()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: what was finished is stored, the same command continues", file=sys.stderr)
-        return 130
+        print(f"wrote {paths[0].parent}: {', '.join(path.name for path in paths)}")
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before: Any = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return ended(work, "what was finished is stored, the same command continues")
     finally:
         signal.signal(signal.SIGTERM, before)
-    print(f"wrote {paths[0].parent}: {', '.join(path.name for path in paths)}")
-    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
