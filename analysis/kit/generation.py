@@ -20,7 +20,9 @@ CELL = [*TASK, *METHOD]
 COSTS = ["train_seconds", "tokens_per_second", "peak_memory_bytes"]
 TEST = """\
 p is of the paired t-test, by Holm's method corrected for all that is compared with one reference in one metric, but not
-for the number of metrics, which rate the same texts; `*` marks p < 0.05; differences all alike have no p."""
+for the number of metrics, which rate the same texts; `*` marks p < 0.05; differences all alike have no p. The test loss
+decides, as it does on the scoreboard (docs/judging.md): it scatters least between seeds. What metrics say of the texts
+that were written stands beside it."""
 METEOR = """\
 Stem METEOR matches words and stems but no synonyms, which would take WordNet, and has other weights than the paper's
 METEOR 1.5: it compares methods here, and is not to be compared with the paper's numbers."""
@@ -46,13 +48,11 @@ class Generated:
     also: Sequence[str] = ()
 
     def long(self, data: Data) -> pd.DataFrame:
-        """A row for each method and metric, of `kit.method_tables.tabulate`, with `also`. The test loss comes last;
+        """A row for each method and metric, of `kit.method_tables.tabulate`, with `also`. The test loss comes first;
         that on validation data is there if it is one of `first`."""
         found = data.scores["metric"].unique()
-        others = sorted(
-            set(found) - {*self.first, VALIDATION_LOSS}, key=lambda name: (name == "loss", [*found].index(name))
-        )
-        order = {name: place for place, name in enumerate([*self.first, *others])}
+        others = [name for name in found if name not in {"loss", *self.first, VALIDATION_LOSS}]
+        order = {name: place for place, name in enumerate(["loss", *self.first, *others])}
         scores = data.scores[data.scores["metric"].isin(order)]
         table = method_tables.tabulate(scores, (), self.references, dict.fromkeys(self.also, "first"))
         return table.sort_values("metric", key=lambda names: names.map(order), kind="stable", ignore_index=True)
@@ -138,9 +138,7 @@ class Generated:
         lines, every = [], data["differences.csv"]
         for name, base in self.references(self.ours(data)).items():
             rows = every[every["reference"] == name]
-            better, worse, neither = found = told(
-                rows, lower=rows["metric"].map(lambda metric: metrics.of(metric).lower).astype(bool)
-            )
+            better, worse, neither = found = told(rows, lower=metrics.lower_is_better(rows))
             said = (
                 f", {found.tests} tests, corrected metric by metric: better: {_named(better)} – worse: "
                 f"{_named(worse)} – not told apart: {len(neither)}."
@@ -150,10 +148,9 @@ class Generated:
         return lines
 
     def shown(self, data: Data) -> pd.DataFrame:
-        """The rows of `long` that are drawn: the loss only where there is no other metric. Their column `theirs` is the
-        number of the first model of the paper, of several sizes of a method the largest beside our largest."""
+        """The rows of `long`. Their column `theirs` is the number of the first model of the paper, of several sizes of
+        a method the largest beside our largest."""
         rows, paper = data.once(self.long), self.theirs(data)
-        rows = rows[rows["metric"] != "loss"] if (rows["metric"] != "loss").any() else rows
         first = paper[paper["model"].isin(paper["model"][:1])].sort_values("trainable_params", ascending=False)
         sizes = zip(first["label"], first.groupby("label").cumcount(), strict=True)
         numbers = dict(zip(sizes, first.to_dict("records"), strict=True))

@@ -42,6 +42,15 @@ def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     return tables.with_details(runs, study_dir, runs_dir, _DETAILS)
 
 
+def scored(final: pd.DataFrame, every: bool = False) -> pd.DataFrame:
+    """The test scores, those of a task together: its test loss, by which language models are compared, then its main
+    metric, or, with `every`, all metrics."""
+    test = final[final["split"] == "test"]
+    loss = test["metric"] == "loss"
+    rows = test.assign(place=test.groupby(TASK[:2], sort=False).ngroup(), other=~loss)[loss | test["main"] | every]
+    return rows.sort_values(["place", "other"], kind="stable").drop(columns=["place", "other"])
+
+
 def with_setting(runs: pd.DataFrame, added: pd.Series) -> pd.DataFrame:
     """runs with `added` (a text a row, `n=100`) after the settings: methods that differ in it alone become two."""
     pairs = zip(runs["settings"], added, strict=True)

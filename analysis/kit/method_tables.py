@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.kit import naming, tables
+from analysis.kit import metrics, naming, tables
 from analysis.kit.compare import METHOD, REFERENCES, References, full_and_lora, minus_texts, reference, with_differences
 from analysis.kit.data import Data
 from analysis.kit.pages import TASK
@@ -65,13 +65,13 @@ def findings(cells: pd.DataFrame) -> list[str]:
         if base is None:
             lines.append(f"- No run of {name}: nothing is compared with it.")
             continue
-        found = told(cells, f"{name}_")
+        found = told(cells, f"{name}_", metrics.lower_is_better(cells))
         if not found.tests:
             lines.append(f"- Against {naming.title(*base)}: no test, which takes two seeds that both have.")
             continue
-        above, below, neither = map(_names, found)
+        better, worse, neither = map(_names, found)
         lines.append(
-            f"- Against {naming.title(*base)}, {found.tests} tests: above it {above}; below it {below}; "
+            f"- Against {naming.title(*base)}, {found.tests} tests: better {better}; worse {worse}; "
             f"not told apart {neither}."
         )
     return lines

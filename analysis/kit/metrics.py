@@ -53,6 +53,11 @@ def of(name: str) -> Metric:
     return _KNOWN[known]._replace(title=f"{_KNOWN[known].title} {group}".strip())
 
 
+def lower_is_better(rows: pd.DataFrame) -> pd.Series:
+    """Whether lower is better, by each row's metric."""
+    return rows["metric"].map(lambda name: of(str(name)).lower).astype(bool)
+
+
 def units(rows: pd.DataFrame) -> list[tuple[float, int]]:
     """Scale and decimals of each row's metric; of rows that name none those of percent."""
     found = [of(str(name)) for name in rows.get("metric", [""] * len(rows))]

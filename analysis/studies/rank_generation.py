@@ -105,10 +105,9 @@ def _agreement(ours: pd.Series, paper: pd.Series) -> str:
 
 
 def drawn(data: Data) -> pd.DataFrame:
-    """Our means over r but the test loss, and in each panel the paper's line, shifted to agree with ours on average
-    over the ranks of both."""
-    rows = data.once(GENERATED.long)
-    rows = rows[rows["metric"] != "loss"].assign(shift=float("nan"))
+    """Our means over r, and in each panel the paper's line, shifted to agree with ours on average over the ranks of
+    both."""
+    rows = data.once(GENERATED.long).assign(shift=float("nan"))
     parts, theirs = [rows], GENERATED.theirs(data).set_index("r")
     for key, means in rows.groupby(pages.TASK, sort=False):
         place: dict[str, Any] = dict(zip(pages.TASK, key, strict=True))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.kit import cells, figures, marks, naming, pages, tables, tuning
+from analysis.kit import cells, figures, marks, metrics, naming, pages, tables, tuning
 from analysis.kit.data import Data
 from analysis.kit.study import Study, arranged
 from analysis.kit.tuning import CELL
@@ -64,8 +64,8 @@ def falls(final: pd.DataFrame) -> pd.DataFrame:
     """For each line of two or more sizes what its largest is worth beside its best: LINE, best, largest, best_params,
     largest_params, and the fields of `maths.statistics.Paired` and p_holm for largest minus best on test data.
 
-    final holds main scores of both splits. The best is that on validation data. Where it is the largest, nothing falls
-    and nothing is tested.
+    final holds scores of both splits. The best is that on validation data. Where it is the largest, nothing falls and
+    nothing is tested.
     """
     rows = []
     for key, line in final.groupby(LINE, sort=False):
@@ -73,7 +73,8 @@ def falls(final: pd.DataFrame) -> pd.DataFrame:
         if len(sizes) < 2:
             continue
         validation = line[line["split"] == "validation"].groupby("settings", sort=False)["value"].mean()
-        best, largest = str(validation.idxmax()), str(sizes.idxmax())
+        lower = metrics.of(line["metric"].iloc[0]).lower
+        best, largest = str(validation.idxmin() if lower else validation.idxmax()), str(sizes.idxmax())
         test = line[line["split"] == "test"].set_index("seed").groupby("settings")["value"]
         ends = test.get_group(largest), test.get_group(best)
         found = statistics.NOTHING if best == largest else statistics.paired(*ends)
@@ -148,10 +149,11 @@ def rate_lines(ours: pd.DataFrame, rates: pd.DataFrame) -> list[str]:
 def falls_text(fallen: pd.DataFrame, head: str, verdict: Callable[[Mapping[Any, Any]], str]) -> pd.DataFrame:
     """The rows of `falls` as text, ours and the paper's, told apart by `source`; `verdict` of each is under `head`."""
     rows = fallen.to_dict("records")
+    several = fallen.groupby(["model", "task"])["metric"].transform("nunique") > 1
     return pd.DataFrame(
         {
             "source": fallen["source"] + ", " + fallen["model"],
-            "task": fallen["task"],
+            "task": fallen["task"].where(~several, fallen["task"] + " " + fallen["metric"]),
             "family": fallen["line"],
             "best": fallen["best"],
             "largest": fallen["largest"],
@@ -164,19 +166,25 @@ def falls_text(fallen: pd.DataFrame, head: str, verdict: Callable[[Mapping[Any, 
 def _difference(row: Mapping[Any, Any]) -> str | None:
     if pd.isna(row["difference"]):
         return None
-    text = statistics.difference_text(row["difference"], row["interval"], row["p_holm"])
+    unit = metrics.of(row["metric"])
+    text = statistics.difference_text(row["difference"], row["interval"], row["p_holm"], unit.scale, unit.digits)
     return text if pd.isna(row["pairs"]) else f"{text} ({statistics.pairs_text(row['pairs'])})"
+
+
+def is_worse(row: Mapping[Any, Any]) -> bool:
+    """Whether the largest of a row of `falls` is worse than the best."""
+    return bool((row["difference"] < 0) != metrics.of(row["metric"]).lower)
 
 
 def _verdict(row: Mapping[Any, Any]) -> str:
     if row["best"] == row["largest"]:
         return "no: the largest is the best"
     if row["source"] == "paper":
-        return "lower, by single numbers" if row["difference"] < 0 else "no"
+        return "lower, by single numbers" if is_worse(row) else "no"
     if pd.isna(row["p_holm"]):
         return "not tested: two seeds that differ are needed"
     if row["p_holm"] < 0.05:
-        return "yes" if row["difference"] < 0 else "no: the largest is better on test data"
+        return "yes" if is_worse(row) else "no: the largest is better on test data"
     return "not told apart"
 
 

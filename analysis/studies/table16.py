@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.kit import cells, language_runs, marks, method_tables, pages, samples
+from analysis.kit import cells, language_runs, marks, method_tables, metrics, pages, samples
 from analysis.kit.compare import METHOD, REFERENCES, minus_texts, reference
 from analysis.kit.data import Data
 from analysis.kit.pages import TASK
@@ -12,18 +12,19 @@ PAPER_MODEL, PAPER_TASK = "GPT-3 175B", "MNLI-m"
 PAPER_SIZES = {"n100": 100, "n1k": 1000, "n10k": 10_000, "n392k": 392_000}
 CELL = [*TASK, *METHOD, "train_examples"]
 READING = f"""\
-Scores are those of the test split in percent: mean ± half-width of the 95% Student-t interval (number of seeds); one
-seed gives no interval and no test. n: training examples, the first n of one order that is the same for all methods and
-seeds. Differences are between runs of one n, in points, paired by seed, ± half-width of their own 95% interval; p is
+Scores are those of the test split, in percent but for the loss, nats a token, by which methods are compared first: it
+scatters least between seeds. They are means ± half-width of the 95% Student-t interval (number of seeds); one seed
+gives no interval and no test. n: training examples, the first n of one order that is the same for all methods and
+seeds. Differences are between runs of one n, paired by seed, ± half-width of their own 95% interval; p is
 of the paired t-test, by Holm's method corrected for the comparisons with that method at that n (the intervals are
-not), and `*` marks p < 0.05. The highest of several means is so in part by chance. The paper's numbers are those of
+not), and `*` marks p < 0.05. The best of several means is so in part by chance. The paper's numbers are those of
 its Table 16: {PAPER_MODEL} on {PAPER_TASK}, another task with three classes, and single numbers: compare the shape of a
 line, not its level."""
 
 
 def scored(final: pd.DataFrame) -> pd.DataFrame:
-    """The test scores, few examples first, with `line`, the method's name in the figure."""
-    test = final[final["main"] & (final["split"] == "test")].sort_values([*TASK, "train_examples"], kind="stable")
+    """The test losses and scores, few examples first, with `line`, the method's name in the figure."""
+    test = language_runs.scored(final.sort_values("train_examples", kind="stable"))
     return test.assign(line=language_runs.line_names(test))
 
 
@@ -43,7 +44,7 @@ def paper() -> pd.DataFrame:
 
 
 def findings(data: Data) -> list[str]:
-    """How long runs were trained at each n, their learning rates, the highest mean of each n and LoRA minus full
+    """How long runs were trained at each n, their learning rates, the best mean of each n and LoRA minus full
     fine-tuning, as markdown list items."""
     rows = data["table.csv"]
     long, best = [], []
@@ -52,8 +53,9 @@ def findings(data: Data) -> list[str]:
         seen = " or ".join(f"{count * at['train_examples'].iloc[0]:,}" for count in counts)
         text = " or ".join(map(str, counts))
         long.append(f"- {_head(at)}: {text} {'epoch' if text == '1' else 'epochs'}, so {seen} examples are seen.")
-        first = at.sort_values("mean", ascending=False, kind="stable").head(1)
-        line = f"- {_head(at)}: highest mean {first['line'].iloc[0]}, {cells.mean_texts(first)[0]}"
+        lower = metrics.lower_is_better(at).any()
+        first = at.sort_values("mean", ascending=bool(lower), kind="stable").head(1)
+        line = f"- {_head(at)}: best mean {first['line'].iloc[0]}, {cells.mean_texts(first)[0]}"
         lora = at[at["settings"] == (reference(at, "lora") or ("", ""))[1]]
         [minus] = minus_texts(lora[lora["label"] == "lora"], "full") or [None]
         best.append(f"{line}; lora minus full {minus}." if minus else f"{line}.")
@@ -64,8 +66,9 @@ def findings(data: Data) -> list[str]:
 
 
 def quality(data: Data) -> pd.DataFrame:
-    """A row a method, a column an n, then the paper's, as text."""
+    """A row a method, a column an n, then the paper's where the metric is its own, as text."""
     found, theirs = data["table.csv"], paper()
+    theirs = theirs[theirs["metric"].isin(found["metric"])]
     rows = found.drop_duplicates(METHOD)
     numbers = cells.across(
         rows,

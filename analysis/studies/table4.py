@@ -17,13 +17,14 @@ PAPER_TASKS = {
 SAME = {"wikisql": "WikiSQL", "text_mnli": "MNLI-m", "samsum": "SAMSum"}
 NEAREST = {"text2sql": "WikiSQL", "bbc_headlines": "SAMSum"}  # and any classification as text: MNLI-m
 READING = f"""\
-Scores are those of the test split in percent: mean ± half-width of the 95% Student-t interval (number of seeds); one
-seed gives no interval and no test. Differences are of a task's first metric, to the method in the column's head, in
-points, paired by seed, ± half-width of their own 95% interval; p is of the paired t-test, by Holm's method corrected
-for all comparisons with that method on that task (the intervals are not), and `*` marks p < 0.05. Parameters are those
-trained. Times and memory are those of the runs as they were made, not a benchmark. The paper's numbers are those of
-its Table 4 with its numbers of parameters: {PAPER_MODEL}, on other tasks unless the heading says the same, and all
-training data. They are context: compare the order of methods, not levels."""
+Scores are those of the test split, the loss in nats a token (lower is better), all others in percent: mean ± half-width
+of the 95% Student-t interval (number of seeds); one seed gives no interval and no test. Methods are compared by the
+test loss, which scatters least between seeds: differences are to the method in the column's head, paired by seed, ±
+half-width of their own 95% interval; p is of the paired t-test, by Holm's method corrected for all comparisons with
+that method on that task (the intervals are not), and `*` marks p < 0.05. Parameters are those trained. Times and memory
+are those of the runs as they were made, not a benchmark. The paper's numbers are those of its Table 4 with its numbers
+of parameters: {PAPER_MODEL}, on other tasks unless the heading says the same, and all training data. They are context:
+compare the order of methods, not levels."""
 TUNING = """\
 Only the learning rate is tuned, for every method and task on its own, on validation data with the first seed: by the
 first metric where the task is to choose, by the loss a token where text is written. The test data choose nothing.
@@ -33,19 +34,23 @@ interpolated over log lr; ≥ says that it reaches the last rate tried. It is fr
 
 
 def table(data: Data) -> pd.DataFrame:
-    """A row for each method and metric but the loss: the columns of `kit.method_tables.tabulate`, and the tuning."""
-    test = data.final[(data.final["split"] == "test") & (data.final["metric"] != "loss")]
-    found = method_tables.tabulate(test)
+    """A row for each method and metric, the test loss first: the columns of `kit.method_tables.tabulate`, and the
+    tuning."""
+    found = method_tables.tabulate(language_runs.scored(data.final, every=True))
     if data.rates.empty:
         return found
     outcomes = tuning.outcomes(data.rates).drop(columns="metric")  # where text is written, rates are chosen by the loss
     return found.merge(outcomes, on=["model", "task", *METHOD], how="left")
 
 
-def main(data: Data) -> pd.DataFrame:
-    """The rows of the first metrics."""
-    rows = data["table.csv"]
-    return rows[rows["main"]]
+def losses(data: Data) -> pd.DataFrame:
+    """The rows of the test loss."""
+    return data["table.csv"].query("metric == 'loss'")
+
+
+def drawn(data: Data) -> pd.DataFrame:
+    """The rows of the test loss and of the first metrics."""
+    return data["table.csv"].query("metric == 'loss' or main")
 
 
 def overview(data: Data) -> pd.DataFrame:
@@ -53,17 +58,25 @@ def overview(data: Data) -> pd.DataFrame:
     found, keys = data["table.csv"], ["model", *METHOD]
     rows = naming.arranged(found.drop_duplicates(keys).assign(task="", seed=0))  # one order for all tasks
     about = {"model": rows["model"]} if rows["model"].nunique() > 1 else {}
-    scores = cells.across(rows, found, ["task", "metric"], keys, head=" ".join)
+    scores = cells.across(rows, found, ["task", "metric"], keys, head=_head)
     return pd.DataFrame(about | method_tables.names(rows) | scores)
 
 
 def quality(data: Data) -> pd.DataFrame:
-    """A task's table, as text: its metrics, the first one's differences, and the paper's numbers beside."""
-    rows = main(data)
-    columns = method_tables.names(rows) | cells.across(rows, data["table.csv"], "metric", METHOD)
+    """A task's table, as text: its metrics, the differences of the test loss, and the paper's numbers beside."""
+    rows = losses(data)
+    columns = method_tables.names(rows) | cells.across(rows, data["table.csv"], "metric", METHOD, head=_named)
     columns |= method_tables.minus_columns(rows)
     theirs = paper_task(rows["task"].iloc[0])
     return pd.DataFrame(columns | ({f"paper, {theirs}": beside(rows, paper_rows(theirs))} if theirs else {}))
+
+
+def _head(key: tuple[str, str]) -> str:
+    return f"{key[0]} {_named(key[1])}"
+
+
+def _named(metric: str) -> str:
+    return "loss ↓" if metric == "loss" else metric
 
 
 def beside(rows: pd.DataFrame, theirs: pd.DataFrame) -> list[str | None]:
@@ -110,19 +123,22 @@ STUDY = Study(
     page=[
         "# SQL, a classification and headlines, from a language model (the paper's Table 4)",
         READING,
-        language_runs.warning(main, others=1),
+        language_runs.warning(losses, others=1),
         lambda data: method_tables.UNTUNED if data.rates.empty else TUNING,
         "## All tasks",
         pages.table(overview),
         pages.sections(
             "## {task} ({model})",
-            pages.lines(paper_line, lambda data: method_tables.findings(main(data))),
+            pages.lines(paper_line, lambda data: method_tables.findings(losses(data))),
             pages.table(quality),
-            pages.table(lambda data: method_tables.effort(main(data))),
+            pages.table(lambda data: method_tables.effort(losses(data))),
             by=["model", "task"],
         ),
         pages.failed_runs,
     ],
-    figures={"table4.png": method_figures.Methods(of=main), "learning_rates.png": method_figures.rates},
+    figures={
+        "table4.png": method_figures.Methods(drawn, lambda data: language_runs.scored(data.final)),
+        "learning_rates.png": method_figures.rates,
+    },
     more=[samples.of],
 )

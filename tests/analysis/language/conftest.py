@@ -23,8 +23,9 @@ SIZES = {"full": 134_515_008, "frozen": 0, "norm_only": 35_136, "prefix_embed": 
 def store(list_run: Callable[..., None], runs_dir: Path) -> Callable[..., str]:
     """Stores a run and lists it in sweep.jsonl; returns its run_id.
 
-    test: the scores of its metrics, the main one first, or one for all. validation: its main metric, or minus its loss.
-    n: examples it had, of `asked`. With an error the run has failed, and its config is where the runner leaves it.
+    test: the scores of its metrics, the main one first, or one for all; the test loss is 1 less the main one.
+    validation: its main metric, or minus its loss. n: examples it had, of `asked`. With an error the run has failed,
+    and its config is where the runner leaves it.
     """
 
     def make(
@@ -59,7 +60,7 @@ def store(list_run: Callable[..., None], runs_dir: Path) -> Callable[..., str]:
             list_run(run_id=run_id, role=role, error=error)
             return run_id
         values = list(test) if isinstance(test, Sequence) else [test] * len(names)
-        scores = [("test", "loss", 0.5), *(("test", *pair) for pair in zip(names, values, strict=True))]
+        scores = [("test", "loss", 1 - values[0]), *(("test", *pair) for pair in zip(names, values, strict=True))]
         scores += [("validation", names[0], validation)] if measured else []
         scores += [("validation", "loss", 0.4 if measured else -validation)]
         rank = method.get("r") or method.get("bottleneck") or 1

@@ -38,7 +38,8 @@ def test_points_and_falls_beside_the_papers(points: None, study_dir: Path, runs_
     assert all(path.stat().st_size for path in outputs)
 
     table = pd.read_csv(study_dir / "table.csv")
-    ours = table[(table["source"] == "ours") & (table["task"] == "text2sql")].set_index(["line", "settings"])
+    ours = table[(table["source"] == "ours") & (table["task"] == "text2sql") & (table["metric"] != "loss")]
+    ours = ours.set_index(["line", "settings"])
     assert ours.loc["prefix_embed", "size"].tolist() == [576 * 16, 576 * 40, 576 * 136]
     assert ours.loc[("lora+prefix_embed", "r=8, q+v, l_p=8, l_i=4"), "mean"] == pytest.approx(
         0.52 + sum(SEEDS) / 3, rel=1e-4
@@ -49,8 +50,12 @@ def test_points_and_falls_beside_the_papers(points: None, study_dir: Path, runs_
         0.762,
     ]
 
-    falls = pd.read_csv(study_dir / "falls.csv").set_index(["task", "line"])
+    every = pd.read_csv(study_dir / "falls.csv").set_index(["task", "line"])
+    falls = every[every["metric"] != "loss"]
     found = falls.loc[("text2sql", "prefix_embed")]
+    of_loss = every[every["metric"] == "loss"].loc[("text2sql", "prefix_embed")]
+    assert of_loss[["best", "largest"]].tolist() == found[["best", "largest"]].tolist()
+    assert of_loss["difference"] == pytest.approx(-found["difference"], rel=1e-4)
     assert found[["best", "largest"]].tolist() == ["l_p=32, l_i=8", "l_p=128, l_i=8"]  # the loss chooses
     pairs = np.array([-0.15, -0.149, -0.15])
     assert found["difference"] == pytest.approx(pairs.mean(), rel=1e-4)
@@ -61,10 +66,12 @@ def test_points_and_falls_beside_the_papers(points: None, study_dir: Path, runs_
     assert falls.loc[("WikiSQL", "lora+prefix_embed"), ["best", "largest"]].nunique() == 1
 
     text = (study_dir / "table.md").read_text()
-    assert "- text2sql (smollm2): highest mean 53.0 ± 2.6 (3), lora+prefix_embed (r=8, q+v, l_p=8, l_i=4)" in text
+    assert "- text2sql (smollm2): best test loss 0.470 ± 0.026 (3), lora+prefix_embed (r=8, q+v, l_p=8, l_i=4)" in text
+    assert "- text2sql (smollm2): best logical_form 53.0 ± 2.6 (3), lora+prefix_embed (r=8, q+v, l_p=8, l_i=4)" in text
     rows = {tuple(cell.strip() for cell in line.split("|")[2:4]): line for line in text.splitlines() if line[:1] == "|"}
-    assert "yes, it falls" in rows["text2sql", "prefix_embed"]
-    assert "the largest is the best" in rows["text2sql", "lora q+v"]
+    for metric in ("loss", "logical_form"):
+        assert "yes, it falls" in rows[f"text2sql {metric}", "prefix_embed"]
+        assert "the largest is the best" in rows[f"text2sql {metric}", "lora q+v"]
     assert "-7.2" in rows["WikiSQL", "prefix_embed"]
     assert "| 9,216 " in rows["prefix_embed", "l_p=8, l_i=8"]
     assert "| 3.96 " in rows["prefix_embed", "l_p=8, l_i=8"]

@@ -35,7 +35,8 @@ def test_scores_and_tests_at_each_number_of_examples(study: None, study_dir: Pat
     names = {"runs.csv", "table.csv", "table.md", "table16.png", "samples.md", "samples.csv"}
     assert {path.name for path in outputs} == names
     assert all(path.stat().st_size for path in outputs)
-    table = pd.read_csv(study_dir / "table.csv").set_index(["train_examples", "label"])
+    both = pd.read_csv(study_dir / "table.csv").set_index(["metric", "train_examples", "label"])
+    table = both.loc["accuracy"]
     others = (0.55, 0.5, 0.5)
     for n, (_, epochs, lora, full) in SIZES.items():
         row = table.loc[(n, "lora")]
@@ -46,6 +47,7 @@ def test_scores_and_tests_at_each_number_of_examples(study: None, study_dir: Pat
         held = 2 * p[0] if p[0] <= p[1] else max(2 * p[1], p[0])
         assert row["full_difference"] == pytest.approx(np.mean(lora) - np.mean(full), rel=1e-4)
         assert row["full_p_holm"] == pytest.approx(min(held, 1), rel=1e-4)
+        assert both.loc[("loss", n, "lora"), "full_difference"] == pytest.approx(-row["full_difference"], rel=1e-3)
     runs = pd.read_csv(study_dir / "runs.csv")
     assert sorted(runs["train_examples"].unique()) == [100, 1000, 8530]
 
@@ -57,8 +59,12 @@ def test_report_has_epochs_floor_and_the_papers_row(study: None, study_dir: Path
     assert "- n = 100: 4 epochs, so 400 examples are seen." in text
     assert "- n = 8,530 (all): 1 epoch, so 8,530 examples are seen." in text
     assert "One for all n: none is tuned for few examples." in text
-    assert "- n = 100: highest mean lora, 62.3 ± 5.2 (3); lora minus full +2.3 ± 3.8" in text
-    rows = [line for line in text.splitlines() if line.startswith("| lora")]
+    assert "- n = 100: best mean lora, 0.377 ± 0.052 (3); lora minus full -0.023 ± 0.038" in text
+    assert "- n = 100: best mean lora, 62.3 ± 5.2 (3); lora minus full +2.3 ± 3.8" in text
+    of_loss, of_accuracy = text.split("test accuracy)")
+    assert "0.377 ± 0.052 (3)" in of_loss
+    assert "91.7" not in of_loss  # the paper has accuracies alone
+    rows = [line for line in of_accuracy.splitlines() if line.startswith("| lora")]
     assert [cell.strip() for cell in rows[0].split("|")][4:-1] == [
         "62.3 ± 5.2 (3)", "71.3 ± 3.8 (3)", "85.3 ± 1.4 (3)", "63.8", "85.6", "89.2", "91.7",
     ]  # fmt: skip
@@ -80,7 +86,7 @@ def test_other_rates_and_epochs_are_told(store: Callable[..., str], study_dir: P
     assert "- n = 100: 2 or 4 epochs, so 200 or 400 examples are seen." in text
     assert "- Learning rates: full 0.0001; lora 0.001, 0.003.\n" in text
     assert "lora minus full +0.0.\n" in text
-    assert "n = 200: highest mean lora, 80.0 (1).\n" in text
+    assert "n = 200: best mean lora, 80.0 (1).\n" in text
 
 
 def test_text_that_is_written_has_no_floor(store: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:

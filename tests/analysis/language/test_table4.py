@@ -49,8 +49,7 @@ def test_every_metric_of_every_task_with_tests_on_its_own(study: None, study_dir
     assert all(path.stat().st_size for path in outputs)
 
     table = pd.read_csv(study_dir / "table.csv").set_index(["task", "metric", "label"]).sort_index()
-    assert table.loc["bbc_headlines"].index.unique("metric").tolist() == ["rouge_1", "rouge_2", "rouge_lf"]
-    assert "loss" not in table.index.unique("metric")
+    assert table.loc["bbc_headlines"].index.unique("metric").tolist() == ["loss", "rouge_1", "rouge_2", "rouge_lf"]
     for name, scores in SCORES.items():
         row = table.loc[("text2sql", "execution", name)]
         assert row["mean"] == pytest.approx(np.mean(scores) + 0.1, rel=1e-4)
@@ -68,6 +67,7 @@ def test_every_metric_of_every_task_with_tests_on_its_own(study: None, study_dir
         assert found[least] == pytest.approx(2 * p[least], rel=1e-4)
         assert np.isnan(found[reference])
     assert table.loc[("text2sql", "logical_form", "lora"), "full_difference"] == pytest.approx(0.05 / 3, rel=1e-4)
+    assert table.loc[("text2sql", "loss", "lora"), "full_difference"] == pytest.approx(-0.05 / 3, rel=1e-4)
 
     samples = pd.read_csv(study_dir / "samples.csv")
     assert samples["task"].unique().tolist() == ["bbc_headlines", "text2sql", "text_rotten_tomatoes"]
@@ -83,8 +83,9 @@ def test_report_has_the_papers_numbers_and_names_what_failed(study: None, study_
     assert "## bbc_headlines (smollm2)\n\n- Beside the paper's SAMSum (ROUGE-1 / 2 / L): another task." in text
     overview, headlines, *_ = rows_of(text, "full")
     assert overview[2] == "134,515,008"
-    assert overview[3:6] == ["28.0 ± 0.0 (3)", "8.0 ± 0.0 (3)", "25.0 ± 0.0 (3)"]
-    assert overview[6:] == ["43.0 ± 6.6 (3)", "53.0 ± 6.6 (3)", "81.0 ± 2.5 (3)"]
+    assert overview[3:7] == ["0.720 ± 0.000 (3)", "28.0 ± 0.0 (3)", "8.0 ± 0.0 (3)", "25.0 ± 0.0 (3)"]
+    assert overview[7:10] == ["0.570 ± 0.066 (3)", "43.0 ± 6.6 (3)", "53.0 ± 6.6 (3)"]
+    assert overview[10:] == ["0.190 ± 0.025 (3)", "81.0 ± 2.5 (3)"]
     assert headlines[-1] == "52.0 / 28.0 / 44.5 (175255.8M)"
     lora = [row for row in rows_of(text, "lora") if "WikiSQL" not in row]
     assert any(row[-1] == "73.4 (4.7M), 74.0 (37.7M)" for row in lora)
