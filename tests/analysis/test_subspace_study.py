@@ -173,6 +173,19 @@ def test_ranks_are_compared_between_different_seeds(
     assert (choice.small[1], choice.large[1], choice.other[1]) == (1, 2, 1)
 
 
+def test_seeds_of_the_large_rank_alone_leave_the_pairs_of_ranks_as_they_are(
+    make_run: Callable[..., str], study_dir: Path, runs_dir: Path
+) -> None:
+    runs = {(r, seed): make_run(r=r, seed=seed) for r in (8, 64) for seed in range(5)}
+    (before,) = subspace.choose(load_runs(study_dir, runs_dir), study_dir)
+    runs |= {(64, seed): make_run(r=64, seed=seed) for seed in range(5, 10)}
+    (choice,) = subspace.choose(load_runs(study_dir, runs_dir), study_dir)
+    assert choice.more["r8_r64"] == before.more["r8_r64"]
+    pairs = [(choice.small[0], choice.large[0]), *choice.more["r8_r64"]]
+    assert pairs == [(runs[8, one], runs[64, other]) for one, other in ((0, 1), (1, 2), (2, 3), (3, 4), (4, 0))]
+    assert choice.more["seeds"] == [(runs[64, seed], runs[64, seed + 1]) for seed in (2, 4, 6, 8)]
+
+
 @pytest.mark.parametrize("present", [[(8, 0), (64, 0)], [(64, 0), (64, 1)], [(8, 0), (8, 1)]])
 def test_missing_runs_are_named(
     present: list[tuple[int, int]], make_run: Callable[..., str], study_dir: Path, runs_dir: Path

@@ -99,7 +99,9 @@ def choose(runs: pd.DataFrame, study_dir: Path) -> list[Choice]:
                 f"missing ones"
             )
         first, second = sorted(large[:2], key=lambda run: run[1] == small[0][1])
-        more = {f"r{r_small}_r{r_large}": further(small, [first, *large[2:], second]), "seeds": pairs(large[2:])}
+        # Seeds that the large rank alone has pair with one another, and leave the pairs of ranks as they are.
+        ranked = further(small, [first, *large[2 : len(small)], second])
+        more = {f"r{r_small}_r{r_large}": ranked, "seeds": pairs(large[2:])}
         choices.append(Choice(place, r_small, r_large, small[0], first, second, more))
     return choices
 
