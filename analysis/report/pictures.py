@@ -28,8 +28,9 @@ class Level(NamedTuple):
 
 
 LEVELS = (
-    Level(1500, 600, 35, True), Level(1500, 560, 30), Level(1300, 520, 28), Level(1100, 480, 26), Level(900, 420, 24),
-    Level(760, 360, 22), Level(640, 300, 20), Level(520, 240, 16), Level(400, 160, 10),
+    Level(1500, 600, 35, True), Level(1500, 560, 30, True), Level(1500, 560, 30), Level(1300, 520, 28),
+    Level(1100, 480, 26), Level(900, 420, 24), Level(760, 360, 22), Level(640, 300, 20), Level(520, 240, 16),
+    Level(400, 160, 10),
 )  # fmt: skip
 
 

@@ -185,11 +185,6 @@ def _number(value: Any) -> float:
 
 def _texts(values: Sequence[float], like: str) -> Iterator[str]:
     """Their mean as tables write it, in percent and as it is, with as many digits as a number has."""
-    half = (
-        float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / len(values) ** 0.5)
-        if len(values) > 1
-        else math.nan
-    )
     mean, digits = estimates.mean(values), len(like.partition(".")[2])
     yield from (mean_text(mean.value, mean.half, mean.n, scale, digits) for scale in (100, 1))
 

@@ -24,8 +24,8 @@ CLASSES = {
 }
 NO_MODEL = ("all", "one")  # how the places begin of cases that are of no one model
 NOTES = {
-    "too few to count": "Too few to count: with fewer replicates than it is judged by, a case is shown and is not part of the "
-    "estimate.",
+    "too few to count": "Too few to count: a case with fewer replicates than the claim asks for is shown, and is not "
+    "part of the estimate.",
     "do not count": "Do not count: a run that predicts one class for about every item has not learnt the task. What a "
     "setting is worth cannot be read off it, so that it is in no mean; how many there are is said, for a setting that "
     "often ends so has that against it.",
