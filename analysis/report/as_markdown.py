@@ -32,9 +32,9 @@ def _blocks(report: Report) -> Iterator[str]:
 
 def _answers(report: Report) -> Iterator[str]:
     for answer, item in report.board.answers:
-        found = f" ({item.estimate})" if item.estimate else f": needs `{item.command}`"
-        text = f"{escaped(item.claim.statement)} **{item.verdict}**{escaped(found) if item.estimate else found}"
-        yield f"- [{answer.question}](#{answer.study}) {text}"
+        found = escaped(item.estimate or item.evidence) if item.rows else f"needs `{item.command}`"
+        statement = escaped(item.claim.statement)
+        yield f"- [{answer.question}](#{answer.study}) {statement} **{item.verdict}**: {found}"
 
 
 def _claims(report: Report) -> Iterator[str]:

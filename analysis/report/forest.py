@@ -57,6 +57,7 @@ def draw(judged: Judged) -> Markup:
 
 
 def _row(label: str, found: Estimate, y: int, x: _Axis, kind: str) -> Iterator[str]:
+    label = label.partition(" (")[0]
     short = label if len(label) <= LETTERS else f"{label[: LETTERS - 1]}…"
     yield f'<text y="{y + 4}">{escape(short)}</text>'
     if found.error > 0:

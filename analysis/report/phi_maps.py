@@ -33,7 +33,7 @@ def _maps(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
         if pair:
             first = own[["run_id", "other_run_id"]].iloc[0]
             own = own[(own[["run_id", "other_run_id"]] == first).all(axis=1)]
-        names = [name for name in own if name[0] == "j" and name[1:].isdigit() and own[name].notna().all()]
+        names = [name for name in map(str, own) if name[0] == "j" and name[1:].isdigit() and own[name].notna().all()]
         i, j = sorted(own["i"].unique().tolist()), [int(name[1:]) for name in names]
         about = f"{key[1]} ({key[0]})"
         if pair:

@@ -58,8 +58,7 @@ class StudyRuns:
         self._sets: dict[Found, int] = {}  # those that were asked for, in order
 
     def _fill(self, rows: pd.DataFrame) -> None:
-        first = rows.drop_duplicates("run_id")
-        self.runs = first.to_dict("records")
+        self.runs = [dict(run) for _, run in rows.drop_duplicates("run_id").astype(object).iterrows()]
         for run in self.runs:
             run["settings"] = run["settings"] if isinstance(run["settings"], str) else ""
             run["label"] = run["label"] if isinstance(run.get("label"), str) else run["method"]

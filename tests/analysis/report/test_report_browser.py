@@ -30,9 +30,10 @@ TABLE = """\
 # What is wider than the page, and the tables of which no number is on the first screen, with everything unfolded.
 PROBE = """() => {
   document.querySelectorAll("details").forEach(each => each.open = true);
-  const seen = table => [...table.querySelectorAll(".runs")].some(number => {
-    const [box, label, own] = [table.parentNode, table.rows[1].cells[0], number].map(each => each.getBoundingClientRect());
-    return own.left >= label.right && own.right <= Math.min(box.right, innerWidth);
+  const place = each => each.getBoundingClientRect();
+  const seen = table => [...table.querySelectorAll(".runs")].some(number => {  // at least its first 60 pixels
+    const own = place(number), end = Math.min(place(table.parentNode).right, innerWidth);
+    return own.left >= place(table.rows[1].cells[0]).right && Math.min(own.right, own.left + 60) <= end;
   });
   const tables = [...document.querySelectorAll(".body table")].filter(table => table.querySelector(".runs"));
   const root = document.documentElement, blind = tables.filter(table => !seen(table));
