@@ -1,4 +1,4 @@
-"""All claims, in the order of the scoreboard."""
+"""All claims, by topic, in the order of the scoreboard."""
 
 from analysis.claims import (
     advice,
@@ -15,16 +15,17 @@ from analysis.claims import (
 )
 from analysis.claims.engine import Claim
 
-CLAIMS: list[Claim] = [
-    *rank.CLAIMS,
-    *weight_types.CLAIMS,
-    *subspace.CLAIMS,
-    *amplification.CLAIMS,
-    *spectrum.CLAIMS,
-    *methods.CLAIMS,
-    *optimisation.CLAIMS,
-    *data.CLAIMS,
-    *cost.CLAIMS,
-    *memory.CLAIMS,
-    *advice.CLAIMS,
-]
+TOPICS: dict[str, list[Claim]] = {
+    "rank": rank.CLAIMS,
+    "weight types": weight_types.CLAIMS,
+    "subspaces": subspace.CLAIMS,
+    "amplification": amplification.CLAIMS,
+    "spectra": spectrum.CLAIMS,
+    "methods": methods.CLAIMS,
+    "rates and starts": optimisation.CLAIMS,
+    "data": data.CLAIMS,
+    "cost": cost.CLAIMS,
+    "memory": memory.CLAIMS,
+    "advice": advice.CLAIMS,
+}
+CLAIMS: list[Claim] = [claim for claims in TOPICS.values() for claim in claims]

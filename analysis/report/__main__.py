@@ -15,7 +15,7 @@ from analysis.report.content import Report
 from experiments.arguments import program
 from lora.config import InputError
 
-LIMIT = 1_000_000
+LIMIT = 3_000_000
 
 
 def write(results: Path, limit: int = LIMIT) -> tuple[str, list[str]]:
@@ -29,8 +29,9 @@ def write(results: Path, limit: int = LIMIT) -> tuple[str, list[str]]:
     sections = section.find(results, entries.load())
     report = Report(results, sections, scoreboard.make(results))
     figures = [figure for found in sections for figure in found.figures]
-    level, shown = pictures.fit(figures, limit - _size(as_html.write(report, pictures.blank(figures))))
-    page = as_html.write(report, shown)
+    write_html = as_html.page(report)
+    level, shown = pictures.fit(figures, limit - _size(write_html(pictures.blank(figures))))
+    page = write_html(shown)
     (results / "report.html").write_text(page, encoding="utf-8")
     (results / "report.md").write_text(as_markdown.write(report), encoding="utf-8")
     make_safe([results / "report.md"])

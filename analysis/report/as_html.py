@@ -1,6 +1,9 @@
-"""report.html: one file, with its style and small copies of the figures in it."""
+"""report.html: one file, with its style, its script, the runs behind its numbers, and copies of the figures in it."""
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Callable, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +13,9 @@ from markupsafe import Markup
 from analysis.report import markup
 from analysis.report.content import ABOUT, Report
 from analysis.report.pictures import Picture
+from analysis.report.section import Section
+
+STATIC = ("report.css", "report.js")
 
 
 class Shown(NamedTuple):
@@ -20,8 +26,8 @@ class Shown(NamedTuple):
     open: bool
 
 
-def write(report: Report, pictures: Mapping[Path, Picture]) -> str:
-    """The page with these pictures; of the extra figures those that have none are links."""
+def page(report: Report) -> Callable[[Mapping[Path, Picture]], str]:
+    """What makes the page of its pictures; of the extra figures those that have none are links."""
     templates = Environment(
         loader=PackageLoader("analysis.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -29,18 +35,29 @@ def write(report: Report, pictures: Mapping[Path, Picture]) -> str:
         "inline": lambda text: Markup(markup.inline(text)),
         "block": lambda text: Markup(markup.block(text)),
         "plain": markup.plain,
-        "parts": parts,
+        "first_sentence": lambda text: re.split(r"(?<=\.) ", text)[0],
+        "json": lambda data: Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")),
     }
-    style = Markup(templates.get_template("report.css").render())
+    style, script = (Markup(files("analysis.report").joinpath(name).read_text("utf-8")) for name in STATIC)
     anchors = {section.entry.folder: section.entry.title for section in report.sections}
-    page = templates.get_template("report.html.j2")
-    return page.render(report=report, about=ABOUT, pictures=pictures, style=style, anchors=anchors)
+    bodies = {
+        section.entry.folder: [(name, parts(text, section)) for name, text in section.tables]
+        for section in report.sections
+    }
+    template = templates.get_template("report.html.j2")
+
+    def write(pictures: Mapping[Path, Picture]) -> str:
+        return template.render(
+            report=report, about=ABOUT, pictures=pictures, style=style, script=script, anchors=anchors, bodies=bodies
+        )
+
+    return write
 
 
-def parts(text: str, folder: str) -> list[Shown]:
+def parts(text: str, section: Section) -> list[Shown]:
     """The parts of a table.md: open are what stands before its headings and, if that has no table, the first part that
     has one. Paragraphs alone before the headings say how to read what follows: they are folded."""
-    found = markup.parts(text, folder)
+    found = markup.parts(text, section.entry.folder, section.runs.mark)
     first = next((part for part in found if part.tables), None)
     shown = []
     for part in found:

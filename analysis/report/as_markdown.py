@@ -17,15 +17,24 @@ def write(report: Report) -> str:
 
 def _blocks(report: Report) -> Iterator[str]:
     yield from (f"# {report.title}", ABOUT, report.count, "## Contents")
-    lines = ["- [Claims](#claims)"]
+    lines = ["- [Answers in short](#answers)"] * bool(report.board.items) + ["- [Claims](#claims)"]
     for section in report.sections:
         entry, state = section.entry, "" if section.done else f" ({section.state.partition(':')[0]})"
         about = f": {entry.paper}" if entry.paper else ""
         lines.append(f"- [{escaped(entry.title)}](#{entry.folder}){about}{state}")
     yield "\n".join(lines)
+    if report.board.items:
+        yield from ('<a id="answers"></a>', "## Answers in short", "\n".join(_answers(report)))
     yield from _claims(report)
     for section in report.sections:
         yield from _section(report, section)
+
+
+def _answers(report: Report) -> Iterator[str]:
+    for answer, item in report.board.answers:
+        found = escaped(item.estimate or item.evidence) if item.rows else f"needs `{item.command}`"
+        statement = escaped(item.claim.statement)
+        yield f"- [{answer.question}](#{answer.study}) {statement} **{item.verdict}**: {found}"
 
 
 def _claims(report: Report) -> Iterator[str]:

@@ -9,8 +9,8 @@ from analysis.report.section import Section
 
 ABOUT = (
     "Every analysis of [LoRA: Low-Rank Adaptation of Large Language Models](https://arxiv.org/abs/2106.09685) (Hu et "
-    "al., 2021) that is stored here, with the paper's numbers beside ours where it has any: claims first, then every "
-    "table and figure in the order of the paper."
+    "al., 2021) that is stored here, with the paper's numbers beside ours where it has any: answers in short, what "
+    "became of each claim, then every table and figure in the order of the paper."
 )
 
 

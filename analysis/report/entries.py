@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-Show = Literal["large", "small", "extra"]
+Show = Literal["large", "small", "extra", "map"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Caption:
     """The caption of figures whose file name matches, and how they are shown.
 
     The first caption that fits a file is taken. show: large (of several files of one caption the first alone is; the
-    others are small), small (one of a grid of thumbnails) or extra (a thumbnail where there is room, else a link).
+    others are small), small (one of a grid of thumbnails), extra (a thumbnail where there is room, else a link) or map
+    (extra where the page draws its grids of phi itself, else large).
     """
 
     match: str

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -29,10 +28,9 @@ class Level(NamedTuple):
 
 
 LEVELS = (
-    Level(1200, 640, 60, True), Level(1000, 560, 50, True), Level(900, 500, 45, True), Level(900, 500, 45),
-    Level(860, 460, 42), Level(820, 440, 40), Level(800, 420, 37), Level(780, 410, 35), Level(760, 400, 32),
-    Level(740, 380, 30), Level(720, 360, 28), Level(700, 340, 26), Level(680, 320, 24), Level(640, 280, 22),
-    Level(600, 260, 20), Level(560, 240, 18), Level(520, 220, 16), Level(480, 200, 14), Level(400, 160, 10),
+    Level(1500, 600, 35, True), Level(1500, 560, 30, True), Level(1500, 560, 30), Level(1300, 520, 28),
+    Level(1100, 480, 26), Level(900, 420, 24), Level(760, 360, 22), Level(640, 300, 20), Level(520, 240, 16),
+    Level(400, 160, 10),
 )  # fmt: skip
 
 
@@ -71,7 +69,7 @@ def fit(figures: Sequence[Figure], budget: int) -> tuple[Level, dict[Path, Pictu
 
     Raises InputError if even the last level takes more.
     """
-    encoded = cache(encode)  # neighbouring levels share none, but the search ends at one that it has tried
+    encoded = cache(encode)
 
     def at(level: Level) -> dict[Path, Picture]:
         shown = [figure for figure in figures if figure.show != "extra" or level.extra]
@@ -81,10 +79,10 @@ def fit(figures: Sequence[Figure], budget: int) -> tuple[Level, dict[Path, Pictu
     def taken(level: Level) -> int:
         return sum(len(picture.uri) for picture in at(level).values())
 
-    place = bisect_left(LEVELS, True, key=lambda level: taken(level) <= budget)
-    if place == len(LEVELS):
+    found = next((level for level in LEVELS if taken(level) <= budget), None)
+    if found is None:
         raise InputError(
             f"the report's figures take {taken(LEVELS[-1]):,} bytes at their smallest, and {max(budget, 0):,} are left "
             "for them: give a larger --limit"
         )
-    return LEVELS[place], at(LEVELS[place])
+    return found, at(found)

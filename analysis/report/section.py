@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from analysis.kit.tables import make_command
-from analysis.report import made
+from analysis.report import made, phi_maps
 from analysis.report.entries import Entry, Show
+from analysis.report.runs import StudyRuns
 
 SAMPLES = "samples.md"  # linked, not shown: texts, which no table or figure is
 OPENED = (".csv", ".json", ".md")  # files that the report links
@@ -25,11 +27,13 @@ class Figure:
 
 @dataclass
 class Section:
-    """A study as the report shows it; problems: a line for each file that is damaged."""
+    """A study as the report shows it; maps: of `phi_maps`; problems: a line for each file that is damaged."""
 
     entry: Entry
     folder: Path
     made: made.Made
+    runs: StudyRuns
+    maps: list[dict[str, Any]] = field(default_factory=list)
     tables: list[tuple[str, str]] = field(default_factory=list)  # file name, markdown
     figures: list[Figure] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
@@ -71,7 +75,11 @@ def find(results: Path, entries: Sequence[Entry]) -> list[Section]:
 def read(folder: Path, entry: Entry) -> Section:
     """Reads a study's folder, which may be missing. What is damaged is a line of `problems`, and the rest is kept."""
     how = made.read(folder, make_command(folder))
-    section = Section(entry, folder, how, problems=list(how.problems))
+    section = Section(entry, folder, how, StudyRuns(folder), problems=list(how.problems))
+    try:
+        section.maps = phi_maps.read(folder)
+    except (OSError, ValueError, KeyError) as error:
+        section.problems.append(f"phi cannot be read ({error}); `{section.command}` writes it again")
     there = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
     written = {name: place for place, name in enumerate(how.outputs)}
     for path in sorted(there, key=lambda path: (written.get(path.name, len(written)), path.name)):
@@ -92,4 +100,7 @@ def _figure(path: Path, section: Section) -> Figure:
         picture.load()  # a file that was cut short opens, but does not load
     caption = section.entry.caption(path.name)
     again = any(section.entry.caption(figure.path.name) is caption for figure in section.figures)
-    return Figure(path, caption.text(path.name), "small" if again and caption.show == "large" else caption.show)
+    show = caption.show
+    if show == "map":
+        show = "extra" if section.maps else "large"
+    return Figure(path, caption.text(path.name), "small" if again and show == "large" else show)

@@ -98,7 +98,8 @@ def studies(page: Path, chinese: bool = False) -> str:
     for entry in entries.load():
         folder = DESK / entry.folder
         names = sorted((path.name for path in folder.glob("*.png")), key=lambda name: (len(name), name))
-        fits = [[name for name in names if entry.caption(name) == one] for one in entry.figures if one.show == "large"]
+        first = [one for one in entry.figures if one.show in ("large", "map")]
+        fits = [[name for name in names if entry.caption(name) == one] for one in first]
         found = [*(["table.md"] if (folder / "table.md").is_file() else []), *(one[0] for one in fits if one)]
         found = found[: PICTURES + 1] or [path.name for path in sorted(folder.glob("*.md"))]
         links = ", ".join(f"[{Path(name).stem}]({_link(page, folder / name)})" for name in found)

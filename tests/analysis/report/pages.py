@@ -39,7 +39,7 @@ HOSTILE = '<script>alert("1")</script>'
 
 
 class Page(HTMLParser):
-    """A page, parsed: its elements as (tag, attributes), and its text without style."""
+    """A page, parsed: its elements as (tag, attributes), and its text without style and script."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        self._style = tag == "style"
+        self._style = tag in ("style", "script")
 
     def handle_data(self, data: str) -> None:
         if not self._style:
@@ -110,3 +110,24 @@ def make_study(
     for seed, name in enumerate(pictures):
         draw(folder / name, seed=seed)
     return folder
+
+
+def make_results(folder: Path) -> None:
+    """results/desk with whole studies, one with names that mean harm, one begun, one damaged, one not listed."""
+    make_study(folder / "rank_ablation", ["rank_ablation.png"])
+    make_study(folder / "subspace", ["fig3_a.png", "fig3_b.png", "fig3_delta_w_a.png", "fig6_a.png", "fig6_B_a.png"])
+    draw(folder / "subspace" / "fig6_a.png", width=300, height=2400)
+    (folder / "subspace" / "phi.csv").write_text("phi\n1\n")
+    (folder / "subspace" / "samples.md").write_text("# Samples\n")
+    (folder / "bench").mkdir()
+    (folder / "bench" / "training.md").write_text("| contender | tokens/s |\n|--:|--:|\n| lora-lab | 9 |\n")
+    hostile = [run("bbb", task=HOSTILE, label="<b>x</b>"), run(HOSTILE, task="a|b`c*d_e")]
+    table = f"# T\n\n| {HOSTILE} | ![x](http://example.org/x.png) |\n|:--|:--|\n| <img src=x onerror=alert(1)> | 1 |\n"
+    make_study(folder / "alpha", ['a #1 & "b"?.png'], table=table, runs=hostile)
+    (folder / "table16").mkdir()
+    (folder / "table16" / "sweep.jsonl").write_text("{}\n")
+    damaged = make_study(folder / "table3", ["table3.png"])
+    (damaged / "table3.png").write_bytes((damaged / "table3.png").read_bytes()[:200])
+    (damaged / "provenance.json").write_text("{")
+    make_study(folder / "mine", ["mine.png"])
+    (folder / "empty").mkdir()

@@ -31,7 +31,7 @@ def test_parts_are_those_below_second_headings() -> None:
     assert [(part.tables, part.lists) for part in (first, table, second)] == [(0, 0), (1, 0), (0, 1)]
     assert Page(first.html).all("a", "href") == ["study/samples.md", "https://arxiv.org/abs/1"]
     assert "Title" not in first.html
-    assert "<h5>Below it</h5>" in table.html
+    assert "<h4>Below it</h4>" in table.html
     assert Page(table.html).all("td", "class") == ["long"]
     assert Page(table.html).all("tr", "class") == ["paper"]
 
