@@ -1,7 +1,7 @@
 """A part of a study: `only.model=minilm only.method.r=1,8` does the runs that have these settings, and no others.
 
 A setting is one of the composed config; a group stands for its name, as tables have it. A run that has no such setting
-(a rank, of full fine-tuning) stays.
+(a rank, of full fine-tuning; a quantisation, of weights that are not) stays, and is alone asked for by null.
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ def _flat(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, list
         if isinstance(inside, Mapping):
             yield from _flat(inside, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", [str(value) for value in inside]
+            yield f"{prefix}{key}", [_text(value) for value in inside]
+
+
+def _text(value: object) -> str:
+    return "null" if value is None else str(value)
 
 
 def keep(entries: Iterable[Entry]) -> list[Entry]:
@@ -69,7 +73,7 @@ def keep(entries: Iterable[Entry]) -> list[Entry]:
     has = [{field: _value(entry.config, field) for field in asked} for entry in entries]
     for field, values in asked.items():
         others = [found[field] for found in has if _fits(found, {**asked, field: []})]
-        there = list(dict.fromkeys(str(value) for value in others if value is not None))
+        there = [] if set(others) <= {None} else list(dict.fromkeys(map(_text, others)))
         if unknown := [value for value in values if value not in there]:
             also = " with the other conditions" if len(asked) > 1 else ""
             choices = f"there are {', '.join(there)}" if there else "none has this setting"

@@ -33,6 +33,7 @@ def kept(**asked: Any) -> list[int]:
 def test_a_part_of_a_study() -> None:
     assert kept() == [0, 1, 2, 3, 4]
     assert kept(method={"r": [8]}) == [1, 2, 3, 4]  # full fine-tuning has no rank, and stays
+    assert kept(method={"r": [None]}) == [3]
     assert kept(method={"name": ["lora"]}) == [0, 1]
     assert kept(method={"name": ["full", "pissa"]}) == [2, 3]
     assert kept(method={"name": ["lora"], "r": [8]}, model={"name": ["b"]}) == [1]
@@ -42,6 +43,7 @@ def test_a_part_of_a_study() -> None:
     ("asked", "line"),
     [
         ({"model": {"name": ["f"]}}, "only.model=f is of no run here; there are a, b, c, d, e"),
+        ({"method": {"rr": [None]}}, "only.method.rr=null is of no run here; none has this setting"),
         ({"method": {"rr": [3]}}, "only.method.rr=3 is of no run here; none has this setting"),
         ({"model": {"name": ["a", "b"]}, "method": {"r": [1]}}, "only.model=b is of no run here with the other"),
         ({"method": {"r": []}}, "only.method.r: give values"),
