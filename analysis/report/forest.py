@@ -11,7 +11,7 @@ from analysis.maths.estimates import Estimate
 
 WIDTH, LABELS, ROW, FOOT = 340, 142, 17, 20  # of the picture, of what stands left of its rows, in pixels
 MOST = 7  # cases that are drawn
-LETTERS = 23  # of a label
+LETTERS = 22  # of a label
 
 
 class _Axis:
@@ -58,7 +58,7 @@ def draw(judged: Judged) -> Markup:
 
 def _row(label: str, found: Estimate, y: int, x: _Axis, kind: str) -> Iterator[str]:
     label = label.partition(" (")[0]
-    short = label if len(label) <= LETTERS else f"{label[: LETTERS - 1]}…"
+    short = label if len(label) <= LETTERS else f"{label[: LETTERS // 2 - 1]}…{label[-LETTERS // 2 :]}"
     yield f'<text y="{y + 4}">{escape(short)}</text>'
     if found.error > 0:
         low, high = found.interval

@@ -93,8 +93,9 @@ const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDo
 const go = event => {
   const [down, right] = step[event.key] || [];
   if (down === undefined) return;
-  event.preventDefault();
   let cell = event.target.closest("td"), next;
+  if (!cell) return;
+  event.preventDefault();
   do {
     const row = down < 0 ? cell.parentNode.previousElementSibling : down > 0 ? cell.parentNode.nextElementSibling : cell.parentNode;
     cell = row?.cells[cell.cellIndex + right];
@@ -174,6 +175,7 @@ const listed = (data, chosen, metric) => {
 };
 const WIDE = "So wide an interval says that these runs tell little of the mean: Student's t takes 12.7 standard errors with 2 runs, 4.3 with 3, 2.8 with 5. More seeds narrow it.";
 const panel = one("#panel");
+one("#hint").hidden = false;
 const open = cell => {
   const section = cell.closest("section"), table = cell.closest("table"), data = runs(section.id);
   const place = [...cell.parentNode.cells].slice(0, labels(table)).map(said).filter(text => text !== "–");
@@ -209,7 +211,14 @@ const colour = share => {
   return ROCKET[below].map((value, part) => value + (at - below) * (ROCKET[below + 1][part] - value));
 };
 const decode = text => Array.from({ length: text.length / 2 }, (_, at) => (64 * DIGITS.indexOf(text[2 * at]) + DIGITS.indexOf(text[2 * at + 1])) / 4095);
-const ticks = values => values.flatMap((value, at) => [1, 8, 16, 32, 64, 96].includes(value) ? [[value, (at + 0.5) / values.length]] : []);
+const ticks = values => {
+  const found = [];
+  values.forEach((value, at) => {
+    const place = (at + 0.5) / values.length;
+    if ([1, 8, 16, 32, 64, 96].includes(value) && !(place - found.at(-1)?.[1] < 0.13)) found.push([value, place]);
+  });
+  return found;
+};
 const map = (title, about, values, chance, top, say) => {
   const { i, j } = about, canvas = make("canvas", { width: j.length, height: i.length, tabIndex: 0, role: "img" });
   const image = new ImageData(j.length, i.length);

@@ -26,6 +26,7 @@ MEAN = re.compile(r"(?P<mean>-?\d*\.?\d+)(?: ± [\d.]+)? \((?P<n>\d+)\)")
 EQUALS = re.compile(r"(\S+?) ?= ?([\d.,e-]+)")
 BUDGET = re.compile(r"([\d,]+) parameters")
 ABOUT = ("model", "task", "label")  # what a heading may name, too
+TEXT = [name for name in made.TEXT if name != "r"]
 WORDS = (*ABOUT, "settings", "weight_types")
 # Columns of numbers, by what tables call them.
 NUMBERS = {
@@ -169,7 +170,7 @@ def _read(path: Path) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        rows = pd.read_csv(path, dtype=dict.fromkeys(made.TEXT[:-1], str), low_memory=False)
+        rows = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), low_memory=False)
         return rows if {"run_id", "role", "split", "metric", "value", "alpha", "settings"} <= set(rows) else None
     except (OSError, ValueError):
         return None  # `made` says so

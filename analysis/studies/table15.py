@@ -42,10 +42,11 @@ def best(data: Data) -> list[str]:
     """The point with the best mean of each task and metric, as markdown list items."""
     lines = []
     for (model, task, metric), points in scaling.of(data, "ours").groupby(TASK, sort=False):
-        first = points.sort_values("mean", ascending=metrics.of(metric).lower, kind="stable").head(1)
+        unit = metrics.of(str(metric))
+        first = points.sort_values("mean", ascending=unit.lower, kind="stable").head(1)
         [row], [mean] = first.to_dict("records"), cells.mean_texts(first)
         lines.append(
-            f"- {task} ({model}): best {metrics.of(metric).title} {mean}, {row['line']} "
+            f"- {task} ({model}): best {unit.title} {mean}, {row['line']} "
             f"({row['settings'] or 'all weights'}), {row['size']:,.0f} parameters; it is the best of {len(points)}, so "
             "partly so by chance."
         )

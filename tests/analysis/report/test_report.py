@@ -13,7 +13,7 @@ from markdown_it.token import Token
 from pages import HOSTILE, TABLE, Page, make_study, run
 
 import analysis.studies
-from analysis.report import entries, pictures
+from analysis.report import entries, pictures, scoreboard
 from analysis.report.__main__ import LIMIT, main
 
 OUTSIDE = ("https://arxiv.org/", "http://example.org/")  # the paper's page, and what a hostile name asks for
@@ -201,6 +201,15 @@ def test_the_scoreboard_is_first_and_its_claims_link_their_studies(results: Path
     assert re.search(r"Quality against trained parameters Figure 2 make scaling .*Claims judged on it: 1 holds", text)
 
 
+def test_without_runs_nothing_is_answered(tmp_path: Path) -> None:
+    make_study(tmp_path / "quick" / "rank_ablation")
+    text = " ".join(make(tmp_path / "quick").text.split())
+    answers = text[text.index("Which rank?") : text.index("How a claim is judged")]
+    assert answers.count("Claimed: ") == answers.count("Nothing here bears on it yet") == len(scoreboard.ANSWERS)
+    assert "make ablate-rank PRESET=quick would." in answers
+    assert "needs `make ablate-rank PRESET=quick`" in (tmp_path / "quick" / "report.md").read_text(encoding="utf-8")
+
+
 def test_claims_that_cannot_be_judged_are_one_line_and_the_rest_is_there(results: Path) -> None:
     table = pd.read_csv(results / "rank_ablation" / "runs.csv")
     table.drop(columns="metric").to_csv(results / "rank_ablation" / "runs.csv", index=False)
@@ -238,7 +247,13 @@ def test_a_measurement_says_its_settings(results: Path) -> None:
 @pytest.mark.skipif(not (DESK / "report.html").is_file(), reason="no report is stored")
 def test_the_stored_report_is_whole() -> None:
     assert (DESK / "report.html").stat().st_size <= LIMIT
-    page = Page((DESK / "report.html").read_text(encoding="utf-8"))
+    page_html = (DESK / "report.html").read_text(encoding="utf-8")
+    page = Page(page_html)
     assert len(page.pictures()) > 20
     assert_links(page.all("a", "href"), page.ids, DESK)
     assert TABLE not in page.text
+    # What a case says of its runs is explained below it.
+    for said, explained in scoreboard.NOTES.items():
+        claims = re.findall(r'<details class="claim".*?</div></details>', page_html, re.S)
+        assert [said in claim for claim in claims] == [explained[30:60] in claim for claim in claims]
+        assert any(said in claim for claim in claims)

@@ -48,6 +48,29 @@ def test_a_table_is_in_a_box_and_folded_if_it_is_long() -> None:
     assert "style" not in table(3)
 
 
+def test_wide_intervals_are_marked_and_explained() -> None:
+    wide = ("61.7 ± 48.1 (3)", "1.2 ± 0.7 (2)", "+2.4 ± 15.0, p 0.300")
+    narrow = ("88.4 ± 7.8 (3)", "378.2 ± 14.1", "-0.2 ± 3.1, p 0.900", "70.0 (1)")
+    for text in (*wide, *narrow):
+        (part,) = markup.parts(f"# T\n\n| a | b |\n|--|--|\n| x | {text} |\n", "study")
+        assert Page(part.html).all("td", "class") == ["vague"] * (text in wide), text
+        assert ("so wide that these runs say little" in Page(part.html).text) == (text in wide)
+
+
+def test_cells_have_the_number_of_their_runs_and_the_papers_have_none() -> None:
+    asked = []
+
+    def cells(place: str, head: list[str], row: list[str], column: int) -> int:
+        asked.append((place, head[column], row[0]))
+        return len(asked)
+
+    table = "| | r = 1 | paper, r = 1 |\n|--|--|--|\n| q | **1** | 2 |\n| paper | 3 | 4 |\n"
+    (part,) = markup.parts(f"# Title\n\n## Task\n\n### Part\n\n{table}", "study", cells)
+    assert asked == [("Task Part", "r = 1", "q")]
+    assert Page(part.html).all("td", "data-s") == ["1"]
+    assert "<th></th>" not in part.html
+
+
 def test_headings_go_down_and_the_title_goes() -> None:
     text = "# Title\n\ntext\n\n## Part\n\n```\n# code\n```\n\n#### Deep\n"
     assert markup.lowered(text) == "text\n\n#### Part\n\n```\n# code\n```\n\n###### Deep"
