@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from pages import HOSTILE, TABLE, Page, make_study, run
+from pages import HOSTILE, Page, make_study, run
 
 import analysis.studies
 from analysis.report import entries, pictures, scoreboard
@@ -242,18 +242,3 @@ def test_a_measurement_says_its_settings(results: Path) -> None:
     assert "Quick 9000" in text
     assert "left out" not in text
     assert "Figure 5, tiny: slow-down by adapters" in text
-
-
-@pytest.mark.skipif(not (DESK / "report.html").is_file(), reason="no report is stored")
-def test_the_stored_report_is_whole() -> None:
-    assert (DESK / "report.html").stat().st_size <= LIMIT
-    page_html = (DESK / "report.html").read_text(encoding="utf-8")
-    page = Page(page_html)
-    assert len(page.pictures()) > 20
-    assert_links(page.all("a", "href"), page.ids, DESK)
-    assert TABLE not in page.text
-    # What a case says of its runs is explained below it.
-    for said, explained in scoreboard.NOTES.items():
-        claims = re.findall(r'<details class="claim".*?</div></details>', page_html, re.S)
-        assert [said in claim for claim in claims] == [explained[30:60] in claim for claim in claims]
-        assert any(said in claim for claim in claims)

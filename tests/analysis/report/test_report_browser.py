@@ -1,13 +1,17 @@
 """The report in a real browser, where there is one."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
-from pages import make_results, make_study, run
+from pages import TABLE as MADE_UP
+from pages import Page, make_results, make_study, run
 
+from analysis.report import pictures, scoreboard
 from analysis.report.__main__ import main
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is in requirements-docs.lock")
@@ -191,9 +195,25 @@ def test_a_map_says_phi_and_chance_at_the_pointer_and_by_keyboard(opened: "playw
     assert said.inner_text() == "W_q: i = 1, j = 2, phi 0.500, chance 0.200"
 
 
-@pytest.mark.skipif(not (DESK / "report.html").is_file(), reason="no report is stored")
-def test_the_stored_report_opens(browser: "playwright.Browser") -> None:
-    page = load(browser, DESK)
+def test_the_report_of_desk_opens_and_its_links_lead_somewhere(
+    browser: "playwright.Browser", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in filter(Path.is_dir, DESK.iterdir()):
+        (tmp_path / folder.name).symlink_to(folder)
+    encode = pictures.encode
+    monkeypatch.setattr(pictures, "encode", lambda path, width, quality: encode(path, 16, 1))  # a fifth of the time
+    assert main([str(tmp_path)]) == 0
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    html = Page(text)
+    assert MADE_UP not in html.text
+    for said, explained in scoreboard.NOTES.items():  # what a case says of its runs is explained below it
+        claims = re.findall(r'<details class="claim".*?</div></details>', text, re.S)
+        assert [said in claim for claim in claims] == [explained[30:60] in claim for claim in claims]
+        assert any(said in claim for claim in claims)
+    for target in html.all("a", "href"):
+        found = target[1:] in html.ids if target.startswith("#") else (tmp_path / unquote(target)).is_file()
+        assert found or target.startswith("https://arxiv.org/"), target
+    page = load(browser, tmp_path)
     for width in (360, 1280):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate(PROBE) == [0, []], width
