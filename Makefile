@@ -198,9 +198,10 @@ fuzz: $(READY) ## made-up adapters, data, settings, SQL and names, many of them:
 kill-test: $(READY) ## a sweep that is killed at random points, N=40 times, ends in the same table: N=40 SEED=1
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 KILLS=$(or $(N),40) FUZZ_SEED=$(or $(SEED),1) $(PYTHON) -m pytest -k killed_again --timeout 0 tests/experiments/engines $(ARGS)
 
-bench: $(READY) ## speed: training and a sweep against peft + transformers.Trainer, Section 7 and extract at GPT-3's size against dense SVDs
+bench: $(READY) ## speed: training and a sweep against peft + transformers.Trainer, the phases of a run, Section 7 and extract at GPT-3's size against dense SVDs
 	$(LAB) bench training --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(if $(LAB_MODEL),--model="$$LAB_MODEL") $(ARGS)
 	$(LAB) bench sweep --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SWEEP)
+	$(LAB) bench phases --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(PHASES)
 	$(LAB) bench section7 --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(SECTION7)
 	$(LAB) bench extract --out $(RESULTS)/$(if $(filter desk,$(PRESET)),desk/)bench $(EXTRACT)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from experiments import names
 
-BENCHES = ("training", "sweep", "section7", "extract")
+BENCHES = ("training", "sweep", "phases", "section7", "extract")
 
 
 def main(arguments: Sequence[str]) -> int:
