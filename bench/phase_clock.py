@@ -12,7 +12,7 @@ import pkgutil
 import resource
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
@@ -50,7 +50,7 @@ class Clock:
     not counted in that; what is in none is in REST."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.phases, self.last = [START], 0.0  # the clock of a process begins with it
 
     def tick(self) -> None:

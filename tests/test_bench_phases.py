@@ -1,6 +1,7 @@
 """The benchmark of a run's phases: every phase is timed, none twice, and a run is left as it was."""
 
 import itertools
+import resource
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ PHASES = ["data", "weights", "tokenize", "adapt", "train", "evaluate validation"
 def seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor whose clock goes on by 1 s whenever it is read."""
     monkeypatch.setattr(time, "process_time", itertools.count(1.0).__next__)
-    monkeypatch.setattr(phase_clock.resource, "getrusage", lambda _: type("", (), {"ru_utime": 0.0, "ru_stime": 0.0}))
+    monkeypatch.setattr(resource, "getrusage", lambda _: type("", (), {"ru_utime": 0.0, "ru_stime": 0.0}))
 
 
 @pytest.mark.usefixtures("seconds")
