@@ -26,7 +26,8 @@ from experiments.layers import layers
 from lora.config import InputError
 from lora.model import trainable_parameters
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def size() -> int:
@@ -77,7 +78,7 @@ def begin(model: nn.Module, how: str, device: torch.device) -> None:
         torch.manual_seed(torch.initial_seed() + (rank() << 32))  # dropout of other rows is other dropout
 
 
-def own(rows: Sequence[T]) -> tuple[Sequence[T], bool]:
+def own(rows: list[T]) -> tuple[list[T], bool]:
     """The rows of a batch that this process computes, and whether they count: where there are none it computes one that
     does not, since all must take part in every pass."""
     mine = rows[rank() :: size()]
@@ -92,7 +93,7 @@ def summed(parameters: Sequence[torch.Tensor], loss: float) -> float:
     last = torch.tensor([loss], dtype=gradients[0].dtype, device=gradients[0].device)
     joined = torch.cat([gradient.flatten() for gradient in (*gradients, last)])
     dist.all_reduce(joined)
-    *pieces, last = joined.split([gradient.numel() for gradient in (*gradients, last)])
+    *pieces, last = torch.split(joined, [gradient.numel() for gradient in (*gradients, last)])
     for gradient, piece in zip(gradients, pieces, strict=True):
         gradient.copy_(piece.view_as(gradient))
     return last.item()

@@ -28,11 +28,9 @@ def work(config: RunConfig, compute: Callable[[RunConfig, Path], None] | None = 
             if not claimed:
                 return Outcome(Status.BUSY)
             store.raise_if_diverged(identifier)
-            if compute is None:
-                from experiments.compute import compute  # imports torch: seconds that a stored run does not need
-
+            begin = compute or _alone()
             with store.writing(identifier, defined) as folder:
-                compute(config, folder)
+                begin(config, folder)
         return Outcome(Status.COMPUTED)
     except DivergedError as error:
         return Outcome(Status.DIVERGED, str(error))
@@ -42,3 +40,9 @@ def work(config: RunConfig, compute: Callable[[RunConfig, Path], None] | None = 
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
         return Outcome(Status.BROKEN, f"{type(error).__name__}: {' '.join(str(error).split())[:300]} ({where})")
+
+
+def _alone() -> Callable[[RunConfig, Path], None]:
+    from experiments.compute import compute  # imports torch: seconds that a stored run does not need
+
+    return compute
