@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.parallel import rank
 from lora.config import InputError
 
 
@@ -72,8 +73,8 @@ class Checkpoint:
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         order: torch.Generator,
     ) -> None:
-        """Write the file, whole, if it is time to."""
-        if position.epoch % self.every:
+        """Write the file, whole, if it is time to; of several processes the first does."""
+        if position.epoch % self.every or rank():
             return
         parameters = _parameters(optimizer)
         content = {

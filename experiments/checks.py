@@ -68,6 +68,7 @@ def _check(config: Mapping[str, Any]) -> None:
         if field not in known and config["study"]["name"] is None:
             raise InputError(f"there is no setting {str(field)!r}: there are {', '.join(known)}")
     check_quantization(config["model"].get("quantization"), config["method"])
+    check_parallel(config["runtime"].get("parallel"), config["model"].get("quantization"), config["method"])
 
 
 def check_models(configs: Iterable[RunConfig]) -> None:
@@ -110,4 +111,25 @@ def check_quantization(kind: object, method: Mapping[str, Any]) -> None:
         raise InputError(
             f"model.quantization = {kind} freezes the linear layers, which method {training.pop()} trains, weights or "
             "biases: choose a method that adds parameters, such as lora"
+        )
+
+
+def check_parallel(how: object, kind: object, method: Mapping[str, Any]) -> None:
+    """Raises InputError if runtime.parallel = `how` cannot shard what `method` leaves frozen, of this quantization."""
+    if how != "fsdp":
+        return
+    if method["name"] == "full":
+        named = {"galore": " with GaLore", "badam": " with BAdam"}.get(str(method.get("optimizer")), "")
+        raise InputError(
+            f"runtime.parallel = fsdp shards what is frozen, but method full{named} trains all of it: choose ddp"
+        )
+    if kind not in (None, "nf4"):
+        raise InputError(f"runtime.parallel = fsdp cannot shard layers of {kind}: choose nf4, or ddp")
+    from lora.variants import Start, known
+
+    init = method.get("init")
+    if init in known(Start) and known(Start)[init].residual:
+        raise InputError(
+            f"runtime.parallel = fsdp cannot shard what method.init = {init} makes of W0 (it keeps both, from whole "
+            "weights): choose ddp, or a start at B = 0"
         )

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from experiments import header, items, methods, problems, processor, quantization, tasks, warm_start
+from experiments import header, items, methods, parallel, problems, processor, quantization, tasks, warm_start
 from experiments.checkpoint import Checkpoint
 from experiments.config import RunConfig
 from experiments.history import History
@@ -91,29 +91,33 @@ def compute(config: RunConfig, folder: Path) -> None:
     it goes on where a killed try was.
     """
     run, training = config.runtime, config.training
-    runtime = choose_runtime(run.device, run.precision, run.threads)
     started = time.perf_counter()
-    data = tasks.load(config.task)
-    header.note(config, data)
-    peak = PeakMemory(runtime.device)
-    torch.manual_seed(config.seed)
-    problem = problems.load(config, data, runtime)
-    model, method, heads = problem.model, config.method, problem.heads
+    with parallel.agreed():
+        runtime = choose_runtime(run.device, run.precision, run.threads)._replace(sharded=run.parallel == "fsdp")
+        data = tasks.load(config.task)
+        if parallel.rank() == 0:
+            header.note(config, data)
+        peak = PeakMemory(runtime.device)
+        torch.manual_seed(config.seed)
+        problem = problems.load(config, data, runtime)
+        model, method, heads = problem.model, config.method, problem.heads
 
-    def backward() -> None:
-        problem.backward(problem.rows["train"][:CALIBRATION], training.batch_size)
+        def backward() -> None:
+            problem.backward(problem.rows["train"][:CALIBRATION], training.batch_size)
 
-    methods.apply(model, method, heads, backward)
-    if config.task.get("start_from") is not None:
-        warm_start.start(model, config, heads)
-    if run.checkpointing:
-        checkpoint_activations(model)
+        methods.apply(model, method, heads, backward)
+        if config.task.get("start_from") is not None:
+            warm_start.start(model, config, heads)
+        if run.checkpointing:
+            checkpoint_activations(model)
+    if run.parallel:
+        parallel.begin(model, run.parallel, runtime.device)
     groups = methods.parameter_groups(model, method, heads, training.lr, training.head_lr)
     history = History(folder / "history.csv")
     with history.file:
         trained = train(
             problem, groups, training, config.seed, history,
-            method=method, memory=peak.read, checkpoint=_checkpoint(config, folder),
+            progress=parallel.rank() == 0, method=method, memory=peak.read, checkpoint=_checkpoint(config, folder),
         )  # fmt: skip
     scores = {"validation": trained.validation}
     if problem.rows["test"]:
@@ -121,7 +125,7 @@ def compute(config: RunConfig, folder: Path) -> None:
     trainable = sum(parameter.numel() for parameter in trainable_parameters(model).values())
     total = quantization.size(model).numbers
     kept = keeps_weights(run.keep_weights, trainable, total)
-    if kept:
+    if kept and (runtime.sharded or parallel.rank() == 0):
         io.save(model, folder / "adapter")
     results = {
         "trainable_params": trainable,
@@ -131,8 +135,10 @@ def compute(config: RunConfig, folder: Path) -> None:
         **{f"{split}_examples": len(problem.rows[split]) for split in tasks.SPLITS},
         "train_seconds": trained.seconds,
         "tokens_per_second": trained.tokens / trained.seconds if groups else None,
-        "peak_memory_bytes": peak.read(),
-        "training_memory_bytes": None if trained.memory is None else trained.memory - peak.before,
+        "peak_memory_bytes": max(parallel.gathered(peak.read())),
+        "training_memory_bytes": None
+        if trained.memory is None
+        else max(parallel.gathered(trained.memory - peak.before)),
         "main_metric": problem.metric,
         "validation_metric": "loss" if config.given["tuning"].get("by") == "loss" else problem.validation_metric,
         "validation_accuracy": trained.collapse.accuracy,
@@ -152,12 +158,14 @@ def compute(config: RunConfig, folder: Path) -> None:
             "processor": platform.processor(),
             "kind": processor.kind(runtime.device),
             "threads": torch.get_num_threads(),
+            **({"parallel": run.parallel, "processes": parallel.size()} if run.parallel else {}),
         },
         "versions": {package: version(package) for package in PACKAGES},
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     (folder / "metrics.json").write_text(json.dumps(results, indent=1))
-    header.note_seconds(config, time.perf_counter() - started)
+    if parallel.rank() == 0:
+        header.note_seconds(config, time.perf_counter() - started)
 
 
 def _test(problem: Problem, of: str, folder: Path) -> dict[str, float]:

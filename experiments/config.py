@@ -95,6 +95,7 @@ class RuntimeSettings(Group):
     keep_weights: str = setting(choice("auto", "all", "none"))
     checkpoint_every: int | None = setting(whole().or_null())
     checkpointing: bool = setting(flag())
+    parallel: str | None = setting(choice("ddp", "fsdp").or_null(), default=None)
 
 
 @dataclass(frozen=True)

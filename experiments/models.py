@@ -26,10 +26,14 @@ Loaded = tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBas
 
 
 class Runtime(NamedTuple):
-    """Where a model runs, and in which precision: frozen weights and activations in `dtype`, trained ones fp32."""
+    """Where a model runs, and in which precision: frozen weights and activations in `dtype`, trained ones fp32.
+
+    sharded: it is not brought there when it is loaded, but a layer at a time, its share alone (`experiments.parallel`).
+    """
 
     device: torch.device
     dtype: torch.dtype
+    sharded: bool = False
 
     @property
     def autocast(self) -> torch.autocast:
@@ -216,6 +220,7 @@ def _load(kind: Any, model: ModelSettings, runtime: Runtime, options: Mapping[st
         raise _unreadable(model.path, error) from error
     _check_weights(model.path, network, read)
     _set_pad(model.path, tokenizer, network)
+    place = torch.device("cpu") if runtime.sharded else runtime.device
     if model.quantization is not None:
-        quantization.quantize(network, model.quantization, runtime.device)
-    return network.to(runtime.device), tokenizer
+        quantization.quantize(network, model.quantization, place)
+    return network.to(place), tokenizer

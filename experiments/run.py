@@ -58,7 +58,11 @@ def command() -> commands.Done:
 def start(arguments: Sequence[str]) -> int:
     """The exit code of `command` for these arguments."""
     sys.argv[1:] = arguments
-    return command().code
+    if "RANK" not in os.environ:
+        return command().code
+    from experiments import processes  # torchrun has started this one, among others
+
+    return processes.lead(lambda: command().code)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import get_scheduler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from experiments import optimizers
+from experiments import optimizers, parallel
 from experiments.checkpoint import Checkpoint, Position
 from experiments.collapse import Check, check
 from experiments.config import TrainingSettings
@@ -84,7 +84,7 @@ def train(
             for batch in loader:
                 at.step += 1
                 at.tokens += sum(len(row["input_ids"]) for row in batch)
-                loss = _backward(problem, batch, training)
+                loss = parallel.summed(parameters, _backward(problem, batch, training))
                 torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
@@ -123,14 +123,16 @@ def train(
 
 
 def _backward(problem: Problem, batch: Rows, training: TrainingSettings) -> float:
-    """Gradients of the mean loss of a batch, computed in parts of similar length; returns that loss."""
+    """Gradients of the mean loss of a batch, computed in parts of similar length; returns that loss. Of several
+    processes each computes its rows' share of both."""
     parts = min(training.accumulate or 1, len(batch))
     if parts > 1:
         batch = sorted(batch, key=lambda row: len(row["input_ids"]))
     size, total, mean = math.ceil(len(batch) / parts), problem.weight(batch), 0.0
     for first in range(0, len(batch), size):
-        part = batch[first : first + size]
-        loss = problem.loss(part, training.label_smoothing or 0.0) * (problem.weight(part) / total)
+        part, counts = parallel.own(batch[first : first + size])
+        weight = problem.weight(part) if counts else 0
+        loss = problem.loss(part, training.label_smoothing or 0.0) * (weight / total)
         loss.backward()  # type: ignore[no-untyped-call]
         mean += loss.item()
     return mean

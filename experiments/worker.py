@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
+from pathlib import Path
 
 from experiments.config import RunConfig
 from experiments.engines import Outcome, Status
@@ -10,8 +12,8 @@ from experiments.store import DivergedError, definition, run_id, store_of
 from lora.config import InputError
 
 
-def work(config: RunConfig) -> Outcome:
-    """Compute a run, unless it is stored or another process is computing it.
+def work(config: RunConfig, compute: Callable[[RunConfig, Path], None] | None = None) -> Outcome:
+    """Compute a run, unless it is stored or another process is computing it; by `experiments.compute`, or as is given.
 
     Raises nothing but what ends the process: an exception of any kind becomes the outcome, since many cannot cross from
     one process to another. The traceback of one that is no InputError is left in <run_id>.failed.
@@ -26,10 +28,9 @@ def work(config: RunConfig) -> Outcome:
             if not claimed:
                 return Outcome(Status.BUSY)
             store.raise_if_diverged(identifier)
-            from experiments.compute import compute  # imports torch: seconds that a stored run does not need
-
+            begin = compute or _alone()
             with store.writing(identifier, defined) as folder:
-                compute(config, folder)
+                begin(config, folder)
         return Outcome(Status.COMPUTED)
     except DivergedError as error:
         return Outcome(Status.DIVERGED, str(error))
@@ -39,3 +40,9 @@ def work(config: RunConfig) -> Outcome:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
         return Outcome(Status.BROKEN, f"{type(error).__name__}: {' '.join(str(error).split())[:300]} ({where})")
+
+
+def _alone() -> Callable[[RunConfig, Path], None]:
+    from experiments.compute import compute  # imports torch: seconds that a stored run does not need
+
+    return compute

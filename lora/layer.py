@@ -143,7 +143,7 @@ class LoRALayer(nn.Module):
         base = (*self.kept_base, self.base)[0]
         if quantized.is_quantized(base):
             return quantized.dequantize(base)
-        return turned(base, (*self.kept, self.weight)[0])
+        return turned(base, quantized.gathered((*self.kept, self.weight)[0]))
 
     def rows(self, part: Part) -> slice | Tensor:
         """The outputs that a part changes, on this module's device."""
@@ -206,9 +206,13 @@ class LoRALayer(nn.Module):
         """Put W0 + delta_w, summed in fp32, in W0's place (paper, section 4.1: no extra latency). Idempotent.
 
         In place of a quantised base there is a Linear then, in the precision in which it computes, and more memory.
+
+        Raises InputError where processes hold a share of W0 each: torch would put W0 back before each forward pass.
         """
         if self.merged:
             return
+        if getattr(self.base, "_is_fsdp_managed_module", False):
+            raise InputError("adapters of a model that is sharded (fully_shard) cannot be merged: compute unmerged")
         w0 = self.pretrained()
         total = w0.to(torch.float32, copy=True)
         for part in self.parts:

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^ *```\n(.*?)^ *```", re.S | re.M)
 STUDIES = {entry.make: entry.folder for entry in entries.load()}
 WORDS = ("make", "lora-lab")
+TORCHRUN = re.compile(r"^torchrun --nproc-per-node \d+ -m lora_lab")  # what each of its processes does
 HYDRA = ("-m", "--cfg", "job")  # Hydra's own options, in lines of `lora-lab run`
 
 
@@ -31,7 +32,7 @@ def lines() -> dict[str, list[str]]:
     for page in texts.pages():
         for block in FENCE.findall(page.read_text(encoding="utf-8")):
             for line in block.splitlines():
-                plain = line.split("  #")[0].split(" # ")[0].strip()
+                plain = TORCHRUN.sub("lora-lab", line.split("  #")[0].split(" # ")[0].strip())
                 if plain.partition(" ")[0] in WORDS:
                     found.setdefault(plain, []).append(page.name)
     for command in available().values():

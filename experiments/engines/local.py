@@ -88,7 +88,12 @@ class Local(Engine):
 
 def make(config: Mapping[str, Any], configs: Sequence[RunConfig], grid: int) -> Engine:
     """As many workers as `engine.jobs` says or, if it is `auto`, as cores, memory and GPUs allow; one run at once is
-    computed in this process. Raises InputError as `sizing.size`."""
+    computed in this process, or by all processes that torchrun has started. Raises InputError as `sizing.size` and
+    `processes.Together`."""
+    if "RANK" in os.environ or any(run.runtime.parallel for run in configs):
+        from experiments.processes import Together
+
+        return Together(configs)
     size = sizing.size(config["engine"]["jobs"], configs, grid)
     if size.workers == 1:
         return Inline(size.threads)

@@ -33,7 +33,9 @@ class RaySettings(Group):
 
 
 def make(config: Mapping[str, Any], configs: Sequence[RunConfig], grid: int) -> Ray:
-    """The engine of a sweep's config. Raises InputError as `Ray`."""
+    """The engine of a sweep's config. Raises InputError as `Ray`, and for runs of several processes."""
+    if any(config.runtime.parallel for config in configs):
+        raise InputError("runtime.parallel: engine=ray has one process for a run; take torchrun, or engine=slurm")
     return Ray(configs[0].given["engine"])
 
 

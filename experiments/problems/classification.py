@@ -11,7 +11,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase
 
-from experiments import methods
+from experiments import methods, parallel
 from experiments.collapse import majority
 from experiments.config import ModelSettings
 from experiments.items import Items
@@ -107,16 +107,21 @@ class Classification(Problem):
         self.model.eval()
         order = sorted(range(len(self.rows[split])), key=lambda index: len(self.rows[split][index]["input_ids"]))
         rows = [self.rows[split][index] for index in order]
+        batches = [rows[first : first + self.eval_batch_size] for first in range(0, len(rows), self.eval_batch_size)]
         total, outputs = 0.0, []
         references: list[float] = []
-        for first in range(0, len(rows), self.eval_batch_size):
-            output, batch = self._forward(rows[first : first + self.eval_batch_size])
-            total += output.loss.item() * len(batch["labels"])
-            outputs.append(output.logits.float().cpu())
-            references += batch["labels"].tolist()
+        for loss, own, labels in parallel.each(batches, self._scored):
+            total += loss
+            outputs.append(own)
+            references += labels
         logits = torch.cat(outputs)
         predictions = logits.squeeze(1) if logits.shape[1] == 1 else logits.argmax(1)
         return _Predicted(total / len(rows), predictions.tolist(), references, order)
+
+    def _scored(self, rows: Rows) -> tuple[float, Tensor, list[float]]:
+        """The summed loss, the logits and the labels of a batch."""
+        output, batch = self._forward(rows)
+        return output.loss.item() * len(rows), output.logits.float().cpu(), batch["labels"].tolist()
 
 
 class _Predicted(NamedTuple):

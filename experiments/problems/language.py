@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from experiments import methods
+from experiments import methods, parallel
 from experiments.collapse import majority
 from experiments.config import ModelSettings
 from experiments.items import Items
@@ -106,18 +107,13 @@ class Language(Problem):
         self.model.eval()
         texts, tokens = [""] * len(self.rows[split]), np.array([_targets(row) for row in self.rows[split]])
         total, losses = 0.0, np.zeros(len(tokens))
-        for batch in self._by_length(split):
-            rows = [self.rows[split][index] for index in batch]
-            logits, wanted = self._read(rows)
-            each = functional.cross_entropy(logits, wanted, reduction="none")
-            total += each.sum().item()
-            parts = torch.split(each, tokens[batch].tolist())
-            losses[batch] = [part.mean().item() for part in parts]
-            if self.choices:
-                firsts = list(accumulate(map(_targets, rows), initial=0))[:-1]
-                chosen = self._choose([self._prompt(split, index) for index in batch], logits[firsts].log_softmax(-1))
-                for index, text in zip(batch, chosen, strict=True):
-                    texts[index] = text
+        batches = list(self._by_length(split))
+        found = parallel.each(batches, partial(self._scored, split))
+        for batch, (summed, means, chosen) in zip(batches, found, strict=True):
+            total += summed
+            losses[batch] = means
+            for index, text in zip(batch, chosen, strict=True):
+                texts[index] = text
         scores, items = {"loss": total / self.weight(self.rows[split])}, Items(loss=losses, weight=tokens)
         if not self.choices and not (generate and split == "test"):
             return Evaluated(scores, [], items)
@@ -132,6 +128,18 @@ class Language(Problem):
             for row, text in zip(self.data[split], texts, strict=True)
         ]
         return Evaluated(scores | text_metrics.score(self.names, self.data[split], texts), outputs, items)
+
+    def _scored(self, split: str, batch: list[int]) -> tuple[float, list[float], list[str]]:
+        """The summed loss of the rows of these numbers, the mean of each, and what is chosen for each, if anything."""
+        rows = [self.rows[split][index] for index in batch]
+        logits, wanted = self._read(rows)
+        each = functional.cross_entropy(logits, wanted, reduction="none")
+        means = [part.mean().item() for part in torch.split(each, [_targets(row) for row in rows])]
+        if not self.choices:
+            return each.sum().item(), means, [""] * len(rows)
+        firsts = list(accumulate(map(_targets, rows), initial=0))[:-1]
+        prompts = [self._prompt(split, index) for index in batch]
+        return each.sum().item(), means, self._choose(prompts, logits[firsts].log_softmax(-1))
 
     def _by_length(self, split: str, size: int | None = None) -> Iterator[list[int]]:
         """Batches of row numbers, rows of similar length together."""
@@ -167,8 +175,23 @@ class Language(Problem):
         return logits.float().log_softmax(-1).view(len(prompts), len(start) + 1, -1)
 
     def generate(self, split: str) -> list[str]:
-        """What the model writes for each row: greedily, or by beam search, with LoRA merged."""
+        """What the model writes for each row: greedily, or by beam search, with LoRA merged, unless weights are
+        sharded."""
         texts = [""] * len(self.rows[split])
+        batches = list(self._by_length(split, max(1, self.eval_batch_size // self.generation["beams"])))
+        if not self.runtime.sharded:
+            merge(self.model)
+        try:
+            written = parallel.each(batches, partial(self._written, split))
+        finally:
+            unmerge(self.model)
+        for batch, new in zip(batches, written, strict=True):
+            for index, text in zip(batch, new, strict=True):
+                texts[index] = text.strip()
+        return texts
+
+    def _written(self, split: str, batch: list[int]) -> list[str]:
+        """What is written for the rows of these numbers."""
         options = self.generation
         search = {
             "do_sample": False,
@@ -179,23 +202,15 @@ class Language(Problem):
             "pad_token_id": self.tokenizer.pad_token_id,
             "eos_token_id": self.tokenizer.eos_token_id,
         }
-        merge(self.model)
-        try:
-            for batch in self._by_length(split, max(1, self.eval_batch_size // options["beams"])):
-                prompts = [self._prompt(split, index) for index in batch]
-                longest = max(map(len, prompts))
-                pads = [[self.tokenizer.pad_token_id] * (longest - len(prompt)) for prompt in prompts]
-                ids = torch.tensor([pad + prompt for pad, prompt in zip(pads, prompts, strict=True)])
-                mask = torch.tensor([[0] * len(pad) + [1] * (longest - len(pad)) for pad in pads])
-                with self.runtime.autocast:
-                    device = self.runtime.device
-                    written = self.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), **search)
-                new = self.tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True)
-                for index, text in zip(batch, new, strict=True):
-                    texts[index] = text.strip()
-        finally:
-            unmerge(self.model)
-        return texts
+        prompts = [self._prompt(split, index) for index in batch]
+        longest = max(map(len, prompts))
+        pads = [[self.tokenizer.pad_token_id] * (longest - len(prompt)) for prompt in prompts]
+        ids = torch.tensor([pad + prompt for pad, prompt in zip(pads, prompts, strict=True)])
+        mask = torch.tensor([[0] * len(pad) + [1] * (longest - len(pad)) for pad in pads])
+        with self.runtime.autocast:
+            device = self.runtime.device
+            written = self.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), **search)
+        return self.tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True)
 
     def _prompt(self, split: str, index: int) -> list[int]:
         """The tokens of a row's context, with room for what is to be written."""

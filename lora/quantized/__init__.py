@@ -12,7 +12,7 @@ import logging
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,11 @@ def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     if bias is not None:
         made.bias = nn.Parameter(bias.detach(), requires_grad=False)
     return made
+
+
+def gathered(weight: Tensor) -> Tensor:
+    """A weight, or codes; all of it where processes hold a share each (torch's fully_shard), which all must ask for."""
+    return cast("Any", weight).full_tensor() if is_a(weight, "DTensor") else weight
 
 
 class Quantization(ABC):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lora.errors import InputError, library
-from lora.quantized import GROUP, Quantization
+from lora.quantized import GROUP, Quantization, gathered
 
 
 class _NF4(Quantization):
@@ -64,17 +64,22 @@ class _NF4(Quantization):
         return {name: getattr(layer.weight, name) for name in self.settings}
 
     def dtype(self, layer: Any) -> torch.dtype:
-        return getattr(layer, "compute_dtype", None) or layer.weight.quant_state.dtype
+        return getattr(layer, "compute_dtype", None) or _state(layer).dtype
 
     def dequantize(self, layer: Any) -> Tensor:
         functional = library("bitsandbytes.functional", self.name)
-        weight: Tensor = functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        weight: Tensor = functional.dequantize_4bit(gathered(layer.weight.data), _state(layer))
         return weight.to(self.dtype(layer))
 
     def tensors(self, layer: Any) -> list[Tensor]:
-        state = layer.weight.quant_state
+        state = _state(layer)
         again = [] if state.state2 is None else [state.offset, state.state2.absmax, state.state2.code]
         return [layer.weight.data, state.absmax, state.code, *again]
+
+
+def _state(layer: Any) -> Any:
+    """Scales and tables. A weight that is sharded has lost them, the layer has not."""
+    return getattr(layer.weight, "quant_state", None) or layer.quant_state
 
 
 KIND = _NF4(__name__)

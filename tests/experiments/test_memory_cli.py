@@ -50,6 +50,17 @@ def test_without_arguments_it_is_lora_on_minilm(command: Callable[..., tuple[int
     assert f"{100 * trained / (MINILM + trained):.3g}%" in out
 
 
+def test_one_of_several_devices(command: Callable[..., tuple[int, str, str]], tiny: str, tmp_path: Path) -> None:
+    arguments = ("--model", tiny, "--batch", "3", "--length", "16", "--device", "cuda", "--devices", "2")
+    code, out, err = command(*arguments)
+    assert (code, err) == (0, "")
+    assert out.startswith("each of 2 devices, runtime.parallel=fsdp: ") and "it's tiny: 2 × 16 tokens, " in out
+    assert "- weights: a device's share of the frozen ones" in out
+    for more, message in ((("--method", "full"), "method full trains all of it"), (("--out", str(tmp_path)), "--out")):
+        code, out, err = command(*arguments, *more)
+        assert (code, out) == (2, "") and message in err
+
+
 def test_methods_are_columns_and_files_have_exact_numbers(
     command: Callable[..., tuple[int, str, str]], tiny: str, tmp_path: Path
 ) -> None:

@@ -125,6 +125,18 @@ def test_few_layers_say_exactly_what_all_of_them_say(
     assert few == planning.plan(wanted)
 
 
+def test_one_of_several_devices_holds_its_share_and_what_it_gathers(setup: Callable[..., Setup]) -> None:
+    wanted = setup("llama", LORA, depth=DEEP)
+    layer = 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128 + 2 * 64)  # q and o, k and v, the MLP, two norms, in bf16
+    outside = 2 * (VOCABULARY + 1) * 64  # tied embeddings, and the last norm
+    share = DEEP * layer // 4 + 2 * (23 * 64 + 16)  # 90 tokens: 23 rows, the last device has padding
+    less = DEEP * layer + outside - share - (outside + 2 * layer)
+    one = plan(wanted)
+    assert planning.plan(wanted, 4) == dataclasses.replace(one, weights=one.weights - less, peak=one.peak - less)
+    with pytest.raises(InputError, match="method full trains all of it"):
+        planning.plan(setup("llama", {"name": "full"}), 4)
+
+
 COUNTED = [
     ("bert", {"name": "full"}), ("bert", {"name": "adapter_l", "bottleneck": 4}),
     ("gpt2", LORA), ("llama", {**LORA, "dora": True}), ("llama", {**LORA, "init": "pissa"}), ("llama", PREFIX),

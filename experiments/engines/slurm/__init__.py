@@ -43,6 +43,7 @@ class SlurmSettings(Group):
     jobs: int | str = setting(whole().or_word("auto"))
     cpus: int = setting(whole())
     gpus: int | None = setting(whole(0).or_null())
+    processes: int | None = setting(whole().or_null(), default=None)
     memory: float | None = setting(positive().or_null())
     minutes: int | None = setting(whole().or_null())
     partition: Any = setting(ANYTHING)
@@ -72,35 +73,48 @@ class SlurmSettings(Group):
 
 def make(config: Mapping[str, Any], configs: Sequence[RunConfig], grid: int) -> Slurm:
     """The engine of a sweep's config. Raises InputError as `Slurm`."""
-    return Slurm(configs[0].given["engine"], Path(config["results_dir"]))
+    parallel = next((run.runtime.parallel for run in configs if run.runtime.parallel), None)
+    return Slurm(configs[0].given["engine"], Path(config["results_dir"]), parallel)
 
 
 class Slurm(Engine):
-    """`settings` are of SlurmSettings; `results` is a folder that all nodes see.
+    """`settings` are of SlurmSettings; `results` is a folder that all nodes see; `parallel` is runtime.parallel of runs
+    that torchrun starts in their jobs, as so many processes.
 
     submitit's files lie in results/.slurm/<name>, where <name> is also what all jobs of this sweep are called. Those of
     a run that was lost or broke stay, for their logs. Raises InputError if submitit or Slurm is not installed, and if
-    Slurm refuses such jobs.
+    Slurm refuses such jobs, and if it is not said how many processes a parallel run has.
     """
 
-    def __init__(self, settings: Mapping[str, Any], results: Path) -> None:
+    def __init__(self, settings: Mapping[str, Any], results: Path, parallel: str | None = None) -> None:
         self.settings = SlurmSettings.of(settings)
+        processes = self.settings.processes or (self.settings.gpus if parallel else None)
+        if bool(processes) is not bool(parallel):
+            raise InputError(
+                f"runtime.parallel = {parallel}: give engine.processes=N, or engine.gpus=N, of a run"
+                if parallel
+                else f"engine.processes = {processes} is for runs with runtime.parallel=ddp, or fsdp"
+            )
         try:
             import submitit
         except ModuleNotFoundError as error:
             raise InputError("engine=slurm needs submitit: pip install 'lora-lab[slurm]'") from error
-        self.slots, self.threads = self.settings.most_jobs, self.settings.cpus
+        self.slots, self.threads = self.settings.most_jobs, max(1, self.settings.cpus // (processes or 1))
         self.name = f"lora-lab-{uuid.uuid4().hex[:8]}"
         flags = self.settings.sbatch_flags
         queue.check([f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items()])
         self.folder = results.absolute() / ".slurm" / self.name
         # exec: the job is Python itself, with Slurm's time to end when it is told to, and no shell that ends first.
-        python = f"exec {shlex.quote(sys.executable)}"
-        self.executor = submitit.SlurmExecutor(self.folder, max_num_timeout=0, python=python)
+        python, setup = shlex.quote(sys.executable), list(self.settings.setup)
+        if processes:
+            torchrun = f"-m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node {processes}"
+            python = f"{python} {torchrun} --no-python {python}"
+            setup.append("trap '' USR2")  # as `compute` does
+        self.executor = submitit.SlurmExecutor(self.folder, max_num_timeout=0, python=f"exec {python}")
         self.executor.update_parameters(
             job_name=self.name,
             additional_parameters=flags,
-            setup=list(self.settings.setup),
+            setup=setup,
             use_srun=False,  # one process: it may use all that its job has
             time=None,
             wckey=None,
@@ -217,7 +231,11 @@ def compute(config: RunConfig) -> Outcome:
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    return work(config)
+    if not config.runtime.parallel:
+        return work(config)
+    from experiments import processes  # torchrun has started this one, among others
+
+    return processes.lead(lambda: work(config, processes.compute))
 
 
 def _last_line(text: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +52,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--method", type=_parts, default=["lora"], help="of experiments/conf/method, e.g. full,lora")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, help="of full fine-tuning (default: adamw)")
     parser.add_argument("--precision", type=_precisions, default=["bf16"], help=", ".join(PRECISIONS))
-    parser.add_argument("--batch", type=whole, default=16, help="rows of a step (default: 16)")
+    parser.add_argument("--batch", type=whole, default=16, help="rows of a step, of all devices (default: 16)")
+    parser.add_argument("--devices", type=whole, default=1, help="plan one of so many, with runtime.parallel=fsdp")
     parser.add_argument("--length", type=whole, default=128, help="tokens of a row (default: 128)")
     parser.add_argument("--targets", type=_tokens, help="tokens of a row with logits; 0: a classifier")
     parser.add_argument("--checkpointing", action="store_true", help="compute activations again in the backward pass")
@@ -88,7 +90,7 @@ def setups(options: argparse.Namespace) -> list[Setup]:
         dataclasses.replace(
             part,
             model=part.model if part.model.get("quantization") else {**part.model, **stored},
-            batch=options.batch,
+            batch=math.ceil(options.batch / options.devices),
             length=options.length,
             targets=targets or None,
             precision=precision,
@@ -116,8 +118,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return markdown(pd.DataFrame(columns).rename_axis("").reset_index())
 
 
-def report(rows: Sequence[dict[str, Any]]) -> str:
-    """What is planned, the table, and the notes of the plans."""
+def report(rows: Sequence[dict[str, Any]], devices: int = 1) -> str:
+    """What is planned, the table, and the notes of the plans; of one of several devices."""
     first = rows[0]
     logits = f"logits at {first['targets']} tokens of each" if first["targets"] else "a classifier"
     held = f"{first['model']}{', weights in ' + first['quantization'] if first['quantization'] else ''}"
@@ -129,6 +131,9 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
         "",
         "1 GB = 10^9 bytes. The peak is what is alive at one moment: not all of these are at once.",
     ]
+    if devices > 1:
+        lines[0] = f"each of {devices} devices, runtime.parallel=fsdp: {lines[0]}"
+        lines.append("- weights: a device's share of the frozen ones, layers that it has gathered, all trained ones")
     notes = [f"{name}: {PRECISIONS[name]}" for name in dict.fromkeys(one["precision"] for one in rows)]
     notes += dict.fromkeys(note for one in rows for note in one["notes"].split(" | ") if note)
     return "\n".join([*lines, *(f"- {note}" for note in notes)])
@@ -143,9 +148,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from experiments.measure.memory.planner import plan
 
         if options.out:
+            if options.devices > 1:
+                raise InputError("--out keeps plans of one device: leave out --devices, or --out")
             make_folder(options.out)
-        rows = [row(setup, plan(setup)) for setup in wanted]
-        print(report(rows))
+        rows = [row(setup, plan(setup, options.devices)) for setup in wanted]
+        print(report(rows, options.devices))
         if options.out:
             write(options.out / PLAN.file, pd.DataFrame(rows)[PLAN.names].to_csv(index=False))
             print(f"\n{options.out / PLAN.file}; `python -m analysis.studies.memory.picture {options.out}` draws it")

@@ -16,8 +16,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from experiments import method_settings, quantization
+from experiments.checks import check_parallel
 from experiments.layers import layers
-from experiments.measure.memory import depth, network, training_step
+from experiments.measure.memory import depth, network, sharded, training_step
 from experiments.measure.memory.fake import fake
 from experiments.measure.memory.setup import LABELS, Plan, Setup
 from experiments.measure.memory.trace import FORWARD, GRADIENT, LOGITS, STEP, Bytes, Trace
@@ -31,11 +32,14 @@ from lora.model import base_parameters, lora_layers, trainable_parameters
 KEPT, LASTING, MASTER = "kept", "lasting", "master"
 
 
-def plan(setup: Setup) -> Plan:
-    """The bytes of a step of `setup`.
+def plan(setup: Setup, devices: int = 1) -> Plan:
+    """The bytes of a step of `setup`; with several devices those of one of them, which computes the rows of `setup` and
+    holds its share of the frozen weights (runtime.parallel=fsdp).
 
     Raises InputError for a model, a method or sizes that cannot be, as the modules do that it is made of.
     """
+    if devices > 1:
+        check_parallel("fsdp", setup.model.get("quantization"), setup.method)
     path, asked = setup.model["path"], setup.model.get("quantization")
     config = network.network_config(path)
     network.model_class(config, path, setup.targets is not None)
@@ -50,7 +54,7 @@ def plan(setup: Setup) -> Plan:
         started = dataclasses.replace(setup, method=_without_values(setup))
         problem = training_step.adapt(network.build(setup), rows, started, training_step.runtime(setup, "cpu"))
         try:
-            return _plan(problem, rows, started)
+            return _plan(problem, rows, started, devices)
         except ValueError as error:  # such as a model's own rules for the length of its inputs
             reason = " ".join(str(error).split())[:300]
             raise error if isinstance(error, InputError) else InputError(f"model {path}: {reason}") from error
@@ -63,7 +67,7 @@ def _without_values(setup: Setup) -> dict[str, Any]:
     return {**setup.method, **({"init": starts[init]} if init in starts else {})}
 
 
-def _plan(problem: Problem, rows: Rows, setup: Setup) -> Plan:
+def _plan(problem: Problem, rows: Rows, setup: Setup, devices: int) -> Plan:
     model = problem.model
     trainable = sum(parameter.numel() for parameter in trainable_parameters(model).values())
     checkpoint = _checkpoint(model)
@@ -76,6 +80,8 @@ def _plan(problem: Problem, rows: Rows, setup: Setup) -> Plan:
     peak = max(parts.values(), key=Counter.total)
     replaced = [weight for _, layer in lora_layers(model) for weight in layer.kept]
     weights = _bytes([*model.parameters(), *model.buffers(), *replaced, *quantization.tensors(model)])
+    if devices > 1:
+        weights -= sharded.saved(model, devices)
     gradients = parts[STEP][GRADIENT]
     named = {FORWARD: kept[FORWARD], LOGITS: short.logits, GRADIENT: gradients, STEP: lasting[STEP]}
     return Plan(

@@ -1,5 +1,6 @@
 """engine=slurm on a Slurm of one node, without accounting, that these tests start and stop."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -136,6 +137,30 @@ def test_the_settings_reach_the_job(slurm: Path, tmp_path: Path) -> None:
         assert not engine.finished(1), "a job that its user holds back is not lost"
         one_node_slurm.ask(slurm, "scancel", job)
         assert engine.finished(60) == [(7, (Status.LOST, f"Slurm job {job} ended as CANCELLED before it began"))]
+
+
+def test_a_run_of_several_processes_is_started_by_torchrun(slurm: Path, tmp_path: Path) -> None:
+    with Slurm(settings(cpus=2, processes=2, more={"hold": True}), tmp_path, "fsdp") as engine:
+        assert engine.threads == 1, "its CPUs are shared out"
+        engine.submit(0, {})
+        (script,) = engine.folder.glob("*_submission.sh")
+        lines = [line for line in script.read_text().splitlines() if line]
+    assert "trap '' USR2" in lines
+    torchrun = "-m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node 2 --no-python"
+    assert lines[-1].startswith(f"exec {sys.executable} {torchrun} {sys.executable} -u -m submitit.core._submit")
+    asked = {(None, "ddp"): "runtime.parallel = ddp: give engine.processes=N", (2, None): "engine.processes = 2 is for"}
+    for (count, how), message in asked.items():
+        with pytest.raises(InputError, match=message):
+            Slurm(settings(processes=count), tmp_path, how)
+
+
+def test_a_job_of_two_processes(on_slurm: Command) -> None:
+    several = ["engine.cpus=2", "engine.processes=2", "runtime.parallel=ddp", "training.lr=1e-2"]
+    with on_slurm.started(*LAB, *several) as sweep:
+        assert sweep.end() == 0, sweep.said()
+    (metrics,) = on_slurm.results.glob("runs/*/metrics.json")
+    machine = json.loads(metrics.read_text())["machine"]
+    assert (machine["parallel"], machine["processes"], machine["threads"]) == ("ddp", 2, 1)
 
 
 def test_a_job_that_ends_before_python_begins(slurm: Path, tmp_path: Path) -> None:
