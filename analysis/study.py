@@ -90,8 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(folders) == 1:
         return show(folders[0], args.runs, base)
     # Processes: what takes long is drawing, which holds Python's lock.
-    with ProcessPoolExecutor(min(cores(), len(folders)), multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(cores(), len(folders)), spawn, _typed, (sys.orig_argv,)) as pool:
         return max(pool.map(show, folders, itertools.repeat(args.runs), itertools.repeat(base)))
+
+
+def _typed(line: list[str]) -> None:
+    """In a worker: what its provenance.json gives as the command is what the user typed, not how the worker began."""
+    sys.orig_argv = line
 
 
 def show(study_dir: Path, runs_dir: Path | None = None, base: str | None = None) -> int:

@@ -111,6 +111,7 @@ class RunConfig:
     runtime: RuntimeSettings
     seed: int
     results_dir: str
+    tracker: str | None
     given: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -124,5 +125,6 @@ class RunConfig:
             RuntimeSettings.of(given["runtime"]),
             given["seed"],
             given["results_dir"],
+            given.get("tracker"),
             given,
         )

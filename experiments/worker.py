@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
 
+from experiments import trackers
 from experiments.config import RunConfig
 from experiments.engines import Outcome, Status
 from experiments.store import DivergedError, definition, run_id, store_of
@@ -28,8 +32,8 @@ def work(config: RunConfig) -> Outcome:
             store.raise_if_diverged(identifier)
             from experiments.compute import compute  # imports torch: seconds that a stored run does not need
 
-            with store.writing(identifier, defined) as folder:
-                compute(config, folder)
+            with store.writing(identifier, defined) as folder, _tracker(config, identifier, defined) as tracker:
+                compute(config, folder, tracker)
         return Outcome(Status.COMPUTED)
     except DivergedError as error:
         return Outcome(Status.DIVERGED, str(error))
@@ -39,3 +43,11 @@ def work(config: RunConfig) -> Outcome:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
         return Outcome(Status.BROKEN, f"{type(error).__name__}: {' '.join(str(error).split())[:300]} ({where})")
+
+
+def _tracker(
+    config: RunConfig, identifier: str, defined: dict[str, Any]
+) -> AbstractContextManager[trackers.Tracker | None]:
+    if config.tracker is None:
+        return nullcontext()
+    return trackers.tracking(config.tracker, Path(config.results_dir) / config.tracker, identifier, defined)
