@@ -121,8 +121,8 @@ def quality_lines(
         )  # fmt: skip
         axis.scatter(seeds[x] * dodge, scale * seeds["value"], s=7, color=colour, alpha=0.45, linewidths=0)
         for at, value, mark in mean[[x, "mean", order]].dropna().itertuples(index=False) if order else ():
-            place = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 7, "color": colour}
-            axis.annotate(f"{order} = {mark:g}", (at * dodge, scale * value), **place)
+            place = {"xytext": (2, -9), "textcoords": "offset points", "fontsize": 7, "color": colour}
+            axis.annotate(f"{mark:g}", (at * dodge, scale * value), **place)
     if log:
         size_axis(axis, sizes)
     axis.grid(axis="y", linewidth=0.4)
