@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,9 +62,10 @@ class _Wandb:
         for cut_off in out.glob(f"wandb/offline-run-*-{run_id}"):
             shutil.rmtree(cut_off)
         out.mkdir(parents=True, exist_ok=True)
+        mode: Any = os.environ.get("WANDB_MODE", "offline")
         self.run = wandb.init(
             project="lora-lab", id=run_id, name=run_id, dir=out, config=dict(settings),
-            mode=os.environ.get("WANDB_MODE", "offline"), settings=wandb.Settings(silent=True, x_disable_stats=True),
+            mode=mode, settings=wandb.Settings(silent=True, x_disable_stats=True),
         )  # fmt: skip
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -77,7 +78,7 @@ class _Wandb:
         self.run.finish()
 
 
-TRACKERS = {"tensorboard": _TensorBoard, "wandb": _Wandb}
+TRACKERS: dict[str, Callable[[Path, str, Mapping[str, Any]], Tracker]] = {"tensorboard": _TensorBoard, "wandb": _Wandb}
 
 
 def require(tracker: str) -> None:
