@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.kit.columns import RUNS, SHARED
+from analysis.studies.spectrum import schemas as spectrum
 from experiments.csv_schema import Column, Schema
 from experiments.history import HISTORY
 from experiments.markdown import markdown
@@ -21,7 +22,7 @@ from experiments.measure.memory import schemas as memory
 PAGE = Path(__file__).parents[1] / "docs" / "data.md"
 MEASURED = (
     schemas.FORGETTING, schemas.TRUNCATION, schemas.QUANTIZED_BASE, schemas.QUANTIZED_WEIGHTS, schemas.TRIALS,
-    schemas.CHECKS, schemas.STEPS, schemas.FLOPS,
+    schemas.CHECKS, schemas.STEPS, schemas.FLOPS, *spectrum.ALL,
 )  # fmt: skip
 MEMORY = (
     memory.MEASURED, memory.OPTIONS, memory.SETUPS, memory.PLANS, memory.PUBLISHED, memory.PAPER_FIGURES, memory.FITS,
@@ -34,7 +35,8 @@ INTRODUCTION = """\
 What the CSV files of `results/` hold. This page is made by `python -m analysis.dictionary` from the schemas by which
 the files are written and read: [experiments/history.py](../experiments/history.py),
 [experiments/measure/schemas.py](../experiments/measure/schemas.py),
-[experiments/measure/memory/schemas.py](../experiments/measure/memory/schemas.py) and
+[experiments/measure/memory/schemas.py](../experiments/measure/memory/schemas.py),
+[analysis/studies/spectrum/schemas.py](../analysis/studies/spectrum/schemas.py) and
 [analysis/kit/columns.py](../analysis/kit/columns.py).
 
 All files are UTF-8 with a header and commas. No two rows have the same values in the columns of the key. A number that

@@ -17,7 +17,7 @@ from pathlib import Path
 import analysis.studies
 from analysis.kit import stamp, table_md
 from experiments import own, places
-from experiments.arguments import program
+from experiments.arguments import Parser, program
 from experiments.engines.sizing import cores
 from lora.config import InputError
 
@@ -78,20 +78,30 @@ def _build(study: str, study_dir: Path, runs_dir: Path, base: str | None) -> lis
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry: 0, or 2 with one line on stderr if the input cannot work."""
     description = (__doc__ or "").splitlines()[0]
-    parser = argparse.ArgumentParser(prog=program("analysis.study"), description=description)
+    parser = Parser(prog=program("analysis.study"), description=description)
     parser.add_argument("folder", type=Path, nargs="+", help="results/<preset>/<study>, or results/<preset>")
     parser.add_argument("--runs", type=Path, help="folder of the stored runs (default: STUDY_DIR/../../runs)")
     parser.add_argument("--base", help="the pretrained model, where it is a folder: runs store its content alone")
     parser.add_argument("--model", default="", help="as of experiments.run, from which --base is taken")
     parser.add_argument("--among", nargs=argparse.REMAINDER, default=[], help="a command line of experiments.run")
-    args = parser.parse_args(arguments)
+    try:
+        args = parser.parse_args(arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     base = args.base or own.places(args.model, "", args.among, ["model.path"]).get("model.path")
     folders = [study_dir for folder in args.folder for study_dir in studies_in(folder)]
     if len(folders) == 1:
         return show(folders[0], args.runs, base)
     # Processes: what takes long is drawing, which holds Python's lock.
-    with ProcessPoolExecutor(min(cores(), len(folders)), multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(cores(), len(folders)), spawn, _typed, (sys.orig_argv,)) as pool:
         return max(pool.map(show, folders, itertools.repeat(args.runs), itertools.repeat(base)))
+
+
+def _typed(line: list[str]) -> None:
+    """In a worker: what its provenance.json gives as the command is what the user typed, not how the worker began."""
+    sys.orig_argv = line
 
 
 def show(study_dir: Path, runs_dir: Path | None = None, base: str | None = None) -> int:

@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from experiments import names
 from lora.config import InputError
 
 
@@ -15,10 +17,16 @@ def program(module: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are InputError, one line like all others."""
+    """An ArgumentParser whose errors are InputError, one line like all others, with the nearest name."""
 
     def error(self, message: str) -> NoReturn:
         """Raises InputError."""
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+            message = f"unknown option {unknown[1]}{names.did_you_mean(unknown[1], known)}"
+        elif wrong := re.fullmatch(r"argument (.+): invalid choice: '(.*)' \(choose from (.*)\)", message):
+            there_are = re.findall(r"[^', ]+", wrong[3])
+            message = f"{wrong[1]} = {wrong[2]}{names.did_you_mean(wrong[2], there_are)}"
         raise InputError(message)
 
 

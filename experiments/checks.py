@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from experiments import method_settings, rules, settings
+from experiments import method_settings, rules, settings, trackers
 from experiments.config import ModelSettings, RunConfig, RuntimeSettings, TrainingSettings
 from experiments.kinds import check_kind
 from lora.config import QUANTIZATIONS, InputError
@@ -47,6 +47,8 @@ def _check(config: Mapping[str, Any]) -> None:
             rule.check(field, config[field])
         elif rule.required:
             raise InputError(f"{field} is missing: {rule.what.removeprefix('it ')}")
+    if config.get("tracker"):
+        trackers.require(config["tracker"])
     for group, fields in GROUPS.items():
         if group not in config:
             raise InputError(f"the group {group} is missing: choose one, or leave it as it is")

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from experiments import header, items, methods, parallel, problems, processor, quantization, tasks, warm_start
+from experiments import header, items, methods, parallel, problems, processor, quantization, tasks, trackers, warm_start
 from experiments.checkpoint import Checkpoint
 from experiments.config import RunConfig
 from experiments.history import History
@@ -79,9 +79,9 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
     model.disable_input_require_grads()
 
 
-def compute(config: RunConfig, folder: Path) -> None:
+def compute(config: RunConfig, folder: Path, tracker: trackers.Tracker | None = None) -> None:
     """Train and evaluate what `config` says, write to `folder` history.csv, adapter/ (see
-    `keeps_weights`) and metrics.json.
+    `keeps_weights`) and metrics.json; a `tracker` is told the rows and the scores.
 
     items.json has what became of each item of the test split. Where the model writes text, predictions.jsonl has what
     it wrote for each.
@@ -113,7 +113,7 @@ def compute(config: RunConfig, folder: Path) -> None:
     if run.parallel:
         parallel.begin(model, run.parallel, runtime.device)
     groups = methods.parameter_groups(model, method, heads, training.lr, training.head_lr)
-    history = History(folder / "history.csv")
+    history = History(folder / "history.csv", tracker)
     with history.file:
         trained = train(
             problem, groups, training, config.seed, history,
@@ -164,6 +164,8 @@ def compute(config: RunConfig, folder: Path) -> None:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     (folder / "metrics.json").write_text(json.dumps(results, indent=1))
+    if tracker:
+        tracker.score(trackers.scores(results))
     if parallel.rank() == 0:
         header.note_seconds(config, time.perf_counter() - started)
 

@@ -112,6 +112,7 @@ class RunConfig:
     runtime: RuntimeSettings
     seed: int
     results_dir: str
+    tracker: str | None
     given: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -125,5 +126,6 @@ class RunConfig:
             RuntimeSettings.of(given["runtime"]),
             given["seed"],
             given["results_dir"],
+            given.get("tracker"),
             given,
         )

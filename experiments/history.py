@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from experiments import trackers
 from experiments.csv_schema import Column, Schema
 
 HISTORY = Schema(
@@ -24,10 +25,12 @@ HISTORY = Schema(
 
 
 class History(list[dict[str, Any]]):
-    """Rows of history.csv, each in the file as soon as it is known, so that a long run can be watched."""
+    """Rows of history.csv, each in the file, and told to a tracker, as soon as it is known, so that a long run can be
+    watched."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tracker: trackers.Tracker | None = None) -> None:
         super().__init__()
+        self.tracker = tracker
         self.file = path.open("w", newline="", encoding="utf-8")
         self.writer = csv.DictWriter(self.file, HISTORY.names)
         self.writer.writeheader()
@@ -38,3 +41,5 @@ class History(list[dict[str, Any]]):
         super().append(row)
         self.writer.writerow(row)
         self.file.flush()
+        if self.tracker:
+            self.tracker.log(row["step"], trackers.values(row))

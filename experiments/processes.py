@@ -24,6 +24,7 @@ from experiments.config import RunConfig
 from experiments.engines import Status, sizing
 from experiments.engines.local import Inline
 from experiments.parallel import rank, size
+from experiments.trackers import Tracker
 from experiments.worker import work
 from lora.config import InputError
 
@@ -126,14 +127,14 @@ class Together(Inline):
         self.ended.append((ticket, outcome))
 
 
-def compute(config: RunConfig, folder: Path) -> None:
+def compute(config: RunConfig, folder: Path, tracker: Tracker | None) -> None:
     """`experiments.compute.compute`, by all processes; of the first. Raises RuntimeError if another has ended."""
     from experiments.compute import compute
 
     Together.broken = True
     _told(config)
     try:
-        compute(config, folder)
+        compute(config, folder, tracker)
     except InputError:
         Together.broken = False
         raise

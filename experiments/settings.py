@@ -17,6 +17,7 @@ from experiments.rules import (
     text,
     whole,
 )
+from experiments.trackers import TRACKERS
 from lora.config import InputError
 
 SEEDS = 2**32 - 1  # the largest seed that numpy takes
@@ -111,6 +112,7 @@ TOP = {
     "glue_dir": _FILE.optional(),
     "results_dir": text(),
     "study_dir": text().optional(),
+    "tracker": choice(*TRACKERS).or_null().optional(),
 }
 
 

@@ -36,11 +36,15 @@ class _Dispatched(click.Command):
         return args
 
     def invoke(self, ctx: click.Context) -> int:
-        nothing_said = self.name == "study" and not ctx.args
-        if not self.command.own_help and (nothing_said or {"-h", "--help"} & set(ctx.args)):
+        asked, nothing_said = {"-h", "--help"} & set(ctx.args), self.name == "study" and not ctx.args
+        if not self.command.own_help and (nothing_said or asked):
             click.echo(self.get_help(ctx))
             return 0
-        return _call(self.command, ctx.args)
+        try:
+            return _call(self.command, ctx.args)
+        finally:
+            if asked:  # of its own help
+                click.echo("\nexamples:\n" + "\n".join(f"  {example}" for example in self.command.examples))
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         about = self.command

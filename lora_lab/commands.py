@@ -89,8 +89,8 @@ COMMANDS = (
     Command(
         "records",
         "experiments.records.__main__:main",
-        "stored runs: pack, unpack, verify, prune",
-        ("lora-lab records pack results/quick", "lora-lab records verify results/desk"),
+        "stored runs: pack, unpack, verify, prune, export to a tracker",
+        ("lora-lab records pack results/quick", "lora-lab records export results/runs --to tensorboard --out boards"),
     ),
     Command(
         "tables",

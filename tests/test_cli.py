@@ -48,7 +48,9 @@ def test_help_of_a_command_is_its_own_under_the_name_that_was_typed(
     command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(monkeypatch, command.name, "--help") == 0
-    assert capsys.readouterr().out.startswith(f"usage: lora-lab {command.name} ")
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: lora-lab {command.name} ")
+    assert said.endswith("\nexamples:\n" + "".join(f"  {example}\n" for example in command.examples))
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,17 @@ def test_help_of_a_command_is_its_own_under_the_name_that_was_typed(
         (["--vresion"], "error: No such option"),
         (["study", "rank_ablation", "preset=smok"], "error: unknown preset smok; did you mean smoke?\n"),
         (["run", "method.rr=4"], "error: unknown setting method.rr; did you mean method.r?\n"),
+        (["run", "trakcer=wandb"], "error: unknown setting trakcer; did you mean tracker?\n"),
+        (
+            ["extract", "a", "--out", "x", "--rank", "2", "--bse=x"],
+            "error: unknown option --bse; did you mean --base?\n",
+        ),
+        (["memory", "--modle", "x"], "error: unknown option --modle; did you mean --model?\n"),
+        (["claims", "results", "--al"], "error: unknown option --al; there are: --help\n"),
+        (["tables", "results", "--bse=x"], "error: unknown option --bse; did you mean --base?\n"),
+        (["report", "results", "--limt", "9"], "error: unknown option --limt; did you mean --limit?\n"),
+        (["records", "exprt", "results"], "error: command = exprt; did you mean export?\n"),
+        (["records", "export", ".", "--to", "wand", "--out", "x"], "error: --to = wand; did you mean wandb?\n"),
     ],
 )
 def test_a_wrong_name_is_one_line_with_the_nearest(
@@ -108,7 +121,8 @@ def test_the_shell_completes_names(words: str, found: set[str]) -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with nothing but our wheel, that borrows the installed packages of this one; its bin folder."""
+    """An environment with nothing but our wheel, that borrows the installed packages of this one, but for those of its
+    extras; its bin folder."""
     place = tmp_path_factory.mktemp("wheel")
     source = place / "source"
     files = subprocess.run(
@@ -128,7 +142,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([*pip, "--python", str(inside), "install", "--no-deps", "--no-index", str(wheel)], check=True)
     (packages,) = (place / "env").glob("lib/python*/site-packages")
     borrowed = [path for path in sys.path if Path(path).name == "site-packages"]
-    (packages / "borrowed.pth").write_text("\n".join(borrowed) + "\n")
+    extras = "import sys; sys.modules.update(dict.fromkeys(('bitsandbytes', 'hqq', 'pycocoevalcap', 'peft')))"
+    (packages / "borrowed.pth").write_text("\n".join([*borrowed, extras]) + "\n")
     return inside.parent
 
 

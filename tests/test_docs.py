@@ -1,4 +1,8 @@
-"""Every command that README and docs show: it is composed, or its line is parsed, as far as it goes without running."""
+"""Every command that README and docs show: it is composed, or its line is parsed, as far as it goes without running.
+
+Each make target, and each command of lora-lab, is run with the smallest preset by tests/test_make.py and the tests of
+its own. What needs a GPU or the hub says so on its page.
+"""
 
 import argparse
 import importlib
@@ -6,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,22 +24,28 @@ from experiments import own
 from lora_lab.commands import available
 
 ROOT = Path(__file__).parents[1]
-FENCE = re.compile(r"^ *```\n(.*?)^ *```", re.S | re.M)
+FENCE = re.compile(r"^ *```\w*\n(.*?)^ *```", re.S | re.M)
+SPAN = re.compile(r"(?<!`)`((?:make|lora-lab|python -m) [^`]+)`")
+MORE = ("CONTRIBUTING.md", "ARCHITECTURE.md", "FINDINGS.md", "examples/README.md")
+PLACEHOLDER = re.compile(r"…|\b(?:STUDY|NAME|COMMAND)\b")  # in a form of a command, which is none
+HUB = re.compile(r"(?:MODEL=|TASK=|--model |--task )[A-Za-z]\w+/[\w.-]+(?= |$)")
 STUDIES = {entry.make: entry.folder for entry in entries.load()}
-WORDS = ("make", "lora-lab")
 TORCHRUN = re.compile(r"^torchrun --nproc-per-node \d+ -m lora_lab")  # what each of its processes does
+WORDS = ("make ", "lora-lab ", "python -m ")
 HYDRA = ("-m", "--cfg", "job")  # Hydra's own options, in lines of `lora-lab run`
 
 
 def lines() -> dict[str, list[str]]:
     """Each command that a page or the help of `lora-lab` shows, and where."""
     found: dict[str, list[str]] = {}
-    for page in texts.pages():
-        for block in FENCE.findall(page.read_text(encoding="utf-8")):
-            for line in block.splitlines():
-                plain = TORCHRUN.sub("lora-lab", line.split("  #")[0].split(" # ")[0].strip())
-                if plain.partition(" ")[0] in WORDS:
-                    found.setdefault(plain, []).append(page.name)
+    for page in (*texts.pages(), *(ROOT / name for name in MORE)):
+        text = page.read_text(encoding="utf-8")
+        shown = [line for block in FENCE.findall(text) for line in block.splitlines()]
+        shown += [" ".join(span.split()) for span in SPAN.findall(FENCE.sub("", text))]
+        for line in shown:
+            plain = TORCHRUN.sub("lora-lab", line.split("  #")[0].split(" # ")[0].strip())
+            if plain.startswith(WORDS) and not PLACEHOLDER.search(plain):
+                found.setdefault(plain, []).append(str(page.relative_to(ROOT)))
     for command in available().values():
         for example in command.examples:
             found.setdefault(example.split("   ")[0], []).append("help")
@@ -44,6 +55,7 @@ def lines() -> dict[str, list[str]]:
 LINES = lines()
 MAKE = sorted(line for line in LINES if line.startswith("make "))
 LAB = sorted(line for line in LINES if line.startswith("lora-lab "))
+MODULES = sorted({line.split()[2] for line in LINES if line.startswith("python -m ")})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -102,7 +114,7 @@ def test_a_line_of_make(line: str) -> None:
     target, *rest = shlex.split(line)[1:]
     values = dict(one.partition("=")[::2] for one in rest)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert set(values) <= set(re.findall(r"^([A-Z]+) \?=", makefile, re.M))
+    assert set(values) <= set(re.findall(r"(?:^|\$\()([A-Z]+)(?: \?=|\))", makefile, re.M))
     assert re.search(rf"^{target}:", makefile, re.M), target
     folder = STUDIES.get(target)
     if folder and own.is_config("study", folder):
@@ -110,6 +122,20 @@ def test_a_line_of_make(line: str) -> None:
         composes(
             [f"study={folder}", f"preset={values.get('PRESET', 'quick')}", *named, *shlex.split(values.get("ARGS", ""))]
         )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_that_is_started_is_there(module: str) -> None:
+    found = find_spec(module)
+    assert found
+    assert found.submodule_search_locations is None or find_spec(f"{module}.__main__")
+
+
+@pytest.mark.parametrize("page", [*texts.pages()], ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_needs_a_gpu_or_the_hub_says_so(page: Path) -> None:
+    text, own = page.read_text(encoding="utf-8"), [line for line in LINES if str(page.relative_to(ROOT)) in LINES[line]]
+    assert not any(HUB.search(line) for line in own) or "hub" in text.lower()
+    assert not any("PRESET=paper" in line or "preset=paper" in line for line in own) or "GPU" in text
 
 
 def test_make_hands_on_what_was_typed() -> None:

@@ -3,15 +3,22 @@
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
 
-from analysis.claims import words
+from analysis.claims import board, words
 from analysis.claims.engine import RULE, Claim, Judged, Verdict, counts
 from analysis.kit import tables
 from analysis.kit.safe import make_safe
 
+FILES = {
+    claim.key: f"{module.__name__.replace('.', '/')}.py"
+    for module in vars(board).values()
+    if isinstance(module, ModuleType)
+    for claim in module.CLAIMS
+}
 SHOWN = 3  # run ids in a list of runs
 COLUMNS = [
     "number", "claim", "statement", "source", "verdict", "estimate", "low", "high", "unit", "claimed_low",
@@ -97,6 +104,8 @@ def details(number: int, found: Judged, folder: Path) -> list[str]:
     claim = found.claim
     lines = [f'### <a id="{number}"></a>{number}. {claim.statement}', ""]
     lines += [f"- Verdict: **{found.verdict}**", f"- Source: {claim.source}", f"- Statistic: {claim.statistic}"]
+    if claim.key in FILES:
+        lines += [f"- Key: `{claim.key}`, in `{FILES[claim.key]}`"]
     lines += [f"- It holds {claim.threshold}{_equal(claim)}."]
     if evidence := words.evidence(found):
         lines += [f"- Found: {evidence}. Error: {words.error(found)}."]

@@ -14,6 +14,8 @@ WORDS = {
     "rounds": "round",
     "tuning seeds": "tuning seed",
     "tasks": "task",
+    "models": "model",
+    "runs": "run",
 }
 
 
@@ -67,14 +69,11 @@ def sizes(judged: Judged) -> str:
     if len(ns) > 1 and not cases[0].exact:
         each = f", {ns[0]} to {number(ns[-1], cases[0].unit)}"
     count = len({case.task for case in cases})
-    text = f"{count} {_of(judged)}{'s' if count > 1 else ''}{each}"
+    ids, unit = runs(judged), cases[0].unit
+    text = f"{number(count, 'tasks' if ids else 'models')}{each}" if unit != "tasks" else each.removeprefix(", ")
     if len(cases) > count:
         text += f", {len(cases)} cases"
-    return text + (f", {len(ids)} runs" if (ids := runs(judged)) else "")
-
-
-def _of(judged: Judged) -> str:
-    return "task" if any(case.runs for case in judged.cases) else "model"
+    return text + (f", {number(len(ids), 'runs')}" if ids else "")
 
 
 def differ(judged: Judged) -> str:

@@ -99,10 +99,12 @@ def quality_lines(
     names: Sequence[str],
     scale: float = 100,
     log: bool = True,
+    order: str | None = None,
 ) -> None:
     """Mean of `value`, in percent unless there is another scale, against `x`, on a log axis or not, a line for each
     `line`, bars of the 95% interval, and a small point for each run. Lines of few sizes are set slightly apart so that
-    their bars do not cover each other.
+    their bars do not cover each other. A line goes from left to right, or in the `order` of another column, whose
+    values then stand at its points.
 
     runs has columns `x`, `line`, value; summary (of `kit.tables.summarise`) has mean and interval too. `names`
     gives the lines their order and styles, the same in all panels; those that are not in summary are left out.
@@ -112,12 +114,15 @@ def quality_lines(
     for index, name in enumerate(drawn):
         colour, marker = line_styles(names)[name]
         dodge = 2 ** (apart * (index - (len(drawn) - 1) / 2))
-        mean, seeds = summary[summary[line] == name].sort_values(x), runs[runs[line] == name]
+        mean, seeds = summary[summary[line] == name].sort_values(order or x), runs[runs[line] == name]
         axis.errorbar(
             mean[x] * dodge, scale * mean["mean"], yerr=scale * mean["interval"], color=colour, label=name,
             marker=marker, markersize=7 if marker == "*" else 4, linewidth=1.2, elinewidth=1, capsize=2,
         )  # fmt: skip
         axis.scatter(seeds[x] * dodge, scale * seeds["value"], s=7, color=colour, alpha=0.45, linewidths=0)
+        for at, value, mark in mean[[x, "mean", order]].dropna().itertuples(index=False) if order else ():
+            place = {"xytext": (2, -9), "textcoords": "offset points", "fontsize": 7, "color": colour}
+            axis.annotate(f"{mark:g}", (at * dodge, scale * value), **place)
     if log:
         size_axis(axis, sizes)
     axis.grid(axis="y", linewidth=0.4)

@@ -31,7 +31,8 @@ class Lines:
     means, with `x`, `line` and TASK; runs: the single runs, with these too. paper: means of others, in panels of their
     own. across: levels that a dotted line shows in a panel, by name, from the data of that place. In a panel whose
     means have a `shift`, that is what was taken from the lines that are named paper: a second axis has their values.
-    by: TASK, and columns that make several panels of one; log: whether the x axis is.
+    by: TASK, and columns that make several panels of one; log: whether the x axis is. order: a column in whose order
+    points are joined, and which stands beside them; the default is x.
     """
 
     x: str
@@ -45,6 +46,7 @@ class Lines:
     by: Sequence[str] = tuple(TASK)
     log: bool = True
     columns: int = 3
+    order: str | None = None
 
     def __call__(self, data: Data, path: Path) -> Path:
         """Draws the study's scores to path."""
@@ -76,7 +78,7 @@ class Lines:
     ) -> None:
         model, task, metric = place[:3]
         unit = metrics.of(str(metric))
-        figures.quality_lines(axis, runs, cells, self.x, self.line, names, unit.scale, self.log)
+        figures.quality_lines(axis, runs, cells, self.x, self.line, names, unit.scale, self.log, self.order)
         label = cells[self.label].iloc[0] if self.label in cells else self.label
         axis.set(title=f"{task} ({model})", xlabel=label, ylabel=unit.axis)
         limit(axis, runs["value"] if len(runs) else cells["mean"], 0.1, unit.scale)

@@ -4,7 +4,6 @@ Writes report.html, which holds its figures in small copies and needs no other f
 study that is missing is listed with its command, and a file that is damaged with one line.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from analysis.kit.safe import make_safe
 from analysis.report import as_html, as_markdown, entries, pictures, scoreboard, section
 from analysis.report.content import Report
-from experiments.arguments import program
+from experiments.arguments import Parser, program
 from lora.config import InputError
 
 LIMIT = 3_000_000
@@ -48,11 +47,11 @@ def _size(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry: 0, or 2 with one line on stderr if the input cannot work."""
-    parser = argparse.ArgumentParser(prog=program("analysis.report"), description=__doc__.splitlines()[0])
+    parser = Parser(prog=program("analysis.report"), description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, help="results/<preset>, where the study folders are")
     parser.add_argument("--limit", type=int, default=LIMIT, help="largest size of report.html in bytes (%(default)s)")
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         written, problems = write(options.results, options.limit)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -198,7 +198,8 @@ STUDY = Study(
             of=lambda data: losses_alone(data["table.csv"]), runs=lambda data: losses_alone(data.once(scores))
         ),
         "tradeoff.png": marks.Lines(
-            x="learnt", line="method", label="test loss (nats a target token)", legend="method", log=False,
+            x="learnt", line="method", label="test loss (nats a target token)", legend="method; numbers: r",
+            log=False, order="r",
             of=lambda data: beside_loss(data["table.csv"]), runs=lambda data: beside_loss(data.once(scores)),
         ),
     },

@@ -12,6 +12,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from experiments import trackers
 from experiments.arguments import Parser, finish, program
 from experiments.listing import SWEEP
 from experiments.records import archive, transfer
@@ -49,7 +50,7 @@ def _parser() -> Parser:
     command.add_argument(
         "folder", nargs="+", type=Path, help="results/<preset>, a study's folder in it, or results/runs"
     )
-    command.add_argument("--to", choices=exporting.TRACKERS, required=True)
+    command.add_argument("--to", choices=list(trackers.TRACKERS), required=True)
     command.add_argument("--out", type=Path, metavar="FOLDER", required=True)
     return parser
 
@@ -107,7 +108,7 @@ def prune(options: Namespace) -> None:
 def export(options: Namespace) -> None:
     """Export the runs of each folder, and say how many are new."""
     for folder in map(Path.resolve, options.folder):
-        written = [exporting.TRACKERS[options.to](run, options.out) for run in exporting.runs_in(folder)]
+        written = [exporting.export(run, options.to, options.out) for run in exporting.runs_in(folder)]
         print(f"{folder}: {sum(written)} runs written to {options.out}, {written.count(False)} were there")
 
 

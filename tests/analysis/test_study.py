@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,3 +86,16 @@ def test_command_prints_results_or_one_error_line(make_run: Callable[..., str], 
 def test_the_rank_ablation_needs_no_torch() -> None:
     code = "import sys, analysis.study, analysis.studies.rank_ablation; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
+
+
+def test_the_command_of_all_studies_is_the_one_that_was_typed(
+    make_run: Callable[..., str], study_dir: Path, runs_dir: Path
+) -> None:
+    make_run()
+    other = study_dir.with_name("compare_methods")
+    shutil.copytree(study_dir, other)
+    line = [sys.executable, "-m", "analysis.study", str(study_dir.parent)]
+    subprocess.run(line, cwd=ROOT, check=True, capture_output=True)
+    for folder in (study_dir, other):
+        command = json.loads((folder / "provenance.json").read_text())["command"]
+        assert command.split()[1:3] == ["-m", "analysis.study"], command

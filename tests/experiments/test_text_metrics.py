@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -268,3 +269,12 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match="zip"):
         text_metrics.score(["bleu"], ROWS, OUTPUTS[:-1])
     text_metrics.check(METRICS)
+
+
+def test_a_metric_whose_package_is_missing_is_refused_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.rouge.rouge", None)
+    with pytest.raises(InputError, match=r"rouge_l needs the package pycocoevalcap .*: pip install pycocoevalcap"):
+        text_metrics.check(["bleu", "rouge_l"])
+    text_metrics.check(["bleu", "cider"])

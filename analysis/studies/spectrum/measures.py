@@ -14,12 +14,10 @@ from analysis.kit.updates import EPSILONS, FEW, PLACE, PRECISION, SIDES, TOP
 from analysis.maths import spectrum
 from analysis.maths.subspace import Baseline, phi, random_baseline
 from analysis.maths.svd import SVD, Array
+from analysis.studies.spectrum.schemas import ANGLES, ENERGIES, OVERLAP
 
 if TYPE_CHECKING:  # which load torch
     from analysis.weights.update_runs import Trained
-
-ENERGIES = (50, 90, 99)  # percent of the squared norm
-
 
 Pair = tuple[str, str]
 
@@ -69,7 +67,7 @@ def measure(groups: list[Trained], seeds: Collection[Pair], full: Collection[Pai
                     if all(run_id in directions for run_id in pair):
                         at = dict(zip(("run_id", "other_run_id"), pair, strict=True)) | site._asdict()
                         found += [at | row for row in compare(*(directions[run_id] for run_id in pair))]
-    columns = (None, None, ANGLES, OVERLAP)
+    columns = (None, None, ANGLES.names, OVERLAP.names)
     frames = zip((ranks, spectra, angles, overlap), columns, strict=True)
     return [pd.DataFrame(rows, columns=names) for rows, names in frames]
 
@@ -98,11 +96,6 @@ def _intruders(W: Array, of_w: SVD, svd: SVD) -> dict[str, int]:
             counts = spectrum.intruders(spectrum.best_matches(directions, basis), EPSILONS)
             found |= {f"{name}_{side}_{epsilon}": n for epsilon, n in zip(EPSILONS, counts, strict=True)}
     return found
-
-
-_PAIR = ["run_id", "other_run_id", "layer", "weight_type", "side", "k"]
-ANGLES = [*_PAIR, *spectrum.Angles._fields, *(f"chance_{name}" for name in spectrum.AnglesChance._fields)]
-OVERLAP = [*_PAIR, "phi", "chance_mean", "chance_low", "chance_high"]
 
 
 def _spectrum(S: Array) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ from analysis.kit.figures import weight_name
 from analysis.kit.measured import Rows
 from analysis.kit.study import Study
 from analysis.kit.updates import ENDS, FEW, PLACE, TOP
-from analysis.studies.spectrum import measures, report
+from analysis.studies.spectrum import measures, report, schemas
 
 DIGITS = 5
 DRAWN = {"stable_rank": "stable rank", "effective_rank": "effective rank", "rank_90": "k for 90% of the energy"}
@@ -102,7 +102,7 @@ STUDY = Study(
     runs=updates.load,
     cell=updates.CELL,
     base=True,
-    measures={f"{name}.csv": described(name) for name in ("ranks", "spectra", "angles", "overlap")},
+    measures={schema.file: described(schema.file.removesuffix(".csv")) for schema in schemas.ALL},
     tables={"table.csv": summary},
     numbers=_four_digits,
     page=[

@@ -30,10 +30,12 @@ EXACT = ("accuracy", "logical_form")  # shares of outputs that are right, each r
 
 
 def check(names: Iterable[str]) -> None:
-    """Raises InputError for a name that is not in METRICS."""
+    """Raises InputError for a name that is not in METRICS, or whose package is not installed."""
     for name in names:
         if name not in METRICS:
             raise InputError(f"unknown text metric '{name}'; there are: {', '.join(METRICS)}")
+        if name in overlap.COCO:
+            overlap.captions(name)
 
 
 def right(name: str, rows: Sequence[Mapping[str, Any]], outputs: Sequence[str]) -> list[bool] | None:

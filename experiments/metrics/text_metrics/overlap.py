@@ -22,15 +22,15 @@ from typing import Any
 
 from nltk.translate.meteor_score import meteor_score
 from nltk.util import everygrams
-from pycocoevalcap.cider.cider import Cider
-from pycocoevalcap.rouge.rouge import Rouge
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.ter import TER
 
 from experiments.metrics.text_metrics import words
+from lora.errors import library
 
 Rows = Sequence[Mapping[str, Any]]
+COCO = {"cider": "cider.cider", "rouge_l": "rouge.rouge"}
 _NO_MATCH = 1e-15  # what pymteval counts where no n-gram of an order matches
 _NIST_ORDER = 5
 _NIST_BETA = math.log(2) / math.log(1.5) ** 2  # a text of two thirds of the references' length scores half
@@ -104,12 +104,17 @@ def _ngrams(text: list[str]) -> list[tuple[str, ...]]:
     return list(everygrams(text, max_len=_NIST_ORDER))
 
 
+def captions(metric: str) -> Any:
+    """coco-caption's module of a metric. Raises InputError if pycocoevalcap is not installed."""
+    return library(f"pycocoevalcap.{COCO[metric]}", metric)
+
+
 def rouge_l(outputs: Sequence[str], rows: Rows) -> float:
     """coco-caption's ROUGE-L in [0, 1] (paper, Table 3): F with beta = 1.2, the mean over outputs.
 
     Precision and recall are each the best over the references, perhaps of two. Summaries have `rouge_lf` instead.
     """
-    return float(Rouge().compute_score(*_captions(outputs, rows))[0])
+    return float(captions("rouge_l").Rouge().compute_score(*_captions(outputs, rows))[0])
 
 
 def cider(outputs: Sequence[str], rows: Rows) -> float:
@@ -121,7 +126,7 @@ def cider(outputs: Sequence[str], rows: Rows) -> float:
     references, written = _captions(outputs, rows)
     if not any(text for texts in references.values() for text in texts):
         return 0.0  # coco-caption stops where there is no n-gram at all
-    return float(Cider().compute_score(references, written)[0])
+    return float(captions("cider").Cider().compute_score(references, written)[0])
 
 
 def _captions(outputs: Sequence[str], rows: Rows) -> tuple[dict[int, list[str]], dict[int, list[str]]]:

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import importlib
 import itertools
 import json
 import math
@@ -291,6 +292,18 @@ def test_the_spread_is_pooled_over_the_settings_that_are_not_compared(tmp_path: 
     assert found.estimate.freedom == 2 and found.estimate.error == pytest.approx(pooled.deviation)
 
 
+def test_sizes_are_said_in_the_singular_and_plural() -> None:
+    def said(*cases: Case) -> str:
+        return words.sizes(judge([claim(0.0, cases=list(cases))], {})[0])
+
+    one, other = (case(0.2, 0.1, task=task, runs=(f"{task} 1", f"{task} 2")) for task in "ab")
+    assert said(one) == "1 task, 5 seeds, 2 runs"
+    assert said(one, other) == "2 tasks, 5 seeds, 4 runs"
+    assert said(one._replace(runs=())) == "1 model, 5 seeds"
+    assert said(one._replace(unit="tasks")) == "5 tasks, 2 runs"
+    assert said(one._replace(runs=("alone",), estimate=Estimate(0.2, 0.1, 0, 1))) == "1 task, 1 seed, 1 run"
+
+
 def board(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr("sys.argv", ["analysis.claims", str(folder)])
     return command.main()
@@ -330,6 +343,10 @@ def test_the_scoreboard_is_written(
     assert links and all((folder / link).is_file() for link in links)
     assert "6 runs (" in text and "scaling/runs.csv" in text and "`make scaling PRESET=quick`" in text
     assert "Error: seeds only." in text
+    for key, file in re.findall(r"^- Key: `(.*)`, in `(.*)`$", text, re.MULTILINE):
+        of = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+        assert key in {claim.key for claim in of.CLAIMS} and Path(of.__file__) == ROOT / file
+    assert text.count("\n- Key: ") == len(CLAIMS)
 
     table = pd.read_csv(folder / "claims.csv")
     assert table["claim"].drop_duplicates().tolist() == list(CLAIM)

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
 from analysis import study
-from analysis.kit import tables
+from analysis.kit import figures, tables
 from analysis.maths.statistics import holm
 from analysis.studies import forgetting
 from lora.config import InputError
@@ -119,6 +120,26 @@ def test_sentences_follow_the_numbers(three_seeds: None, study_dir: Path, runs_d
     )
     line = next(line for line in text.splitlines() if line.startswith("| norm_only"))
     assert "| +0.398 ± 0.014, p < 0.001 * " in line and line.count("| -0.609 ± 0.029, p < 0.001 * ") == 2
+
+
+def test_ranks_are_joined_in_their_order_and_named(
+    three_seeds: None, study_dir: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, Figure] = {}
+
+    def keep(figure: Figure, path: Path) -> Path:
+        drawn[path.name] = figure
+        return path
+
+    monkeypatch.setattr(figures, "save", keep)
+    forgetting.STUDY.build(study_dir, runs_dir)
+    for axis in drawn["tradeoff.png"].axes:
+        (line,) = (bars.lines[0] for bars in axis.containers if bars.get_label() == "lora q+v")
+        losses = np.array(line.get_xdata(), float)
+        np.testing.assert_allclose(losses, [0.71, 0.56, 0.415], atol=0.01)  # of r = 1, 8, 64
+        marks = {text.get_text(): text.xy[0] for text in axis.texts if text.get_color() == line.get_color()}
+        assert list(marks) == ["1", "8", "64"]
+        assert list(marks.values()) == list(losses)
 
 
 def test_one_seed_without_full_says_so(add: Add, study_dir: Path, runs_dir: Path) -> None:
