@@ -81,7 +81,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Setup]:
     """The setups of which plans, made up, were asked for."""
     setups: list[Setup] = []
 
-    def plan(setup: Setup) -> Plan:
+    def plan(setup: Setup, devices: int = 1) -> Plan:
         setups.append(setup)
         return Plan(1000, 10, 40, 2000, 0, 40, 80, 300, 20, 5, 2400, notes=("made up",))
 
@@ -207,7 +207,7 @@ def test_tables_of_the_smallest_preset(asked: list[Setup], tmp_path: Path, capsy
         (("--cards", "16,x"), "argument --cards: '16,x' is no list of GiB"),
         (("--cards", ""), "argument --cards: '' is no list of GiB"),
         (("--reserve", "-1"), "argument --reserve: '-1' is no number of GiB"),
-        (("--preset", "none"), "invalid choice: 'none'"),
+        (("--preset", "none"), "--preset = none; there are: smoke"),
         (("--model", "no-model"), "unknown model 'no-model'"),
     ],
 )

@@ -261,10 +261,10 @@ def test_every_run_of_a_grid_is_listed_whatever_ended_it(
 ) -> None:
     whole = compute.compute
 
-    def breaks(config: Any, folder: Path) -> None:
+    def breaks(config: Any, *where: Any) -> None:
         if config.method["r"] == 2:
             raise error
-        whole(config, folder)
+        whole(config, *where)
 
     monkeypatch.setattr(compute, "compute", breaks)
     result = cli(*tiny, "study=rank_ablation", "method.r=1,2,4")
