@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^ *```\w*\n(.*?)^ *```", re.S | re.M)
 SPAN = re.compile(r"(?<!`)`((?:make|lora-lab|python -m) [^`]+)`")
 MORE = ("CONTRIBUTING.md", "ARCHITECTURE.md", "FINDINGS.md", "examples/README.md")
-PLACEHOLDER = re.compile(r"…|\b(?:STUDY|NAME|COMMAND)\b")  # in a form of a command, which is none
+PLACEHOLDER = re.compile(r"…|\b(?:STUDY|NAME|COMMAND)\b| N\b(?!=)")  # in a form of a command, which is none
 HUB = re.compile(r"(?:MODEL=|TASK=|--model |--task )[A-Za-z]\w+/[\w.-]+(?= |$)")
 STUDIES = {entry.make: entry.folder for entry in entries.load()}
 TORCHRUN = re.compile(r"^torchrun --nproc-per-node \d+ -m lora_lab")  # what each of its processes does

@@ -16,6 +16,7 @@ from analysis.kit.sentences import LEVEL
 DESK = Path(__file__).parents[3] / "results" / "desk"
 SIDE = ["label", "settings"]
 TIED = ["model", "task", "metric"]
+SIZES = ["train_examples"]  # by which the table of a study compares, beside TIED
 
 
 class Compared(NamedTuple):
@@ -30,13 +31,13 @@ class Compared(NamedTuple):
 
 def by_reference(table: pd.DataFrame) -> Iterator[Compared]:
     """The comparisons of a table.csv with the columns full_difference and lora_difference."""
-    for place, rows in table.groupby(TIED, sort=False):
+    for place, rows in table.groupby([*TIED, *(name for name in SIZES if name in table)], sort=False):
         for name in REFERENCES:
             base = reference(rows, name)
             if base and f"{name}_p_holm" in rows:
                 fields = [*SIDE, *(f"{name}_{field}" for field in ("difference", "interval", "p_holm"))]
                 for *own, difference, interval, p in rows[fields].itertuples(index=False, name=None):
-                    yield Compared(" ".join(place), frozenset({tuple(own), base}), difference, interval, p)
+                    yield Compared(" ".join(map(str, place)), frozenset({tuple(own), base}), difference, interval, p)
 
 
 def listed(table: pd.DataFrame, cells: pd.DataFrame) -> Iterator[Compared]:
@@ -77,8 +78,11 @@ def cases() -> Iterator[tuple[dict[str, object], Compared]]:
             pair = frozenset(own[SIDE].itertuples(index=False, name=None))
             metric = "loss" if row["unit"] == "nats" else "accuracy"
             place = " ".join([*map(str, own[["model", "task"]].iloc[0]), metric]) if len(own) else ""
-            if len(pair) == 2 and (place, pair) in said:
-                yield row, said[place, pair]
+            sizes = [f" {own[name].iloc[0]}" for name in SIZES if name in own and own[name].nunique() == 1]
+            for where in (place, place + "".join(sizes)):
+                if len(pair) == 2 and (where, pair) in said:
+                    yield row, said[where, pair]
+                    break
 
 
 FOUND = list(cases())
