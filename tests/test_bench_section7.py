@@ -165,7 +165,7 @@ def test_command_line_with_a_checkpoint(tmp_path: Path) -> None:
         (["--rank", "100", "--size", "96"], "error: --rank 100 is more than a projection of 96 x 96 has"),
         (["--compare", "32", "--size", "96"], "error: --rank 64 is more than a projection of 32 x 32 has"),
         (["--layers", "0"], "error: argument --layers: '0' is no whole number of at least 1"),
-        (["--spectrum", "white"], "error: argument --spectrum: invalid choice: 'white'"),
+        (["--spectrum", "white"], "error: --spectrum = white; there are: flat, falling"),
         (["--checkpoint", "no/such/folder/here"], "error: "),
     ],
 )

@@ -82,8 +82,8 @@ def test_report_says_what_was_tuned_and_what_was_found(study: None, study_dir: P
     assert "Rates tried a method: 4 to 5; 21 tuning runs in all, 1 of which did not train." in text
     assert "so that a better one may lie outside: none." in text
     assert "- Rates good to 2 points: narrowest: lora × 10; widest: " in text
-    assert "Against full, 4 tests: above it none; below it head_only; not told apart adapter_d, lora, dora." in text
-    assert "Against lora (r=8, q+v), 4 tests: above it none; below it head_only" in text
+    assert "Against full, 4 tests: better none; worse head_only; not told apart adapter_d, lora, dora." in text
+    assert "Against lora (r=8, q+v), 4 tests: better none; worse head_only" in text
     row = next(line for line in text.splitlines() if line.startswith("| adapter_d"))
     assert "80.7 ± 5.2 (3)" in row
     assert "pairs)" not in row
@@ -161,7 +161,7 @@ def test_of_several_lora_settings_the_one_with_most_seeds_is_the_reference(
             make_run(r=r, seed=seed, test=0.8 + r / 1000 + seed * (r - 8) / 1000)
     compare_methods.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
-    assert "Against lora (r=8, q+v), 2 tests: above it none; below it none; not told apart lora (r=4" in text
+    assert "Against lora (r=8, q+v), 2 tests: better none; worse none; not told apart lora (r=4" in text
 
 
 def test_methods_that_were_only_tuned_are_named(make_run: Callable[..., str], study_dir: Path, runs_dir: Path) -> None:

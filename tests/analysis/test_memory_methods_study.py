@@ -178,7 +178,7 @@ def check_quality_memory_and_words(study_dir: Path) -> None:
         "- Memory of training, least first: lora 0.51 GB (12% of full), freeze 1.01 GB (25% of full)"
     )
     (against,) = (line for line in text.splitlines() if line.startswith("- Against full"))
-    assert "below it galore (r=2, refresh=9, scale=2), freeze; " in against
+    assert "worse galore (r=2, refresh=9, scale=2), freeze; " in against
     ranked = next(line for line in text.splitlines() if line.startswith("- Effective rank"))
     assert "at the 2 matrices that all methods train (q+v)" in ranked  # of the last layer
     assert "below full galore (r=2) (" in ranked and "lora (" in ranked

@@ -154,7 +154,7 @@ def test_options_are_measured_side_by_side(
 def test_commands_say_what_is_wrong(command: Callable[..., tuple[int, str, str]]) -> None:
     for arguments, message in (
         (("--model", "no_such_model"), "unknown model 'no_such_model'"),
-        (("--preset", "huge"), "invalid choice: 'huge'"),
+        (("--preset", "huge"), "--preset = huge; there are: smoke, quick"),
         (("--device", "tpu"), "runtime.device = tpu is not available here"),
     ):
         code, _, err = command(peaks.main, *arguments)

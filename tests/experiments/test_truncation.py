@@ -268,7 +268,7 @@ def test_bad_input_is_one_line(
     assert "was not of the task in" in error(places=[typed[0], f"task.path={notes}"])
     assert "is no setting here: there are model.path" in error("method.r=4")
     assert "is no whole number" in error("runtime.threads=none")
-    assert "unrecognized arguments" in error("--k=3")
+    assert "unknown option --k" in error("--k=3")
     assert measure()[0] == 0
     file = study_dir / "truncation.csv"
     whole = file.read_text()
