@@ -188,6 +188,7 @@ $(DOCS): $(READY) requirements-docs.lock
 
 docs: $(DOCS) ## the documentation as a site, in site/; first what of it is made from code and results
 	@$(PYTHON) -m analysis.dictionary && $(PYTHON) -m analysis.reference && $(PYTHON) -m analysis.report.texts
+	@$(PYTHON) -m analysis.report.overview
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 lint: $(READY) ## ruff and mypy

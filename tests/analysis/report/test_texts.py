@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageChops
 
-from analysis.report import entries, texts
+from analysis.report import entries, overview, texts
 from lora.config import InputError
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -75,3 +76,10 @@ def test_a_claim_does_not_begin_a_line(tmp_path: Path) -> None:
     page.write_text("- so it is:\n  <!--claim small_rank: holds--><!--/-->")
     with pytest.raises(InputError, match="a line begins with"):
         texts.made(page)
+
+
+def test_the_picture_of_readme_is_of_the_stored_figures() -> None:
+    with Image.open(overview.OVERVIEW) as stored:
+        apart = ImageChops.difference(stored.convert("RGB"), overview.picture())
+    assert max(high for _, high in apart.getextrema()) <= 2, "python -m analysis.report.overview makes it anew"
+    assert all("docs/overview.png" in (texts.ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
