@@ -60,13 +60,13 @@ setup: $(READY) ## create .venv and install the pinned packages
 $(READY): requirements.lock pyproject.toml
 	@python3 -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	python3 -m venv .venv
-	DISABLE_CUDA=1 $(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 # Quantised bases, and two metrics of E2E: a quarter more to download, for the few targets that need them.
 $(EXTRAS): $(READY) requirements-extras.lock
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-extras.lock
+	DISABLE_CUDA=1 $(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-extras.lock
 	@touch $@
 
 ablate-rank: $(READY) ## Table 6: quality for ranks 1 to 64
