@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+BF16 = ("avx512_bf16", "amx_bf16")  # instructions that multiply matrices in bf16, each with sums of its own order
+
 
 def name(device: torch.device) -> str:
     """The name that a device's maker gave it."""
@@ -18,8 +20,9 @@ def name(device: torch.device) -> str:
 
 
 def kind(device: torch.device) -> str:
-    """The name, and of a CPU the instructions that torch uses there. On one kind, with as many threads and in one
-    precision, a run has one result, bit for bit; on others it may be rounded otherwise."""
+    """The name, and of a CPU the instructions that torch and oneDNN use there. On one kind, with as many threads and in
+    one precision, a run has one result, bit for bit; on others it may be rounded otherwise."""
     if device.type != "cpu":
         return name(device)
-    return f"{name(device)}, {torch.backends.cpu.get_cpu_capability()}"
+    known = torch.cpu.get_capabilities()
+    return ", ".join([name(device), torch.backends.cpu.get_cpu_capability(), *(one for one in BF16 if known.get(one))])

@@ -8,6 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
+from experiments import processor
 from experiments.store import RECIPE
 
 Cli = Callable[..., Any]  # conftest.cli
@@ -39,3 +43,13 @@ def test_the_number_of_threads_is_recorded(cli: Cli, tiny: list[str], tmp_path: 
     assert cli(*tiny, "runtime.threads=2").code == 0
     metrics = json.loads((only_run(tmp_path / "results") / "metrics.json").read_text())
     assert metrics["machine"]["threads"] == 2
+
+
+def test_processors_that_multiply_bf16_by_other_instructions_are_of_other_kinds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kinds = []
+    for known in ({}, {"avx512_bf16": True, "amx_bf16": False}, {"avx512_bf16": True, "amx_bf16": True}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known)
+        kinds.append(processor.kind(torch.device("cpu")))
+    assert len(set(kinds)) == 3 and kinds[2].endswith(", avx512_bf16, amx_bf16")
