@@ -9,7 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 from analysis.advise import study
-from analysis.advise.study import ADVICE, contenders, draw, report, rule, summary
+from analysis.advise.study import ADVICE, contenders, draw, gathered, report, rule, summary
 from analysis.advise.subject import Subject
 
 
@@ -38,7 +38,7 @@ def test_who_is_judged(subject_of: Callable[..., Subject]) -> None:
     assert found["rank by data size, on q v"].ranks == {"q": 16, "v": 16}
     assert set(found["r = 16 on all types"].ranks) == set(subject.units)
     swept = [one for one in found.values() if one.swept]
-    assert len(swept) == 3 * 5 and max(max(one.ranks.values()) for one in swept) == 16
+    assert len(swept) == 3 * 2 and max(max(one.ranks.values()) for one in swept) == 8  # 64 is beyond the largest
 
 
 def test_the_page_and_the_picture(tmp_path: Path) -> None:
@@ -50,6 +50,15 @@ def test_the_page_and_the_picture(tmp_path: Path) -> None:
     assert "by more than a point: reviews (tiny), news (tiny)" in report(made_up({ADVICE: [0.0, 0.1]}, predicted=0.7))
     picture = imread(draw(table, tmp_path / "regret.png"))[..., :3]
     assert (picture.min(axis=-1) < 0.9).mean() > 0.005  # more than an empty page
+
+
+def test_a_place_that_is_judged_alone_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    old, path = made_up({ADVICE: [0.01, 0.02]}), tmp_path / "regret.csv"
+    reviews = made_up({ADVICE: [0.05, 0.06]}).query("task == 'reviews'")
+    pd.testing.assert_frame_equal(gathered(path, [reviews]), reviews.reset_index(drop=True))
+    old.to_csv(path, index=False)
+    found = gathered(path, [reviews]).set_index(["task", "seed"])["regret"]
+    assert found.to_dict() == {("news", 0): 0.01, ("news", 1): 0.02, ("reviews", 0): 0.05, ("reviews", 1): 0.06}
 
 
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
