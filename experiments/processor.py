@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
 import torch
 
 BF16 = ("avx512_bf16", "amx_bf16")  # instructions that multiply matrices in bf16, each with sums of its own order
+ONEDNN_AT_MOST = "ONEDNN_MAX_CPU_ISA"  # an environment variable by which oneDNN leaves out newer instructions
 
 
 def name(device: torch.device) -> str:
@@ -24,5 +26,6 @@ def kind(device: torch.device) -> str:
     one precision, a run has one result, bit for bit; on others it may be rounded otherwise."""
     if device.type != "cpu":
         return name(device)
-    known = torch.cpu.get_capabilities()
-    return ", ".join([name(device), torch.backends.cpu.get_cpu_capability(), *(one for one in BF16 if known.get(one))])
+    known, most = torch.cpu.get_capabilities(), os.environ.get(ONEDNN_AT_MOST)
+    used = [torch.backends.cpu.get_cpu_capability(), *(one for one in BF16 if known.get(one))]
+    return ", ".join([name(device), *used, *([f"oneDNN at most {most}"] if most else [])])
