@@ -42,7 +42,7 @@ PLACES = {
 }
 SEEDS = {"smoke": (0, 1), "quick": (0, 1, 2), "desk": (0, 1, 2, 3, 4)}
 RANKS = {"smoke": (1, 8), "quick": (1, 4, 16, 64), "desk": (1, 8, 64)}
-SETS = ("q+v", "q", "q+k+v+o")  # of the sweep; of language models the first alone
+SETS = ("q+v", "q+k+v+o")  # of the sweep; of language models the first alone
 # Each setting of the sweep and of the rules has a rate of its own, as protocol 2 chooses it.
 TUNING = ("tuning.lr_grid=[3e-4,1e-3,3e-3]", "tuning.extend=1", "tuning.by=loss")
 TUNING_SEEDS = {False: "tuning.seeds=[1000,1001]", True: "tuning.seeds=[1000]"}  # a language model's loss scatters less

@@ -38,7 +38,7 @@ def test_who_is_judged(subject_of: Callable[..., Subject]) -> None:
     assert found["rank by data size, on q v"].ranks == {"q": 16, "v": 16}
     assert set(found["r = 16 on all types"].ranks) == set(subject.units)
     swept = [one for one in found.values() if one.swept]
-    assert len(swept) == 3 * 2 and max(max(one.ranks.values()) for one in swept) == 8  # 64 is beyond the largest
+    assert len(swept) == 2 * 2 and max(max(one.ranks.values()) for one in swept) == 8  # 64 is beyond the largest
 
 
 def test_the_page_and_the_picture(tmp_path: Path) -> None:
