@@ -81,9 +81,10 @@ def found(subject: Subject, options: argparse.Namespace, folder: Path) -> Advice
 
     margin, grid = choose.Margin.of(options.margin), _rates(options.rates)
     floored = margin.share > 0 and not subject.writes
+    beside = len(SEEDS) * floored + 3 * len(confirm.SEEDS) * options.confirm
+    plan.check(options.budget, grid, beside)
     r_max, size = plan.fitting(subject)
     largest = dict.fromkeys(subject.units, r_max)
-    beside = len(SEEDS) * floored + 3 * len(confirm.SEEDS) * options.confirm
     todo = plan.make(subject, r_max, size, options.budget, grid, beside, folder)
     for line in plan.said(subject, todo, size):
         report(line)

@@ -179,15 +179,14 @@ def _memory(config: RunConfig, length: int, tokens: int | None, precision: str) 
 def make(
     subject: Subject, r_max: int, size: Size, limit: str, grid: Sequence[float], beside: int, folder: Path
 ) -> Plan:
-    """The best plan within a limit, `20m` or a number of runs, "" for none; grid: rates in place of the ladder's.
+    """The best plan within a limit that `check` has let pass; grid: rates in place of the ladder's.
 
-    What was begun goes on: the plan is kept in `folder`/plan.json. Raises InputError for a limit that is none, and for
-    one that is too small, with what would fit.
+    What was begun goes on: the plan is kept in `folder`/plan.json. Raises InputError for a time that is too short, with
+    what would fit.
     """
     looks = len(whole(r_max)) + len(parts(subject.units, r_max, depth(subject.body))) + CANDIDATES
-    steps = [(grid, (Stage(len(grid), 0.25, 1), Stage(min(2, len(grid)), 1, 2)))] if grid else LADDER
     epochs = subject.resolved.training.epochs
-    ladder = [Plan(r_max, rates, stages, epochs, looks, beside) for rates, stages in steps]
+    ladder = [Plan(r_max, rates, stages, epochs, looks, beside) for rates, stages in _steps(grid)]
     asked = {"limit": limit, "grid": list(grid), "beside": beside, "r_max": r_max, "train": size.train, "looks": looks}
     make_folder(folder)
     rung = _begun(folder / "plan.json", asked)
@@ -195,6 +194,23 @@ def make(
         rung = _first(ladder, size, limit)
         write(folder / "plan.json", json.dumps({"asked": asked, "rung": rung}))
     return ladder[rung]
+
+
+def check(limit: str, grid: Sequence[float], beside: int) -> None:
+    """A limit, `20m` or a number of runs, "" for none, is one that some plan may fit: what needs no timing to be said.
+
+    Raises InputError for a limit that is none, and for fewer runs than the smallest plan takes, on any model and task.
+    """
+    _, runs = _limit(limit)
+    least = min(Plan(1, rates, stages, epochs=1, looks=0, beside=beside).runs for rates, stages in _steps(grid))
+    if least > runs:
+        runs_of = f"{least} runs" + f", {beside} of them for CONFIRM=1 or a MARGIN in %" * bool(beside)
+        raise InputError(f"BUDGET={limit}: the smallest plan takes {runs_of}: give so many, or a time, as 20m")
+
+
+def _steps(grid: Sequence[float]) -> Sequence[tuple[Sequence[float], tuple[Stage, ...]]]:
+    """The ladder's rates and how they are halved, or one step with the rates that were typed."""
+    return [(grid, (Stage(len(grid), 0.25, 1), Stage(min(2, len(grid)), 1, 2)))] if grid else LADDER
 
 
 def _begun(place: Path, asked: Mapping[str, Any]) -> int | None:
@@ -212,8 +228,6 @@ def _first(ladder: Sequence[Plan], size: Size, limit: str) -> int:
     if any(fits):
         return fits.index(True)
     last = ladder[-1]
-    if last.runs > runs:
-        raise InputError(f"BUDGET={limit}: the smallest plan takes {last.runs} runs: give so many, or a time, as 20m")
     trained = last.worth * last.epochs * size.train * size.step
     left = math.floor(size.train * (1 - (last.seconds(size) - seconds) / trained))
     smaller = f"; with ARGS='task.train_examples={left}' it fits" if left >= LEAST["train"] else ""

@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
+from analysis.advise import plan
 from analysis.advise.__main__ import main
 from analysis.advise.looks import check
 from lora.errors import InputError
@@ -116,9 +117,29 @@ def test_it_goes_on_where_it_was_and_tests_when_told(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--budget", "1"), "BUDGET=1: the smallest plan takes"),
-        (("--budget", "1s"), "BUDGET=1s is too small: one run takes about"),
+        (("--budget", "6"), "BUDGET=6: the smallest plan takes 7 runs: give so many, or a time"),
+        (("--budget", "15", "--confirm"), "BUDGET=15: the smallest plan takes 16 runs, 9 of them for CONFIRM=1"),
         (("--budget", "soon"), "BUDGET=soon: give a time"),
+    ],
+)
+def test_runs_that_are_too_few_are_refused_before_anything_is_timed(
+    more: tuple[str, ...],
+    message: str,
+    encoder: Path,
+    reviews: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plan, "fitting", lambda subject: pytest.fail("it is timed"))
+    assert main(command(encoder, reviews, tmp_path / "results", *more)) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--budget", "1s"), "BUDGET=1s is too small: one run takes about"),
         (("--margin", "much"), "MARGIN=much: give points"),
         (("--rates", "fast"), "--rates fast: give numbers"),
         (("--rates", "1e30"), "every learning rate diverged (1e+30): give lower ones"),
