@@ -88,6 +88,7 @@ def _rates(axis: Axes, advice: Advice) -> None:
     axis.set_xticks(rates, [f"{lr:g}" for lr in rates], rotation=45)
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set(xlabel="learning rate", ylabel="validation loss", title="Which rate?")
+    axis.margins(y=0.08)
     legend = axis.legend(**LEGEND | {"loc": "upper right"})
     low, high = axis.get_ylim()  # the lines are wide apart at either end: the legend gets room above them
     axis.set_ylim(low, low + (high - low) / (1 - ENTRY * len(legend.get_texts())))
