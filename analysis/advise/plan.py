@@ -24,8 +24,9 @@ from experiments.measure.memory.planner import plan as planned
 from experiments.measure.memory.setup import Plan as Memory
 from experiments.measure.memory.setup import Setup
 from experiments.measure.memory.units import human
-from experiments.measure.results import make_folder, write
+from experiments.measure.results import write
 from experiments.models import choose_runtime
+from experiments.problems.base import Problem
 from experiments.progress import span
 from lora.errors import InputError
 from lora.layer import turned
@@ -132,7 +133,7 @@ def fitting(subject: Subject) -> tuple[int, Size]:
 def measured(subject: Subject, ranks: Ranks) -> Size:
     """Loads the model and the data, times some steps with these adapters, and plans the memory of one.
 
-    Raises InputError for data that cannot be read, and for too few rows.
+    Raises InputError for data that cannot be read, for too few rows, and for a model that cannot take a step.
     """
     config = resolve(subject.config(ranks, 1e-3, SEEDS[0]))
     runtime = choose_runtime(config.runtime.device, config.runtime.precision, config.runtime.threads)
@@ -143,7 +144,22 @@ def measured(subject: Subject, ranks: Ranks) -> Size:
             raise InputError(f"{subject.task} has {there} {split} rows, {least} are needed at least: give more data")
     problem = problems.load(config, data, runtime)
     methods.apply(problem.model, config.method, problem.heads)
-    load, batch = time.perf_counter() - started, config.training.batch_size
+    load, train = time.perf_counter() - started, problem.rows["train"]
+    try:
+        step, look = _timed(problem, config.training.batch_size)
+    except RuntimeError as error:  # torch's: an operation that lacks a type of numbers, memory that is not there
+        raise InputError(
+            f"a training step of {subject.model} fails: {' '.join(str(error).split())[:300]}: try "
+            "runtime.precision=fp32, or a smaller training.batch_size"
+        ) from error
+    length = max(len(row["input_ids"]) for row in train)
+    tokens = min(length - 1, math.ceil(problem.weight(train) / len(train))) if subject.writes else None
+    held, why = _memory(config, length, tokens, "bf16" if runtime.dtype == torch.bfloat16 else "fp32")
+    return Size(len(train), len(problem.rows["validation"]), step, look, load, held, why)
+
+
+def _timed(problem: Problem, batch: int) -> tuple[float, float]:
+    """Seconds of a trained row, and of a scored one."""
     train, checked = problem.rows["train"], problem.rows["validation"][: 4 * batch]
     rows = train[:: max(1, len(train) // (BATCHES * batch))][: BATCHES * batch]
     problem.backward(rows[:batch], batch)
@@ -154,11 +170,7 @@ def measured(subject: Subject, ranks: Ranks) -> Size:
     with torch.inference_mode():
         for first in range(0, len(checked), batch):
             problem.loss(checked[first : first + batch])
-    look = (time.perf_counter() - started) / len(checked)
-    length = max(len(row["input_ids"]) for row in train)
-    tokens = min(length - 1, math.ceil(problem.weight(train) / len(train))) if subject.writes else None
-    held, why = _memory(config, length, tokens, "bf16" if runtime.dtype == torch.bfloat16 else "fp32")
-    return Size(len(train), len(problem.rows["validation"]), step, look, load, held, why)
+    return step, (time.perf_counter() - started) / len(checked)
 
 
 def _memory(config: RunConfig, length: int, tokens: int | None, precision: str) -> tuple[Memory | None, str]:
@@ -181,14 +193,13 @@ def make(
 ) -> Plan:
     """The best plan within a limit that `check` has let pass; grid: rates in place of the ladder's.
 
-    What was begun goes on: the plan is kept in `folder`/plan.json. Raises InputError for a time that is too short, with
-    what would fit.
+    What was begun goes on: the plan is kept in `folder`, which is there, as plan.json. Raises InputError for a time
+    that is too short, with what would fit.
     """
     looks = len(whole(r_max)) + len(parts(subject.units, r_max, depth(subject.body))) + CANDIDATES
     epochs = subject.resolved.training.epochs
     ladder = [Plan(r_max, rates, stages, epochs, looks, beside) for rates, stages in _steps(grid)]
     asked = {"limit": limit, "grid": list(grid), "beside": beside, "r_max": r_max, "train": size.train, "looks": looks}
-    make_folder(folder)
     rung = _begun(folder / "plan.json", asked)
     if rung is None:
         rung = _first(ladder, size, limit)

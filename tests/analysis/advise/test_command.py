@@ -120,9 +120,16 @@ def test_it_goes_on_where_it_was_and_tests_when_told(
         (("--budget", "6"), "BUDGET=6: the smallest plan takes 7 runs: give so many, or a time"),
         (("--budget", "15", "--confirm"), "BUDGET=15: the smallest plan takes 16 runs, 9 of them for CONFIRM=1"),
         (("--budget", "soon"), "BUDGET=soon: give a time"),
+        (("--rates", ","), "--rates ,: give numbers"),
+        (("--out", __file__), f"{__file__} cannot be a folder"),
+        (("method.r=4",), "method.r=4: this is what the advice, which is of LoRA, chooses or sets: leave it out"),
+        (("method=full",), "method=full: this is what"),
+        (("seed=3",), "seed=3: this is what"),
+        (("preset=desk",), "preset=desk: give --preset desk"),
+        (("--model", "hub"), "--model hub --task "),
     ],
 )
-def test_runs_that_are_too_few_are_refused_before_anything_is_timed(
+def test_what_cannot_be_is_refused_before_anything_is_timed(
     more: tuple[str, ...],
     message: str,
     encoder: Path,
@@ -160,6 +167,18 @@ def test_bad_input_is_one_line(
     assert main(command(encoder, reviews, tmp_path / "results", *more)) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert errors[-1].startswith(f"error: {message}")
+
+
+def test_a_model_that_cannot_compute_is_one_line(
+    encoder: Path, reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backward(*_: object) -> None:
+        raise RuntimeError("mixed dtype (CPU):\nexpect parameter to have scalar type of Float")
+
+    monkeypatch.setattr("experiments.problems.base.Problem.backward", backward)
+    assert main(command(encoder, reviews, tmp_path / "results")) == 2
+    error = "error: a training step of tiny fails: mixed dtype (CPU): expect parameter to have scalar type of Float"
+    assert capsys.readouterr().err.splitlines()[-1].startswith(error)
 
 
 def test_a_file_too_small_to_split(encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
