@@ -18,6 +18,8 @@ ARGS ?=
 MAKEFLAGS += --no-print-directory
 PYTHON := .venv/bin/python
 LAB := $(PYTHON) -m lora_lab
+# Compiling all that is installed takes longer than the rest of the setup: Python compiles what is imported.
+PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile
 READY := .venv/.ready
 EXTRAS := .venv/.extras
 # As they are typed: the shell hands them on in quotes, and experiments/own.py puts them into Hydra's.
@@ -60,13 +62,13 @@ setup: $(READY) ## create .venv and install the pinned packages
 $(READY): requirements.lock pyproject.toml
 	@python3 -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	python3 -m venv .venv
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP) -r requirements.lock
+	$(PIP) --no-deps --editable .
 	@touch $@
 
 # Quantised bases, and two metrics of E2E: a quarter more to download, for the few targets that need them.
 $(EXTRAS): $(READY) requirements-extras.lock
-	DISABLE_CUDA=1 $(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-extras.lock
+	DISABLE_CUDA=1 $(PIP) -r requirements-extras.lock
 	@touch $@
 
 ablate-rank: $(READY) ## Table 6: quality for ranks 1 to 64
@@ -183,7 +185,7 @@ extract: $(READY) ## the update of a full checkpoint as a LoRA adapter: CHECKPOI
 
 DOCS := .venv/.docs
 $(DOCS): $(READY) requirements-docs.lock
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
+	$(PIP) -r requirements-docs.lock
 	@touch $@
 
 docs: $(DOCS) ## the documentation as a site, in site/; first what of it is made from code and results

@@ -67,6 +67,7 @@ class Asset:
     convert: Callable[[Path], None] | None = None  # changes the unpacked folder
     made: tuple[str, ...] = ()  # files that are in the folder after `convert`, in place of the members
     content: str | None = None  # hash of the folder, as `digest` makes it; None where `convert` makes the files
+    hub: str | None = None  # of a model: the hub id of the weights that were packaged
 
 
 _TABLE = (
@@ -83,6 +84,7 @@ _TABLE = (
         ),
         licence="Apache-2.0",
         citation="all-MiniLM-L6-v2: Reimers and Gurevych 2019, Sentence-BERT; Wang et al. 2020, MiniLM",
+        hub="sentence-transformers/all-MiniLM-L6-v2",
     ),
     Asset(
         name="smollm2",
@@ -95,6 +97,7 @@ _TABLE = (
         citation="SmolLM2-135M-Instruct, quantised to 4 bits: Ben Allal et al. 2025, SmolLM2 (arXiv:2502.02737)",
         convert=_from_gguf,
         made=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
     Asset(
         name="rotten_tomatoes",

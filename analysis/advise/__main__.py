@@ -77,13 +77,16 @@ def found(subject: Subject, options: argparse.Namespace, folder: Path) -> Advice
     from analysis.advise.looks import Looks
     from analysis.advise.subject import SEEDS
     from experiments.jobs import resolve
+    from experiments.measure.results import make_folder
     from experiments.progress import report
 
     margin, grid = choose.Margin.of(options.margin), _rates(options.rates)
     floored = margin.share > 0 and not subject.writes
+    beside = len(SEEDS) * floored + 3 * len(confirm.SEEDS) * options.confirm
+    plan.check(options.budget, grid, beside)
+    make_folder(folder)
     r_max, size = plan.fitting(subject)
     largest = dict.fromkeys(subject.units, r_max)
-    beside = len(SEEDS) * floored + 3 * len(confirm.SEEDS) * options.confirm
     todo = plan.make(subject, r_max, size, options.budget, grid, beside, folder)
     for line in plan.said(subject, todo, size):
         report(line)
@@ -106,7 +109,7 @@ def found(subject: Subject, options: argparse.Namespace, folder: Path) -> Advice
 
 def _rates(text: str) -> list[float]:
     try:
-        rates = sorted({float(one) for one in text.split(",") if one})
+        rates = sorted({float(one) for one in text.split(",")}) if text else []
     except ValueError as error:
         raise InputError(f"--rates {text}: give numbers, as 1e-4,1e-3") from error
     if any(not 0 < rate < float("inf") for rate in rates):

@@ -15,6 +15,7 @@ from analysis.kit import figures
 BEST, LINE, OTHER = "C2", "C0", "0.55"
 STAR: dict[str, Any] = {"marker": "*", "markersize": 14, "color": BEST, "linestyle": "", "zorder": 5}
 LEGEND: dict[str, Any] = {"loc": "best", "fontsize": 6.5, "frameon": False}
+ENTRY = 0.085  # of a legend, as a share of the height of its panel
 
 
 def draw(advice: Advice, path: Path) -> Path:
@@ -87,4 +88,7 @@ def _rates(axis: Axes, advice: Advice) -> None:
     axis.set_xticks(rates, [f"{lr:g}" for lr in rates], rotation=45)
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set(xlabel="learning rate", ylabel="validation loss", title="Which rate?")
-    axis.legend(**LEGEND)
+    axis.margins(y=0.08)
+    legend = axis.legend(**LEGEND | {"loc": "upper right"})
+    low, high = axis.get_ylim()  # the lines are wide apart at either end: the legend gets room above them
+    axis.set_ylim(low, low + (high - low) / (1 - ENTRY * len(legend.get_texts())))

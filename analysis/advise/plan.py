@@ -24,8 +24,9 @@ from experiments.measure.memory.planner import plan as planned
 from experiments.measure.memory.setup import Plan as Memory
 from experiments.measure.memory.setup import Setup
 from experiments.measure.memory.units import human
-from experiments.measure.results import make_folder, write
+from experiments.measure.results import write
 from experiments.models import choose_runtime
+from experiments.problems.base import Problem
 from experiments.progress import span
 from lora.errors import InputError
 from lora.layer import turned
@@ -132,7 +133,7 @@ def fitting(subject: Subject) -> tuple[int, Size]:
 def measured(subject: Subject, ranks: Ranks) -> Size:
     """Loads the model and the data, times some steps with these adapters, and plans the memory of one.
 
-    Raises InputError for data that cannot be read, and for too few rows.
+    Raises InputError for data that cannot be read, for too few rows, and for a model that cannot take a step.
     """
     config = resolve(subject.config(ranks, 1e-3, SEEDS[0]))
     runtime = choose_runtime(config.runtime.device, config.runtime.precision, config.runtime.threads)
@@ -143,7 +144,22 @@ def measured(subject: Subject, ranks: Ranks) -> Size:
             raise InputError(f"{subject.task} has {there} {split} rows, {least} are needed at least: give more data")
     problem = problems.load(config, data, runtime)
     methods.apply(problem.model, config.method, problem.heads)
-    load, batch = time.perf_counter() - started, config.training.batch_size
+    load, train = time.perf_counter() - started, problem.rows["train"]
+    try:
+        step, look = _timed(problem, config.training.batch_size)
+    except RuntimeError as error:  # torch's: an operation that lacks a type of numbers, memory that is not there
+        raise InputError(
+            f"a training step of {subject.model} fails: {' '.join(str(error).split())[:300]}: try "
+            "runtime.precision=fp32, or a smaller training.batch_size"
+        ) from error
+    length = max(len(row["input_ids"]) for row in train)
+    tokens = min(length - 1, math.ceil(problem.weight(train) / len(train))) if subject.writes else None
+    held, why = _memory(config, length, tokens, "bf16" if runtime.dtype == torch.bfloat16 else "fp32")
+    return Size(len(train), len(problem.rows["validation"]), step, look, load, held, why)
+
+
+def _timed(problem: Problem, batch: int) -> tuple[float, float]:
+    """Seconds of a trained row, and of a scored one."""
     train, checked = problem.rows["train"], problem.rows["validation"][: 4 * batch]
     rows = train[:: max(1, len(train) // (BATCHES * batch))][: BATCHES * batch]
     problem.backward(rows[:batch], batch)
@@ -154,11 +170,7 @@ def measured(subject: Subject, ranks: Ranks) -> Size:
     with torch.inference_mode():
         for first in range(0, len(checked), batch):
             problem.loss(checked[first : first + batch])
-    look = (time.perf_counter() - started) / len(checked)
-    length = max(len(row["input_ids"]) for row in train)
-    tokens = min(length - 1, math.ceil(problem.weight(train) / len(train))) if subject.writes else None
-    held, why = _memory(config, length, tokens, "bf16" if runtime.dtype == torch.bfloat16 else "fp32")
-    return Size(len(train), len(problem.rows["validation"]), step, look, load, held, why)
+    return step, (time.perf_counter() - started) / len(checked)
 
 
 def _memory(config: RunConfig, length: int, tokens: int | None, precision: str) -> tuple[Memory | None, str]:
@@ -179,22 +191,37 @@ def _memory(config: RunConfig, length: int, tokens: int | None, precision: str) 
 def make(
     subject: Subject, r_max: int, size: Size, limit: str, grid: Sequence[float], beside: int, folder: Path
 ) -> Plan:
-    """The best plan within a limit, `20m` or a number of runs, "" for none; grid: rates in place of the ladder's.
+    """The best plan within a limit that `check` has let pass; grid: rates in place of the ladder's.
 
-    What was begun goes on: the plan is kept in `folder`/plan.json. Raises InputError for a limit that is none, and for
-    one that is too small, with what would fit.
+    What was begun goes on: the plan is kept in `folder`, which is there, as plan.json. Raises InputError for a time
+    that is too short, with what would fit.
     """
     looks = len(whole(r_max)) + len(parts(subject.units, r_max, depth(subject.body))) + CANDIDATES
-    steps = [(grid, (Stage(len(grid), 0.25, 1), Stage(min(2, len(grid)), 1, 2)))] if grid else LADDER
     epochs = subject.resolved.training.epochs
-    ladder = [Plan(r_max, rates, stages, epochs, looks, beside) for rates, stages in steps]
+    ladder = [Plan(r_max, rates, stages, epochs, looks, beside) for rates, stages in _steps(grid)]
     asked = {"limit": limit, "grid": list(grid), "beside": beside, "r_max": r_max, "train": size.train, "looks": looks}
-    make_folder(folder)
     rung = _begun(folder / "plan.json", asked)
     if rung is None:
         rung = _first(ladder, size, limit)
         write(folder / "plan.json", json.dumps({"asked": asked, "rung": rung}))
     return ladder[rung]
+
+
+def check(limit: str, grid: Sequence[float], beside: int) -> None:
+    """A limit, `20m` or a number of runs, "" for none, is one that some plan may fit: what needs no timing to be said.
+
+    Raises InputError for a limit that is none, and for fewer runs than the smallest plan takes, on any model and task.
+    """
+    _, runs = _limit(limit)
+    least = min(Plan(1, rates, stages, epochs=1, looks=0, beside=beside).runs for rates, stages in _steps(grid))
+    if least > runs:
+        runs_of = f"{least} runs" + f", {beside} of them for CONFIRM=1 or a MARGIN in %" * bool(beside)
+        raise InputError(f"BUDGET={limit}: the smallest plan takes {runs_of}: give so many, or a time, as 20m")
+
+
+def _steps(grid: Sequence[float]) -> Sequence[tuple[Sequence[float], tuple[Stage, ...]]]:
+    """The ladder's rates and how they are halved, or one step with the rates that were typed."""
+    return [(grid, (Stage(len(grid), 0.25, 1), Stage(min(2, len(grid)), 1, 2)))] if grid else LADDER
 
 
 def _begun(place: Path, asked: Mapping[str, Any]) -> int | None:
@@ -212,8 +239,6 @@ def _first(ladder: Sequence[Plan], size: Size, limit: str) -> int:
     if any(fits):
         return fits.index(True)
     last = ladder[-1]
-    if last.runs > runs:
-        raise InputError(f"BUDGET={limit}: the smallest plan takes {last.runs} runs: give so many, or a time, as 20m")
     trained = last.worth * last.epochs * size.train * size.step
     left = math.floor(size.train * (1 - (last.seconds(size) - seconds) / trained))
     smaller = f"; with ARGS='task.train_examples={left}' it fits" if left >= LEAST["train"] else ""

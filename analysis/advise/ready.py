@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from analysis.advise.subject import Ranks, Subject
+from experiments.assets import ASSETS
 from experiments.paths import user_path
 from lora.errors import is_a
 from lora.targets import find_places
@@ -114,10 +115,12 @@ def _plain(number: float) -> float | int:
 
 
 def model_path(subject: Subject) -> str:
-    """The model, as other tools find it; of one that comes with this suite its name."""
+    """The model, as other tools find it: an absolute folder or a hub id, of a packaged model that of its weights."""
     path = subject.resolved.model.path
-    if path.startswith(("asset:", "config:")):
-        return subject.model
+    if path.startswith("asset:"):
+        packaged = ASSETS[path.removeprefix("asset:")].hub
+        assert packaged is not None, f"{path} is no model"
+        return packaged
     return str(user_path(path).absolute()) if user_path(path).is_dir() else path
 
 

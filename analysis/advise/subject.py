@@ -27,6 +27,9 @@ HEAD_RATE = "3e-2"  # protocol 2: the head has a rate of its own
 # Of language models, by preset: training and validation pairs, as their studies have them; and their batch.
 PAIRS = {"smoke": (16, 8), "quick": (192, 32), "desk": (512, 200), "paper": (None, None)}
 BATCH = 8
+# Settings that have an option of their own, and those that the advice chooses.
+OPTIONS = {"preset": "--preset", "results_dir": "--results", "model": "--model", "task": "--task"}
+CHOSEN = ("method", "method.r", "training.lr", "seed", "task.test_examples", "runtime.keep_weights", "study")
 Ranks = Mapping[str, int]  # of each unit, a weight type or a pattern of modules; 0, or not there: no adapter
 
 
@@ -44,18 +47,23 @@ class Asked(NamedTuple):
 class Subject:
     """A model and a task; units: what adapters may be on. made: the runs so far, by run_id.
 
-    Raises InputError for settings that no run can have, and for a model whose weight types are not known where no
-    modules are named.
+    Raises InputError for settings that no run can have or that are the advice's own, and for a model whose weight types
+    are not known where no modules are named.
     """
 
     def __init__(self, asked: Asked) -> None:
         if asked.preset not in PAIRS:
             raise InputError(f"unknown preset {asked.preset}{names.did_you_mean(asked.preset, list(PAIRS))}")
+        _check(asked.settings)
         self.asked, self.made = asked, dict[str, None]()
         task = OmegaConf.to_container(self._composed([]).task, resolve=True)
         self.writes = kind_of(cast(dict[str, Any], task)) == "pairs"
         self.base = self._composed(self._defaults())
-        self.resolved = resolve(self.base)
+        try:
+            self.resolved = resolve(self.base)
+        except OmegaConfBaseException as error:  # a config that asks for a path, as hub
+            what = f"--model {asked.model} --task {asked.task}"
+            raise InputError(f"{what}: one of them has no path: give a hub id, a folder or a file") from error
         self.store = store.store_of(self.resolved.results_dir)
         self.task = str(store.definition(self.resolved.given)["task"]["name"])
         self.model = Path(self.resolved.model.name).name
@@ -172,6 +180,16 @@ class Subject:
             name = list(wanted)[ids.index("")]
             raise InputError(f"{name} diverged; what was trained is stored: {advice}")
         return ids
+
+
+def _check(settings: Sequence[str]) -> None:
+    """Raises InputError for what would be overridden unseen."""
+    for one in settings:
+        name, _, value = one.lstrip("+").partition("=")
+        if name in OPTIONS:
+            raise InputError(f"{one}: give {OPTIONS[name]} {value}")
+        if name in CHOSEN and one != "method=lora":
+            raise InputError(f"{one}: this is what the advice, which is of LoRA, chooses or sets: leave it out")
 
 
 def _run(config: DictConfig, lr: float | str, seed: int, test: bool) -> DictConfig:

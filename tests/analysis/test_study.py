@@ -71,16 +71,16 @@ def test_a_study_of_files_is_redrawn_when_one_of_them_changes(tmp_path: Path, mo
     assert json.loads((folder / "provenance.json").read_text())["trainings"] == []
 
 
-def test_command_prints_results_or_one_error_line(make_run: Callable[..., str], study_dir: Path) -> None:
-    command = [sys.executable, "-m", "analysis.study", str(study_dir)]
-    bad = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert bad.returncode == 2
-    assert bad.stderr.startswith("error: ")
-    assert bad.stderr.count("\n") == 1
+def test_command_prints_results_or_one_error_line(
+    make_run: Callable[..., str], study_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study.main([str(study_dir)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
     make_run()
-    good = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert good.returncode == 0
-    assert "table.md" in good.stdout
+    assert study.main([str(study_dir)]) == 0
+    assert "table.md" in capsys.readouterr().out
 
 
 def test_the_rank_ablation_needs_no_torch() -> None:

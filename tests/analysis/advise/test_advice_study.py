@@ -69,7 +69,8 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_the_advice_is_judged_by_runs_that_it_has_not_seen(encoder: Path, reviews: Path, tmp_path: Path) -> None:
-    few = ["task.train_examples=64", "task.validation_examples=24", "engine.jobs=1", "runtime.threads=1"]
+    few = ["task.train_examples=64", "task.validation_examples=24", "method.weight_types=q+v"]
+    few += ["engine.jobs=1", "runtime.threads=1"]
     one_rate = ["tuning.lr_grid=[3e-2]", "tuning.extend=0", "tuning.seeds=[1000]"]
     place = ["--model", str(encoder), "--task", str(reviews), "--preset", "smoke", "--results", str(tmp_path)]
     assert study.main([*place, *few, *one_rate]) == 0

@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
+from analysis.advise import plan
 from analysis.advise.__main__ import main
 from analysis.advise.looks import check
 from lora.errors import InputError
@@ -116,9 +117,36 @@ def test_it_goes_on_where_it_was_and_tests_when_told(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--budget", "1"), "BUDGET=1: the smallest plan takes"),
-        (("--budget", "1s"), "BUDGET=1s is too small: one run takes about"),
+        (("--budget", "6"), "BUDGET=6: the smallest plan takes 7 runs: give so many, or a time"),
+        (("--budget", "15", "--confirm"), "BUDGET=15: the smallest plan takes 16 runs, 9 of them for CONFIRM=1"),
         (("--budget", "soon"), "BUDGET=soon: give a time"),
+        (("--rates", ","), "--rates ,: give numbers"),
+        (("--out", __file__), f"{__file__} cannot be a folder"),
+        (("method.r=4",), "method.r=4: this is what the advice, which is of LoRA, chooses or sets: leave it out"),
+        (("method=full",), "method=full: this is what"),
+        (("seed=3",), "seed=3: this is what"),
+        (("preset=desk",), "preset=desk: give --preset desk"),
+        (("--model", "hub"), "--model hub --task "),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_timed(
+    more: tuple[str, ...],
+    message: str,
+    encoder: Path,
+    reviews: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plan, "fitting", lambda subject: pytest.fail("it is timed"))
+    assert main(command(encoder, reviews, tmp_path / "results", *more)) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--budget", "1s"), "BUDGET=1s is too small: one run takes about"),
         (("--margin", "much"), "MARGIN=much: give points"),
         (("--rates", "fast"), "--rates fast: give numbers"),
         (("--rates", "1e30"), "every learning rate diverged (1e+30): give lower ones"),
@@ -139,6 +167,18 @@ def test_bad_input_is_one_line(
     assert main(command(encoder, reviews, tmp_path / "results", *more)) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert errors[-1].startswith(f"error: {message}")
+
+
+def test_a_model_that_cannot_compute_is_one_line(
+    encoder: Path, reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backward(*_: object) -> None:
+        raise RuntimeError("mixed dtype (CPU):\nexpect parameter to have scalar type of Float")
+
+    monkeypatch.setattr("experiments.problems.base.Problem.backward", backward)
+    assert main(command(encoder, reviews, tmp_path / "results")) == 2
+    error = "error: a training step of tiny fails: mixed dtype (CPU): expect parameter to have scalar type of Float"
+    assert capsys.readouterr().err.splitlines()[-1].startswith(error)
 
 
 def test_a_file_too_small_to_split(encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 """What is to be pasted means in peft what it means here: the same modules, with the same ranks."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import peft
 import pytest
@@ -8,7 +10,7 @@ import yaml
 from tiny_models import tiny_model
 
 from analysis.advise import ready
-from analysis.advise.subject import Subject
+from analysis.advise.subject import Asked, Subject
 from lora.model import inject, lora_layers
 
 RANKS = {
@@ -62,3 +64,22 @@ def test_other_tools_adapt_the_same_modules(kind: str, subject_of: Callable[...,
     expression = peft.LoraConfig(r=axolotl["lora_r"], target_modules=axolotl["lora_target_modules"])
     assert theirs(kind, lists) == theirs(kind, expression) == ours(kind, subject, ranks)
     assert factory["learning_rate"] == axolotl["learning_rate"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "hub"),
+    [
+        ("minilm", "rotten_tomatoes", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("smollm2", "text2sql", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    ],
+)
+def test_a_packaged_model_has_the_hub_id_of_its_weights(model: str, task: str, hub: str, tmp_path: Path) -> None:
+    subject = Subject(Asked(model, task, "smoke", str(tmp_path / "results")))
+    ready.write(subject, {"q": 2, "v": 4}, {"v": 4}, 1e-3, tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == hub
+    assert yaml.safe_load((tmp_path / "llama_factory.yaml").read_text())["model_name_or_path"] == hub
+    assert yaml.safe_load((tmp_path / "axolotl.yaml").read_text())["base_model"] == hub
+
+
+def test_other_models_are_named_as_they_were_typed(subject_of: Callable[..., Subject], tmp_path: Path) -> None:
+    assert ready.model_path(subject_of("bert")) == str(tmp_path / "bert")

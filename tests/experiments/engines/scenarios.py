@@ -20,18 +20,20 @@ PATIENCE = 300  # seconds for what takes a few on an idle machine
 
 
 class Command(NamedTuple):
-    """`python -m experiments.run` on a tiny model: its overrides, where its results go, its environment."""
+    """`python -m experiments.run` on a tiny model: its overrides, where its results go, its environment, what starts
+    it."""
 
     overrides: Sequence[str]
     results: Path
     environment: dict[str, str]
+    python: Path = Path(sys.executable)
 
     @contextlib.contextmanager
     def started(self, *overrides: str) -> Iterator["Running"]:
         """The command in a process group of its own, as a shell starts it; it is ended if a test leaves it behind."""
         self.results.mkdir(exist_ok=True)
         out, err = self.results.parent / "out.txt", self.results.parent / "err.txt"
-        line = [sys.executable, "-m", "experiments.run", *self.overrides, f"results_dir={self.results}", *overrides]
+        line = [self.python, "-m", "experiments.run", *self.overrides, f"results_dir={self.results}", *overrides]
         with out.open("w") as stdout, err.open("w") as stderr:
             streams = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": stderr}
             process = subprocess.Popen(line, env=self.environment, start_new_session=True, **streams)

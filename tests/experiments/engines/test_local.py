@@ -5,8 +5,12 @@ import os
 import subprocess
 import sys
 
+import pytest
 import scenarios
+import warm
 from scenarios import Command
+
+from analysis import study
 
 TWO = "engine.jobs=2"
 
@@ -51,8 +55,8 @@ def test_workers_end_when_their_parent_is_killed(command: Command) -> None:
 
 def test_copies_of_one_command_share_the_grid(command: Command) -> None:
     sweep = ["study=rank_ablation", "training.lr=1e-2", "engine.jobs=1", "method.r=1,2,4,8", "seed=0"]
-    with command.started(*sweep) as first:
-        line = [sys.executable, "-m", "experiments.run", *command.overrides, f"results_dir={command.results}", *sweep]
+    with warm.python() as program, command._replace(python=program).started(*sweep) as first:
+        line = [program, "-m", "experiments.run", *command.overrides, f"results_dir={command.results}", *sweep]
         second = subprocess.run(line, env=command.environment, capture_output=True, text=True, check=False)
         assert first.end() == 0, first.said()
         assert second.returncode == 0, second.stderr
@@ -68,12 +72,6 @@ def test_copies_of_one_command_share_the_grid(command: Command) -> None:
         assert computed[0] | computed[1] == {entry["run_id"] for entry in first.listed()} == first.runs()
 
 
-def _computed(text: str) -> set[str]:
-    """The runs that a sweep has computed itself."""
-    lines = [line for line in text.splitlines() if line.startswith("[") and not line.endswith("(stored)")]
-    return {line.split()[1] for line in lines}
-
-
 KILLED = """
 import os, random, signal, sys, time
 from experiments import run
@@ -83,48 +81,49 @@ def sweep(out):
     os.dup2(os.open(out, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 1)
     os._exit(run.command().code)
 
-chance, kills, lasts = random.Random(int(sys.argv.pop(1))), int(sys.argv.pop(1)), 2.0
-for number in range(kills + 1):
-    child = os.fork()
-    if not child:
-        sweep("out.txt")
-    end = time.monotonic() + chance.uniform(0, lasts)
-    while number < kills and time.monotonic() < end and os.waitpid(child, os.WNOHANG) == (0, 0):
-        time.sleep(0.005)
-    try:
-        if number < kills:
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-    except (ChildProcessError, ProcessLookupError):
-        status = 0  # it had ended by itself
-sys.exit(os.waitstatus_to_exitcode(status))
+def killed(kills, chance, lasts=2.0):
+    for number in range(kills + 1):
+        child = os.fork()
+        if not child:
+            sweep("out.txt")
+        end = time.monotonic() + chance.uniform(0, lasts)
+        while number < kills and time.monotonic() < end and os.waitpid(child, os.WNOHANG) == (0, 0):
+            time.sleep(0.005)
+        try:
+            if number < kills:
+                os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+        except (ChildProcessError, ProcessLookupError):
+            status = 0  # it had ended by itself
+    return os.waitstatus_to_exitcode(status)
+
+chance, kills, typed = random.Random(int(sys.argv[1])), int(sys.argv[2]), sys.argv[3:]
+root, codes = os.getcwd(), []
+for place, number in (("killed", kills), ("whole", 0)):
+    os.makedirs(f"{root}/{place}")
+    os.chdir(f"{root}/{place}")
+    sys.argv[1:] = [*typed, f"results_dir={root}/{place}"]
+    codes.append(killed(number, chance))
+sys.exit(max(codes, key=abs))
 """
 
 
-def test_a_sweep_that_is_killed_again_and_again_ends_in_the_same_table(command: Command) -> None:
+def test_a_sweep_that_is_killed_again_and_again_ends_in_the_same_table(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`make kill-test N=…` kills more often."""
-    kills, seed = int(os.environ.get("KILLS", "20")), int(os.environ.get("FUZZ_SEED", "0"))
+    kills, seed = os.environ.get("KILLS", "20"), os.environ.get("FUZZ_SEED", "0")
     sweep = ["study=rank_ablation", "training.lr=tuned", "tuning.lr_grid=[1e-2,3e-3]", "tuning.extend=0", "seed=0"]
     sweep += ["method.r=1,2,4,8", "engine.jobs=1", "runtime.checkpoint_every=1"]
+    command.results.mkdir()
+    line = [sys.executable, "-c", KILLED, seed, kills, *command.overrides, *sweep]
+    settings = {"env": command.environment, "cwd": command.results}
+    done = subprocess.run(line, **settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     tables = []
-    for name, number in (("killed", kills), ("whole", 0)):
-        results = command.results / name
-        line = [
-            sys.executable,
-            "-c",
-            KILLED,
-            str(seed),
-            str(number),
-            *command.overrides,
-            *sweep,
-            f"results_dir={results}",
-        ]
-        results.mkdir(parents=True)
-        done = subprocess.run(line, env=command.environment, cwd=results, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    for results in (command.results / "killed", command.results / "whole"):
         (study_dir,) = results.glob("*/rank_ablation*")
-        derive = [sys.executable, "-m", "analysis.study", str(study_dir)]
-        assert subprocess.run(derive, env=command.environment, check=False, stdout=subprocess.DEVNULL).returncode == 0
+        assert study.main([str(study_dir)]) == 0, capsys.readouterr().err
         tables.append([(study_dir / name).read_bytes() for name in ("table.csv", "table.md", "learning_rates.csv")])
         left = {path.name for path in (results / "runs").iterdir()}
         assert len([name for name in left if not name.startswith(".")]) == 5
