@@ -75,7 +75,7 @@ def tiny_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(not (ROOT / ".venv").is_dir(), reason="make uses the environment that make setup creates")
-def test_a_table_as_a_user_makes_it(results: Path, python: str) -> None:
+def test_the_two_commands(results: Path, python: str) -> None:
     ablation = run("make", "ablate-rank", "PRESET=smoke", f"RESULTS={results}")
     assert ablation.returncode == 0, ablation.stderr
     study = results / "smoke" / "rank_ablation"
@@ -86,6 +86,19 @@ def test_a_table_as_a_user_makes_it(results: Path, python: str) -> None:
     assert sorted(runs["r"].unique()) == [1, 2]
     assert runs["value"].notna().all()
     assert set(runs["metric"]) == {"accuracy", "loss"}
+    first = finished(results)
+
+    plots = run("make", python, "subspace-plots", "PRESET=smoke", f"RESULTS={results}")
+    assert plots.returncode == 0, plots.stderr
+    study = results / "smoke" / "subspace"
+    for figure in ("fig3", "fig4", "fig6", "fig7"):
+        assert (study / f"{figure}.png").stat().st_size > 10_000
+        for version in ("_delta_w", "_B", "_delta_w_left"):
+            assert (study / f"{figure}{version}.png").stat().st_size > 10_000
+    phi = pd.read_csv(study / "phi_r2_r8.csv").filter(regex=r"^j\d+$").stack()
+    assert len(phi) > 8 and phi.between(0, 1.0001).all()
+    used = {json.loads(line)["run_id"] for line in (study / "sweep.jsonl").read_text().splitlines()}
+    assert used & first, "the subspace study reuses a run of the ablation"
 
     before = {path: path.stat().st_mtime for path in results.rglob("*.*") if path.name != "multirun.yaml"}
     again = run("make", python, "ablate-rank", "PRESET=smoke", f"RESULTS={results}")
@@ -100,29 +113,7 @@ def test_a_table_as_a_user_makes_it(results: Path, python: str) -> None:
     assert not list(results.glob(".began*"))
 
 
-@pytest.mark.skipif(not (ROOT / ".venv").is_dir(), reason="make uses the environment that make setup creates")
-def test_a_study_takes_the_runs_that_another_has_stored(tiny_encoder: Path, results: Path, python: str) -> None:
-    given = ("PRESET=smoke", f"RESULTS={results}", f"MODEL={tiny_encoder}", "JOBS=1")
-    ablation = run("make", python, "ablate-rank", *given)
-    assert ablation.returncode == 0, ablation.stderr
-    first = finished(results)
-    plots = run("make", python, "subspace-plots", *given)
-    assert plots.returncode == 0, plots.stderr
-    study = results / "smoke" / "subspace@tiny"
-    for figure in ("fig3", "fig4", "fig6", "fig7"):
-        assert (study / f"{figure}.png").stat().st_size > 10_000
-        for version in ("_delta_w", "_B", "_delta_w_left"):
-            assert (study / f"{figure}{version}.png").stat().st_size > 10_000
-    phi = pd.read_csv(study / "phi_r2_r8.csv").filter(regex=r"^j\d+$").stack()
-    assert len(phi) > 8 and phi.between(0, 1.0001).all()
-    used = {json.loads(line)["run_id"] for line in (study / "sweep.jsonl").read_text().splitlines()}
-    theirs = (results / "smoke" / "rank_ablation@tiny" / "sweep.jsonl").read_text().splitlines()
-    shared = used & first & {json.loads(line)["run_id"] for line in theirs}
-    assert shared, "the subspace study reuses a run of the ablation"
-    assert shared <= {line.split()[1] for line in plots.stdout.splitlines() if line.endswith("(stored)")}
-
-
-# Those of encoders that would do nothing else with MiniLM; the first command and qlora have its real weights.
+# Those of encoders that would do nothing else with MiniLM; the two commands and qlora have its real weights.
 ON_A_TINY_MODEL = (
     "compare-methods", "scaling", "alpha-study", "init-study", "rank-data", "weight-types", "memory-methods",
     "amplification", "w-vs-delta", "spectrum", "truncation",
