@@ -10,6 +10,7 @@ with it, but its frozen base. Weights are kept from the backward pass only where
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from experiments.config import RunConfig
 from experiments.engines import sizing
 from lora.config import InputError
 from lora.model import trainable_parameters
+
+logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # it warns that weights are elsewhere
 
 
 def free(device: torch.device) -> float:
@@ -65,18 +68,21 @@ def dispatched(model: PreTrainedModel, device: torch.device, room: int | None, f
     # Seconds to import, that other runs do not need.
     from accelerate import dispatch_model, infer_auto_device_map
     from accelerate.hooks import remove_hook_from_submodules
+    from accelerate.utils import find_tied_parameters, retie_parameters
 
     here: Any = "cpu" if device.type == "cpu" else device.index or torch.cuda.current_device()
     limits = {here: room} if here == "cpu" else {here: room, "cpu": int(sizing.SHARE * sizing.memory())}
     for tensor in (*trainable_parameters(model).values(), *model.buffers()):
         tensor.data = tensor.data.to(device)
     blocks = infer_auto_device_map(model, limits, no_split_module_classes=list(model._no_split_modules or ()))
+    tied = find_tied_parameters(model)
     with tempfile.TemporaryDirectory(prefix=".offload", dir=folder) as place:
         dispatch_model(model, _places(model, blocks, here), main_device=here, offload_dir=place)
         try:
             yield
         finally:
             remove_hook_from_submodules(model)
+            retie_parameters(model, tied)
 
 
 def _places(model: nn.Module, blocks: Mapping[str, Any], here: Any) -> dict[str, Any]:

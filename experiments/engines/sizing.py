@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from experiments import assets
 from experiments.config import RunConfig
+from experiments.kinds import kind_of
 from experiments.paths import user_path
 from lora.errors import InputError, is_count
 
@@ -188,7 +189,7 @@ def plan(config: RunConfig, device: str) -> Plan:
         LITTLE if config.method["name"] == "frozen" else config.method,
         max(1, training.batch_size // (training.accumulate or 1)),
         length,
-        targets=length if "generation" in config.task else None,
+        targets=max(1, length - 1) if kind_of(config.task) == "pairs" else None,
         precision="bf16" if "bfloat16" in str(runtime.dtype) else "fp32",
         checkpointing=config.runtime.checkpointing,
         state_precision=training.state_precision,

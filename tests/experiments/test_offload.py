@@ -24,7 +24,7 @@ SETTINGS = (
 )
 CASES = {  # a model, and what tells its run from others
     "encoder": ("tiny", ("method.dropout=0.1",)),
-    "adapters": ("tiny", ("method=lora+adapter_h", "method.bottleneck=4")),
+    "adapters": ("tiny", ("method=adapter_h", "method.bottleneck=4")),
     "decoder": ("llama", ()),
     "tied": ("gpt2", ("method=lora+prefix_embed", "method.l_p=2", "method.l_i=0")),
     "frozen": ("llama", ("method=frozen",)),
