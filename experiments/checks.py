@@ -71,6 +71,7 @@ def _check(config: Mapping[str, Any]) -> None:
             raise InputError(f"there is no setting {str(field)!r}: there are {', '.join(known)}")
     check_quantization(config["model"].get("quantization"), config["method"])
     check_parallel(config["runtime"].get("parallel"), config["model"].get("quantization"), config["method"])
+    check_offload(config["runtime"], config["model"].get("quantization"), config["method"])
 
 
 def check_models(configs: Iterable[RunConfig]) -> None:
@@ -120,18 +121,47 @@ def check_parallel(how: object, kind: object, method: Mapping[str, Any]) -> None
     """Raises InputError if runtime.parallel = `how` cannot shard what `method` leaves frozen, of this quantization."""
     if how != "fsdp":
         return
-    if method["name"] == "full":
-        named = {"galore": " with GaLore", "badam": " with BAdam"}.get(str(method.get("optimizer")), "")
-        raise InputError(
-            f"runtime.parallel = fsdp shards what is frozen, but method full{named} trains all of it: choose ddp"
-        )
+    named = _trains_all(method)
+    if named:
+        raise InputError(f"runtime.parallel = fsdp shards what is frozen, but {named} trains all of it: choose ddp")
     if kind not in (None, "nf4"):
         raise InputError(f"runtime.parallel = fsdp cannot shard layers of {kind}: choose nf4, or ddp")
-    from lora.variants import Start, known
-
-    init = method.get("init")
-    if init in known(Start) and known(Start)[init].residual:
+    if init := _residual(method):
         raise InputError(
             f"runtime.parallel = fsdp cannot shard what method.init = {init} makes of W0 (it keeps both, from whole "
             "weights): choose ddp, or a start at B = 0"
         )
+
+
+def check_offload(runtime: Mapping[str, Any], kind: object, method: Mapping[str, Any]) -> None:
+    """Raises InputError if runtime.offload cannot be with the rest of `runtime`, this quantization, or `method`."""
+    if runtime.get("offload") is None:
+        return
+    named, init, how = _trains_all(method), _residual(method), runtime.get("parallel")
+    stays = not runtime.get("checkpointing") and method["name"] != "frozen"
+    refused = (
+        (how, f"is for one process, and runtime.parallel = {how} for several: choose one"),
+        (kind, f"cannot move layers of {kind}: set model.quantization to null"),
+        (named, f"moves what is frozen, but {named} trains all of it: choose a method that adds parameters"),
+        (init, f"cannot move what method.init = {init} makes of W0, which it keeps too: choose a start at B = 0"),
+        (method.get("dora"), "cannot be with DoRA, which reads all of W0 in every step: choose lora"),
+        (stays, "needs runtime.checkpointing=true: without it the backward pass keeps all weights on the device"),
+    )
+    for holds, reason in refused:
+        if holds:
+            raise InputError(f"runtime.offload = auto {reason}")
+
+
+def _trains_all(method: Mapping[str, Any]) -> str | None:
+    """The name of a method that leaves nothing frozen."""
+    if method["name"] != "full":
+        return None
+    return "method full" + {"galore": " with GaLore", "badam": " with BAdam"}.get(str(method.get("optimizer")), "")
+
+
+def _residual(method: Mapping[str, Any]) -> str | None:
+    """The start of a method that keeps W0 beside a residual."""
+    from lora.variants import Start, known
+
+    init = method.get("init")
+    return str(init) if init in known(Start) and known(Start)[init].residual else None

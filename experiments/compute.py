@@ -17,7 +17,19 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from experiments import header, items, methods, parallel, problems, processor, quantization, tasks, trackers, warm_start
+from experiments import (
+    header,
+    items,
+    methods,
+    offload,
+    parallel,
+    problems,
+    processor,
+    quantization,
+    tasks,
+    trackers,
+    warm_start,
+)
 from experiments.checkpoint import Checkpoint
 from experiments.config import RunConfig
 from experiments.history import History
@@ -67,11 +79,14 @@ def _status(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def checkpoint_activations(model: PreTrainedModel) -> None:
+def checkpoint_activations(model: PreTrainedModel, to_the_end: bool = False) -> None:
     """Let the layers of `model` compute their activations again in the backward pass, with the same random numbers,
-    while it trains; evaluation and generation stay as they are. Raises InputError for a model that cannot."""
+    while it trains; evaluation and generation stay as they are. Raises InputError for a model that cannot.
+
+    A layer stops where its last activation is known, unless it is to go on `to_the_end`, as one must whose modules put
+    weights away behind them."""
     try:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False, "early_stop": not to_the_end})
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"runtime.checkpointing = true is not possible: {reason}; set it to false") from error
@@ -93,7 +108,9 @@ def compute(config: RunConfig, folder: Path, tracker: trackers.Tracker | None = 
     run, training = config.runtime, config.training
     started = time.perf_counter()
     with parallel.agreed():
-        runtime = choose_runtime(run.device, run.precision, run.threads)._replace(sharded=run.parallel == "fsdp")
+        runtime = choose_runtime(run.device, run.precision, run.threads)
+        room = offload.room(config, runtime.device)
+        runtime = runtime._replace(sharded=run.parallel == "fsdp" or room is not None)
         data = tasks.load(config.task)
         if parallel.rank() == 0:
             header.note(config, data)
@@ -109,19 +126,19 @@ def compute(config: RunConfig, folder: Path, tracker: trackers.Tracker | None = 
         if config.task.get("start_from") is not None:
             warm_start.start(model, config, heads)
         if run.checkpointing:
-            checkpoint_activations(model)
+            checkpoint_activations(model, to_the_end=room is not None)
     if run.parallel:
         parallel.begin(model, run.parallel, runtime.device)
     groups = methods.parameter_groups(model, method, heads, training.lr, training.head_lr)
     history = History(folder / "history.csv", tracker)
-    with history.file:
+    with offload.dispatched(model, runtime.device, room, folder), history.file:
         trained = train(
             problem, groups, training, config.seed, history,
             progress=parallel.rank() == 0, method=method, memory=peak.read, checkpoint=_checkpoint(config, folder),
         )  # fmt: skip
-    scores = {"validation": trained.validation}
-    if problem.rows["test"]:
-        scores["test"] = _test(problem, items.digest(tasks.test_rows(data)), folder)
+        scores = {"validation": trained.validation}
+        if problem.rows["test"]:
+            scores["test"] = _test(problem, items.digest(tasks.test_rows(data)), folder)
     trainable = sum(parameter.numel() for parameter in trainable_parameters(model).values())
     total = quantization.size(model).numbers
     kept = keeps_weights(run.keep_weights, trainable, total)
@@ -159,6 +176,7 @@ def compute(config: RunConfig, folder: Path, tracker: trackers.Tracker | None = 
             "kind": processor.kind(runtime.device),
             "threads": torch.get_num_threads(),
             **({"parallel": run.parallel, "processes": parallel.size()} if run.parallel else {}),
+            **({"offload": run.offload} if room is not None else {}),
         },
         "versions": {package: version(package) for package in PACKAGES},
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

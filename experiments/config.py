@@ -96,6 +96,7 @@ class RuntimeSettings(Group):
     checkpoint_every: int | None = setting(whole().or_null())
     checkpointing: bool = setting(flag())
     parallel: str | None = setting(choice("ddp", "fsdp").or_null(), default=None)
+    offload: str | None = setting(choice("auto").or_null(), default=None)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ Loaded = tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBas
 class Runtime(NamedTuple):
     """Where a model runs, and in which precision: frozen weights and activations in `dtype`, trained ones fp32.
 
-    sharded: it is not brought there when it is loaded, but a layer at a time, its share alone (`experiments.parallel`).
+    sharded: it is not brought there when it is loaded, but a layer at a time, its share alone (`experiments.parallel`),
+    or while it is needed (`experiments.offload`).
     """
 
     device: torch.device

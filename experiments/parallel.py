@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.utils._pytree import tree_map_only
 
 from experiments.layers import layers
 from lora.config import InputError
@@ -85,18 +86,19 @@ def own(rows: list[T]) -> tuple[list[T], bool]:
     return (mine, True) if mine else (rows[:1], False)
 
 
-def summed(parameters: Sequence[torch.Tensor], loss: float) -> float:
-    """Sum gradients, in place, and the loss over all processes; returns that."""
+def summed(parameters: Sequence[torch.Tensor], losses: torch.Tensor) -> torch.Tensor:
+    """Sum gradients, in place, and the losses (n,) of parts of a batch over all processes; returns these as they are,
+    or their sum (1,), on the device."""
     if size() == 1:
-        return loss
+        return losses
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    last = torch.tensor([loss], dtype=gradients[0].dtype, device=gradients[0].device)
+    last = losses.sum(0, keepdim=True, dtype=torch.float64).to(gradients[0].dtype)
     joined = torch.cat([gradient.flatten() for gradient in (*gradients, last)])
     dist.all_reduce(joined)
     *pieces, last = torch.split(joined, [gradient.numel() for gradient in (*gradients, last)])
     for gradient, piece in zip(gradients, pieces, strict=True):
         gradient.copy_(piece.view_as(gradient))
-    return last.item()
+    return last
 
 
 def gathered(value: T) -> list[T]:
@@ -109,8 +111,9 @@ def gathered(value: T) -> list[T]:
 
 
 def each(batches: Sequence[T], compute: Callable[[T], R]) -> list[R]:
-    """`compute(batch)` of every batch, each by one process, in all of them. All compute equally many."""
+    """`compute(batch)` of every batch, each by one process, in all of them. All compute equally many. Tensors that are
+    computed are fetched from the device when all batches are done."""
     rounds = math.ceil(len(batches) / size())
     mine = [compute(batches[min(number * size() + rank(), len(batches) - 1)]) for number in range(rounds)]
-    found = gathered(mine)
+    found = gathered(tree_map_only(torch.Tensor, torch.Tensor.cpu, mine))
     return [found[number % size()][number // size()] for number in range(len(batches))]

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple, cast
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from experiments import optimizers, parallel
+from experiments import device, optimizers, parallel
 from experiments.checkpoint import Checkpoint, Position
 from experiments.collapse import Check, check
 from experiments.config import TrainingSettings
 from experiments.problems.base import Problem, Rows
 from experiments.store import DivergedError
+
+BLOCK = 16  # steps after which a GPU is asked for their losses: who asks waits for all that is queued
 
 
 class Trained(NamedTuple):
@@ -53,8 +57,8 @@ def train(
 
     With a `checkpoint` it goes on from where an earlier try was, with the same result.
 
-    Raises DivergedError when the loss is not finite, after the row that says at which step, and InputError as
-    `experiments.optimizers.make`.
+    Raises DivergedError when the loss is not finite, after the row that says at which step (a GPU has gone on for less
+    than BLOCK steps by then), and InputError as `experiments.optimizers.make`.
     """
     if not groups:
         found = problem.evaluate("validation")
@@ -75,6 +79,18 @@ def train(
     at = checkpoint.load(optimizer, scheduler, order) if checkpoint else Position()
     for row in at.history:
         history.append(row)
+    queued: list[tuple[dict[str, Any], Tensor]] = []  # rows of the history whose losses are still on the device
+    block = BLOCK if device.queues(parameters[0].device) else 1
+
+    def fetch() -> None:
+        for row, loss in _fetched(queued):
+            history.append(row | {"loss": loss})
+            if not math.isfinite(loss):
+                where = f"step {row['step']} of {steps}"
+                raise DivergedError(f"the loss is {loss} at {where}: training.lr = {training.lr:g} is too high")
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        queued.clear()
+
     with tqdm(
         total=steps, initial=at.step, desc="run", unit="step", leave=False, disable=None if progress else True
     ) as bar:
@@ -84,18 +100,17 @@ def train(
             for batch in loader:
                 at.step += 1
                 at.tokens += sum(len(row["input_ids"]) for row in batch)
-                loss = parallel.summed(parameters, _backward(problem, batch, training))
+                losses = parallel.summed(parameters, _backward(problem, batch, training))
                 torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
                 row = {"step": at.step, "epoch": epoch, "tokens": at.tokens}
-                history.append({**row, "split": "train", "loss": loss, "lr": scheduler.get_last_lr()[0]})
-                if not math.isfinite(loss):
-                    where = f"step {at.step} of {steps}"
-                    raise DivergedError(f"the loss is {loss} at {where}: training.lr = {training.lr:g} is too high")
+                queued.append((row | {"split": "train", "lr": scheduler.get_last_lr()[0]}, losses))
                 scheduler.step()
                 bar.update()
-                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                if len(queued) == block:
+                    fetch()
+            fetch()
             at.seconds += time.perf_counter() - started
             if epoch == 1 and memory:
                 at.memory = memory()
@@ -122,17 +137,29 @@ def train(
     return Trained(at.seconds, at.tokens, at.scores, check(at.accuracy, problem.majority), at.memory)
 
 
-def _backward(problem: Problem, batch: Rows, training: TrainingSettings) -> float:
-    """Gradients of the mean loss of a batch, computed in parts of similar length; returns that loss. Of several
-    processes each computes its rows' share of both."""
+def _fetched(queued: Sequence[tuple[dict[str, Any], Tensor]]) -> Iterator[tuple[dict[str, Any], float]]:
+    """Each row with the sum of its losses, which are fetched from the device all at once."""
+    if not queued:
+        return
+    found = iter(torch.cat([losses for _, losses in queued]).tolist())
+    for row, losses in queued:
+        total = 0.0
+        for loss in islice(found, len(losses)):
+            total += loss
+        yield row, total
+
+
+def _backward(problem: Problem, batch: Rows, training: TrainingSettings) -> Tensor:
+    """Gradients of the mean loss of a batch, computed in parts of similar length; returns each part's share of it
+    (n,), on the device. Of several processes each computes its rows' share of both."""
     parts = min(training.accumulate or 1, len(batch))
     if parts > 1:
         batch = sorted(batch, key=lambda row: len(row["input_ids"]))
-    size, total, mean = math.ceil(len(batch) / parts), problem.weight(batch), 0.0
+    size, total, shares = math.ceil(len(batch) / parts), problem.weight(batch), []
     for first in range(0, len(batch), size):
         part, counts = parallel.own(batch[first : first + size])
         weight = problem.weight(part) if counts else 0
         loss = problem.loss(part, training.label_smoothing or 0.0) * (weight / total)
         loss.backward()  # type: ignore[no-untyped-call]
-        mean += loss.item()
-    return mean
+        shares.append(loss.detach())
+    return torch.stack(shares)

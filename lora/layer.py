@@ -207,13 +207,16 @@ class LoRALayer(nn.Module):
 
         In place of a quantised base there is a Linear then, in the precision in which it computes, and more memory.
 
-        Raises InputError where processes hold a share of W0 each: torch would put W0 back before each forward pass.
+        Raises InputError where processes hold a share of W0 each, as torch would put W0 back before each forward pass,
+        and where W0 is offloaded.
         """
         if self.merged:
             return
         if getattr(self.base, "_is_fsdp_managed_module", False):
             raise InputError("adapters of a model that is sharded (fully_shard) cannot be merged: compute unmerged")
         w0 = self.pretrained()
+        if w0.is_meta:
+            raise InputError("adapters of a model whose weights are offloaded cannot be merged: compute unmerged")
         total = w0.to(torch.float32, copy=True)
         for part in self.parts:
             total[self.rows(part)] += self.delta_w(part.name)

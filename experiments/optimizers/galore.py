@@ -37,7 +37,11 @@ class GaLore(AdamW):
             return
         gradient = gradient.float()
         W, G = (parameter.T, gradient.T) if gradient.shape[0] > gradient.shape[1] else (parameter, gradient)
-        if state.get("step", 0) % settings["refresh"] == 0:
+        done = state.get("done")
+        if done is None:
+            done = int(state.get("step", 0))
+        state["done"] = done + 1  # counted here too: a step that is on a GPU would be waited for
+        if done % settings["refresh"] == 0:
             state["P"] = directions(G, settings["r"], state.get("P"))
         P, lr = state["P"], settings["lr"]
         R = P.T @ G

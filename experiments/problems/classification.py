@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
-from experiments import methods, parallel
+from experiments import device, methods, parallel
 from experiments.collapse import majority
 from experiments.config import ModelSettings
 from experiments.items import Items
@@ -64,17 +64,21 @@ class Classification(Problem):
         self.majority = majority(data.validation["label"][:]) if data.label_names else None
         self.collate = DataCollatorWithPadding(self.tokenizer)
 
-    def _forward(self, rows: Rows) -> tuple[Any, BatchEncoding]:
-        batch = self.collate(rows).to(self.runtime.device)
-        with self.runtime.autocast:
-            return self.model(**batch), batch
+    def _forward(self, rows: Rows) -> tuple[Any, Tensor]:
+        """What the model says of a batch, and its labels, both on the device."""
+        place, collated = self.runtime.device, self.collate(rows)
+        if device.queues(place) and collated["attention_mask"].all():
+            del collated["attention_mask"]  # attention without a mask has faster kernels
+        batch = device.brought(collated, place)
+        with self.runtime.autocast, device.padding_known(place):
+            return self.model(**batch), batch["labels"]
 
     def loss(self, rows: Rows, label_smoothing: float = 0.0) -> Tensor:  # noqa: D102
-        output, batch = self._forward(rows)
+        output, labels = self._forward(rows)
         if not label_smoothing or output.logits.shape[1] == 1:
             return output.loss
         logits = output.logits.float()
-        return torch.nn.functional.cross_entropy(logits, batch["labels"], label_smoothing=label_smoothing)
+        return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
     def weight(self, rows: Rows) -> int:  # noqa: D102
         return len(rows)
@@ -108,20 +112,18 @@ class Classification(Problem):
         order = sorted(range(len(self.rows[split])), key=lambda index: len(self.rows[split][index]["input_ids"]))
         rows = [self.rows[split][index] for index in order]
         batches = [rows[first : first + self.eval_batch_size] for first in range(0, len(rows), self.eval_batch_size)]
-        total, outputs = 0.0, []
-        references: list[float] = []
-        for loss, own, labels in parallel.each(batches, self._scored):
-            total += loss
-            outputs.append(own)
-            references += labels
-        logits = torch.cat(outputs)
+        found = parallel.each(batches, self._scored)
+        total = 0.0
+        for batch, (loss, _, _) in zip(batches, found, strict=True):
+            total += loss.item() * len(batch)
+        logits, references = (torch.cat([own[place] for own in found]) for place in (1, 2))
         predictions = logits.squeeze(1) if logits.shape[1] == 1 else logits.argmax(1)
-        return _Predicted(total / len(rows), predictions.tolist(), references, order)
+        return _Predicted(total / len(rows), predictions.tolist(), references.tolist(), order)
 
-    def _scored(self, rows: Rows) -> tuple[float, Tensor, list[float]]:
-        """The summed loss, the logits and the labels of a batch."""
-        output, batch = self._forward(rows)
-        return output.loss.item() * len(rows), output.logits.float().cpu(), batch["labels"].tolist()
+    def _scored(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean loss, the logits and the labels of a batch."""
+        output, labels = self._forward(rows)
+        return output.loss, output.logits.float(), labels
 
 
 class _Predicted(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import Any
 
@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from experiments import methods, parallel
+from experiments import device, methods, parallel
 from experiments.collapse import majority
 from experiments.config import ModelSettings
 from experiments.items import Items
+from experiments.layers import body
 from experiments.metrics import text_metrics
 from experiments.models import Runtime, check_tokens, load_language_model
 from experiments.problems.base import Evaluated, Problem, Rows
 from experiments.problems.encoding import IGNORED, Encoder
 from experiments.progress import report
-from experiments.prompts import contexts
+from experiments.prompts import KNOWN, causal, contexts
 from experiments.tasks import SPLITS, TextData
 from lora.config import InputError
 from lora.model import merge, unmerge
@@ -91,15 +92,37 @@ class Language(Problem):
             mask[index, :length] = 1
         read = labels.roll(-1, 1)  # from token t, t + 1 is predicted
         read[:, -1] = IGNORED
-        logits = self._logits(ids, mask, read != IGNORED, mask.sum(1) - (labels != IGNORED).sum(1))
-        return logits.float(), read[read != IGNORED].to(self.runtime.device)
+        chosen, context = read != IGNORED, mask.sum(1) - (labels != IGNORED).sum(1)
+        logits, batch = self._logits(ids, mask, chosen, context, wanted=read[chosen])
+        return logits.float(), batch["wanted"]
 
-    def _logits(self, ids: Tensor, mask: Tensor, chosen: Tensor, context: Tensor) -> Tensor:
-        """Logits (n, vocabulary) at the n chosen places of a batch (b, t); `context` (b,) counts the tokens of x."""
-        device = self.runtime.device
-        with self.runtime.autocast, _only(self.model, chosen.to(device)), contexts(self.model, context.to(device)):
-            output = self.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
-        return output.logits
+    def _logits(
+        self, ids: Tensor, mask: Tensor, chosen: Tensor, context: Tensor, **more: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits (n, vocabulary) at the n chosen places of a batch (b, t), which is padded on the right; `context` (b,)
+        counts the tokens of x. Also what there is `more` of the batch, on the device as they are."""
+        place, batch = self.runtime.device, {"ids": ids, "context": context, **more}
+        if not device.queues(place):
+            batch |= {"mask": mask, "chosen": chosen}
+        else:  # a mask of places would have to be counted there; and a decoder reads nothing of padding, which is later
+            batch |= dict(zip(("row", "column"), chosen.nonzero(as_tuple=True), strict=True))
+            batch |= {} if self._reads_left or mask.all() else {"mask": mask}
+        batch = device.brought(batch, place)
+        where = (batch["chosen"],) if "chosen" in batch else (batch["row"], batch["column"])
+        with (
+            self.runtime.autocast,
+            device.padding_known(place),
+            _only(self.model, where),
+            contexts(self.model, batch["context"]),
+        ):
+            output = self.model(input_ids=batch["ids"], attention_mask=batch.get("mask"), use_cache=False)
+        return output.logits, batch
+
+    @cached_property
+    def _reads_left(self) -> bool:
+        """True for a decoder that is known to read no token after the one it is at."""
+        inner = body(self.model)
+        return inner.config.model_type in KNOWN and causal(inner)
 
     @torch.inference_mode()
     def evaluate(self, split: str, generate: bool = True) -> Evaluated:
@@ -110,10 +133,10 @@ class Language(Problem):
         batches = list(self._by_length(split))
         found = parallel.each(batches, partial(self._scored, split))
         for batch, (summed, means, chosen) in zip(batches, found, strict=True):
-            total += summed
-            losses[batch] = means
-            for index, text in zip(batch, chosen, strict=True):
-                texts[index] = text
+            total += summed.item()
+            losses[batch] = means.tolist()
+            for index, best in zip(batch, chosen.tolist(), strict=True):
+                texts[index] = self.choices[best] if self.choices else ""
         scores, items = {"loss": total / self.weight(self.rows[split])}, Items(loss=losses, weight=tokens)
         if not self.choices and not (generate and split == "test"):
             return Evaluated(scores, [], items)
@@ -129,17 +152,19 @@ class Language(Problem):
         ]
         return Evaluated(scores | text_metrics.score(self.names, self.data[split], texts), outputs, items)
 
-    def _scored(self, split: str, batch: list[int]) -> tuple[float, list[float], list[str]]:
-        """The summed loss of the rows of these numbers, the mean of each, and what is chosen for each, if anything."""
+    def _scored(self, split: str, batch: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """The summed loss of the rows of these numbers, the mean of each (b,), and the number of what is chosen for
+        each (b,), if anything."""
         rows = [self.rows[split][index] for index in batch]
         logits, wanted = self._read(rows)
         each = functional.cross_entropy(logits, wanted, reduction="none")
-        means = [part.mean().item() for part in torch.split(each, [_targets(row) for row in rows])]
+        counts = [_targets(row) for row in rows]
+        means = torch.stack([part.mean() for part in torch.split(each, counts)])
         if not self.choices:
-            return each.sum().item(), means, [""] * len(rows)
-        firsts = list(accumulate(map(_targets, rows), initial=0))[:-1]
-        prompts = [self._prompt(split, index) for index in batch]
-        return each.sum().item(), means, self._choose(prompts, logits[firsts].log_softmax(-1))
+            return each.sum(), means, torch.zeros(len(rows), dtype=torch.long)
+        firsts = list(accumulate(counts, initial=0))[:-1]
+        following = torch.stack([logits[first] for first in firsts]).log_softmax(-1)
+        return each.sum(), means, self._choose([self._prompt(split, index) for index in batch], following)
 
     def _by_length(self, split: str, size: int | None = None) -> Iterator[list[int]]:
         """Batches of row numbers, rows of similar length together."""
@@ -148,19 +173,20 @@ class Language(Problem):
         for first in range(0, len(order), size):
             yield order[first : first + size]
 
-    def _choose(self, prompts: list[list[int]], following: Tensor) -> list[str]:
-        """For each prompt the choice with the highest likelihood: the sum of its tokens' log-probabilities.
+    def _choose(self, prompts: list[list[int]], following: Tensor) -> Tensor:
+        """For each prompt (b,) the number of the choice with the highest likelihood: the sum of its tokens'
+        log-probabilities.
 
         following (b, vocabulary) are the log-probabilities of the token after each prompt.
         """
         targets = [self.encoder.target(choice) for choice in self.choices]
-        scores = torch.empty(len(prompts), len(targets))
+        scores = following.new_empty(len(prompts), len(targets))
         for start in {tuple(target[:-1]) for target in targets}:  # one pass for all choices that differ in the end
             found = self._log_likelihoods(prompts, list(start)) if start else following.unsqueeze(1)
             for index, target in enumerate(targets):
                 if tuple(target[:-1]) == start:
                     scores[:, index] = sum(found[:, place, token] for place, token in enumerate(target))
-        return [self.choices[best] for best in scores.argmax(1).tolist()]
+        return scores.argmax(1)
 
     def _log_likelihoods(self, prompts: list[list[int]], start: list[int]) -> Tensor:
         """Log-probabilities (b, len(start) + 1, vocabulary) of what follows each prompt and beginning of `start`."""
@@ -171,12 +197,12 @@ class Language(Problem):
             tokens = [*prompt, *start]
             ids[index, : len(tokens)], mask[index, : len(tokens)] = torch.tensor(tokens), 1
             chosen[index, len(prompt) - 1 : len(tokens)] = True
-        logits = self._logits(ids, mask, chosen, mask.sum(1) - len(start))
+        logits, _ = self._logits(ids, mask, chosen, mask.sum(1) - len(start))
         return logits.float().log_softmax(-1).view(len(prompts), len(start) + 1, -1)
 
     def generate(self, split: str) -> list[str]:
         """What the model writes for each row: greedily, or by beam search, with LoRA merged, unless weights are
-        sharded."""
+        sharded or offloaded."""
         texts = [""] * len(self.rows[split])
         batches = list(self._by_length(split, max(1, self.eval_batch_size // self.generation["beams"])))
         if not self.runtime.sharded:
@@ -207,9 +233,9 @@ class Language(Problem):
         pads = [[self.tokenizer.pad_token_id] * (longest - len(prompt)) for prompt in prompts]
         ids = torch.tensor([pad + prompt for pad, prompt in zip(pads, prompts, strict=True)])
         mask = torch.tensor([[0] * len(pad) + [1] * (longest - len(pad)) for pad in pads])
+        prompted = device.brought({"input_ids": ids, "attention_mask": mask}, self.runtime.device)
         with self.runtime.autocast:
-            device = self.runtime.device
-            written = self.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), **search)
+            written = self.model.generate(**prompted, **search)
         return self.tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True)
 
     def _prompt(self, split: str, index: int) -> list[int]:
@@ -223,8 +249,9 @@ def _targets(row: Mapping[str, Any]) -> int:
 
 
 @contextmanager
-def _only(model: Any, chosen: Tensor) -> Iterator[None]:
-    """Within it the model's output layer sees the chosen places (b, t) alone: logits become (n, vocabulary)."""
+def _only(model: Any, chosen: tuple[Tensor, ...]) -> Iterator[None]:
+    """Within it the model's output layer sees the chosen places alone, a mask (b, t), or rows (n,) and columns (n,):
+    logits become (n, vocabulary)."""
     handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][chosen],))
     try:
         yield

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from experiments import training
 
@@ -26,7 +27,7 @@ def test_the_result_is_the_same_to_the_bit(
     resumable = [*command, "runtime.checkpoint_every=1"]
     steps, whole = 0, training._backward
 
-    def until_the_third_epoch(*arguments: Any) -> float:
+    def until_the_third_epoch(*arguments: Any) -> Tensor:
         nonlocal steps
         steps += 1
         if steps == 15:  # of 6 an epoch
@@ -79,7 +80,7 @@ def test_a_run_can_be_watched_row_by_row(
     seen: list[int] = []
     whole = training._backward
 
-    def watched(*arguments: Any) -> float:
+    def watched(*arguments: Any) -> Tensor:
         (history,) = (tmp_path / "results" / "runs").glob(".*/history.csv")
         with history.open() as file:
             seen.append(len(list(csv.DictReader(file))))

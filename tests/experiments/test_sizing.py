@@ -1,6 +1,6 @@
 """Runs at once and threads of each, on made-up machines."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -15,10 +15,12 @@ GIB = 2**30
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A machine of so many cores and GB, on which a run is planned to take so many GB."""
 
-    def made(cores: int, memory: int, need: float = 1.0, gpus: int = 0) -> None:
+    def made(cores: int, memory: int, need: float = 1.0, gpus: int = 0, card: int = 0) -> None:
         monkeypatch.setattr(sizing, "cores", lambda: cores)
         monkeypatch.setattr(sizing, "memory", lambda: memory * GIB)
         monkeypatch.setattr(sizing, "_need", lambda configs, enough: need * GIB)
+        found = sizing.Card(card * GIB, need * GIB, 4.0 * GIB)
+        monkeypatch.setattr(sizing, "_card", lambda configs, devices: found)
         monkeypatch.setattr(sizing, "gpus", lambda device: [str(number) for number in range(gpus)])
 
     return made
@@ -83,11 +85,53 @@ def test_threads_of_the_settings_leave_fewer_workers(machine: Any) -> None:
 
 
 def test_each_gpu_has_a_worker(machine: Any) -> None:
-    machine(16, 64, gpus=4)
+    machine(16, 64, need=20, gpus=4, card=40)
     found = sizing.size("auto", configs(), 21)
     assert (found.workers, found.threads, found.gpus) == (4, 4, ["0", "1", "2", "3"])
-    assert sizing.size(8, configs(), 21).workers == 8, "two a GPU, if it is asked for"
     assert sizing.size("auto", configs(), 2).workers == 2
+    machine(16, 64, need=60, gpus=4, card=40)
+    assert sized("auto", 21) == (4, 4), "a plan is no measurement: one is tried"
+
+
+def test_small_runs_share_a_gpu_by_its_memory_the_machines_and_its_cores(machine: Any) -> None:
+    machine(16, 64, need=4, gpus=2, card=16)
+    assert sized("auto", 21) == (6, 2), "three a GPU: 0.85 of its memory may be planned for"
+    assert sized("auto", 5) == (5, 3)
+    assert sized(4, 21) == (4, 4)
+    assert sized(1, 21) == (1, 16)
+    machine(4, 64, need=4, gpus=1, card=140)
+    assert sized("auto", 21) == (4, 1), "a core each"
+    machine(16, 24, need=4, gpus=1, card=140)
+    assert sized("auto", 21) == (5, 3), "4 GB of the machine each"
+    with pytest.raises(
+        InputError,
+        match=r"JOBS=40\): a run needs about 4 GB of a GPU, of which 140 are free: 29 at once fit on each of 1",
+    ):
+        sized(40, 50)
+
+
+def test_what_a_run_takes_of_a_card_is_planned_by_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    class Pool:
+        def __enter__(self) -> "Pool":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def map(self, compute: Any, given: Any) -> list[Any]:
+            asked.extend([compute, list(given)])
+            return [30 * GIB, 20 * GIB] if compute is sizing._free else [Plan(peak=2 * GIB, weights=GIB)]
+
+    class Plan(NamedTuple):
+        peak: int
+        weights: int
+
+    monkeypatch.setattr(sizing.CONTEXT, "Pool", lambda processes: Pool())
+    small, full = config(), config("full")
+    found = sizing._card([small, full], ["0", "1"])
+    assert found == (20 * GIB, sizing.CUDA + 4 * GIB, 2 * sizing.PROCESS + GIB)
+    assert asked == [sizing._free, [0, 1], sizing._on_cuda, [full]]
 
 
 @pytest.mark.parametrize("jobs", [0, -1, 1.5, "two", True, None])
