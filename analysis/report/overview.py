@@ -9,7 +9,7 @@ OVERVIEW = ROOT / "docs" / "overview.png"
 DESK = ROOT / "results" / "desk"
 ROWS = (
     (DESK / "rank_ablation" / "rank_ablation.png", DESK / "subspace" / "fig4_minilm_rotten_tomatoes.png"),
-    (ROOT / "docs" / "advice_minilm_rotten_tomatoes.png",),
+    (DESK / "advice" / "minilm_rotten_tomatoes" / "advice.png",),
 )
 WIDTH = 2000  # pixels
 
