@@ -212,7 +212,7 @@ def draw(table: pd.DataFrame, path: Path) -> Path:
     axis.axvline(0, color="0.3", linewidth=0.8)
     axis.axvspan(-0.5, 0.5, color="0.5", alpha=0.12, linewidth=0)
     axis.set_yticks(range(len(places)), [f"{task} ({model})" for model, task in places])
-    axis.invert_yaxis()
+    axis.set_ylim(len(places) - 0.5, -0.5)
     axis.set(xlabel="points of test score below the sweep's best (left is better); grey: half a point")
     figure.legend(loc="outside right upper", frameon=False)
     return figures.save(figure, path)
