@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from torch import nn
 
 from analysis.kit import naming
 from analysis.kit.data import Data
+from analysis.studies.memory_methods import draw
 from analysis.studies.memory_methods import study as memory_methods
 from analysis.study import run_study
 from lora import freeze, inject, io
@@ -112,6 +114,20 @@ def test_every_file_is_written_and_right(
     check_files(outputs, runs, study_dir, runs_dir, base)
     check_what_is_shared_with_lora(runs, study_dir, runs_dir)
     check_quality_memory_and_words(study_dir)
+
+
+def test_the_picture_of_memory_shows_every_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    about = {"model": "tiny", "task": "reviews", "metric": "accuracy"}
+    means = {"full": 0.6, "lora": 0.8}
+    rows = [about | {"name": name, draw.MEMORY: 1e9, "mean": mean, "interval": 0.01} for name, mean in means.items()]
+    runs = [row | {"value": row["mean"] + shift} for row in rows for shift in (-0.005, 0.005)]
+    data = MagicMock(scores=pd.DataFrame(runs))
+    data.__getitem__.return_value = pd.DataFrame(rows).assign(main=True)  # table.csv
+    kept: list[Any] = []
+    monkeypatch.setattr(draw.marks, "finish", lambda figure, *_: kept.append(figure))
+    draw.memory(data, tmp_path / "memory.png")
+    low, high = kept[0].axes[0].get_ylim()
+    assert low < 60 and high > 80
 
 
 def check_files(

@@ -53,6 +53,6 @@ def memory(data: Data, path: Path) -> Path:
         axis.set(title=place_name((model, task)), xlabel="memory of training (GB)", ylabel=f"test {metric} (%)")
         axis.grid(linewidth=0.4)
         if len(runs):
-            marks.limit(axis, runs["value"], 0.15, 0.5)
+            marks.limit(axis, runs["value"], 0.15)
     update_marks.legend(figure, axes, shown)
     return marks.finish(figure, rows["interval"], path)
