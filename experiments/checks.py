@@ -72,6 +72,7 @@ def _check(config: Mapping[str, Any]) -> None:
     check_quantization(config["model"].get("quantization"), config["method"])
     check_parallel(config["runtime"].get("parallel"), config["model"].get("quantization"), config["method"])
     check_offload(config["runtime"], config["model"].get("quantization"), config["method"])
+    check_compile(config["runtime"], config["method"])
 
 
 def check_models(configs: Iterable[RunConfig]) -> None:
@@ -150,6 +151,20 @@ def check_offload(runtime: Mapping[str, Any], kind: object, method: Mapping[str,
     for holds, reason in refused:
         if holds:
             raise InputError(f"runtime.offload = auto {reason}")
+
+
+def check_compile(runtime: Mapping[str, Any], method: Mapping[str, Any]) -> None:
+    """Raises InputError if runtime.compile cannot be with the rest of `runtime`, or `method`."""
+    if not runtime.get("compile"):
+        return
+    refused = (
+        (runtime.get("parallel") == "fsdp", "cannot be with runtime.parallel = fsdp, which gathers layers: choose ddp"),
+        (runtime.get("offload"), "cannot be with runtime.offload, which moves weights: set one of them to null"),
+        (method.get("optimizer") == "badam", "cannot be with BAdam, each of whose turns would be compiled anew"),
+    )
+    for holds, reason in refused:
+        if holds:
+            raise InputError(f"runtime.compile = true {reason}")
 
 
 def _trains_all(method: Mapping[str, Any]) -> str | None:

@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from experiments import (
+    compiling,
     header,
     items,
     methods,
@@ -127,6 +128,8 @@ def compute(config: RunConfig, folder: Path, tracker: trackers.Tracker | None = 
             warm_start.start(model, config, heads)
         if run.checkpointing:
             checkpoint_activations(model, to_the_end=room is not None)
+        if run.compile:
+            compiling.compile_layers(problem, runtime.device)
     if run.parallel:
         parallel.begin(model, run.parallel, runtime.device)
     groups = methods.parameter_groups(model, method, heads, training.lr, training.head_lr)
@@ -177,6 +180,7 @@ def compute(config: RunConfig, folder: Path, tracker: trackers.Tracker | None = 
             "threads": torch.get_num_threads(),
             **({"parallel": run.parallel, "processes": parallel.size()} if run.parallel else {}),
             **({"offload": run.offload} if room is not None else {}),
+            **({"compile": True} if run.compile else {}),
         },
         "versions": {package: version(package) for package in PACKAGES},
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

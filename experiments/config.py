@@ -95,6 +95,7 @@ class RuntimeSettings(Group):
     keep_weights: str = setting(choice("auto", "all", "none"))
     checkpoint_every: int | None = setting(whole().or_null())
     checkpointing: bool = setting(flag())
+    compile: bool = setting(flag(), default=False)
     parallel: str | None = setting(choice("ddp", "fsdp").or_null(), default=None)
     offload: str | None = setting(choice("auto").or_null(), default=None)
 
