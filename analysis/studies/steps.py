@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 
-from analysis.kit import cells, marks, naming, pages, tables
+from analysis.kit import cells, figures, marks, metrics, naming, pages, tables
 from analysis.kit.data import Data
 from analysis.kit.measured import Rows
 from analysis.kit.pages import TASK
@@ -99,6 +101,50 @@ def texts(data: Data) -> pd.DataFrame:
     return pd.DataFrame({"steps": map(str, steps)} | columns)
 
 
+def drawn(data: Data, path: Path) -> Path:
+    """Four panels for each of TASK, over the steps: quality, the gap, the rates chosen, and phi(1,1)."""
+    rows = data["table.csv"]
+    places = [*rows.groupby(TASK, sort=False)]
+    figure, axes = figures.panels(2 * len(places), 2, figures.PAGE_WIDTH, 4.6 * len(places))
+    for (place, own), panels in zip(places, axes.reshape(len(places), 4), strict=True):
+        runs, gap, phi = (marks.at(frame, place) for frame in (data.scores, data["gaps.csv"], data["phi.csv"]))
+        unit, names = metrics.of(str(place[2])), list(dict.fromkeys(own["label"]))
+        figures.quality_lines(panels[0], runs, own, "steps", "label", names, unit.scale)
+        panels[0].set(title=f"{place[1]} ({place[0]})", ylabel=unit.axis)
+        panels[0].legend(frameon=False)
+        _gap(panels[1], gap, unit.scale)
+        for name in names:
+            colour, marker = figures.line_styles(names)[name]
+            chosen = own[own["label"] == name]
+            panels[2].plot(chosen["steps"], chosen["lr"], color=colour, marker=marker, label=name)
+        panels[2].set(title="learning rate chosen", yscale="log")
+        _phi(panels[3], phi)
+        for axis in panels:
+            figures.size_axis(axis, sorted(own["steps"].unique()))
+            axis.set_xlabel("training steps")
+    return marks.finish(figure, rows["interval"], path)
+
+
+def _gap(axis: Axes, gap: pd.DataFrame, scale: float) -> None:
+    axis.axhline(0, color=figures.GREY, linewidth=0.8)
+    axis.errorbar(
+        gap["steps"], scale * gap["difference"], yerr=scale * gap["interval"].fillna(0), color="black", **figures.DOTS
+    )
+    axis.set(title="LoRA minus full fine-tuning", ylabel="points" if scale == 100 else "difference")
+
+
+def _phi(axis: Axes, phi: pd.DataFrame) -> None:
+    colours = itertools.cycle(sns.color_palette("colorblind")[2:])  # the first two are methods
+    for (weight_type, own), colour in zip(phi.groupby("weight_type", sort=False), colours, strict=False):
+        shared = own.groupby("steps")["phi"].mean()
+        axis.plot(shared.index, shared, color=colour, marker="o", markersize=4, label=weight_type)
+        axis.scatter(own["steps"], own["phi"], s=7, color=colour, alpha=0.45, linewidths=0)
+    if len(phi):
+        axis.axhline(phi["chance"].mean(), color=figures.GREY, linestyle=":", linewidth=0.9, label="chance")
+        axis.legend(frameon=False)
+    axis.set(title="phi(1,1) of two seeds", ylim=(0, None))
+
+
 STUDY = Study(
     runs=load,
     columns=["steps"],
@@ -111,5 +157,5 @@ STUDY = Study(
         pages.sections("## {task} ({model})", pages.table(texts)),
         pages.failed_runs,
     ],
-    figures={"steps.png": marks.Lines(x="steps", line="label", label="training steps", legend="method", of=table)},
+    figures={"steps.png": drawn},
 )
