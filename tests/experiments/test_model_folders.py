@@ -68,6 +68,14 @@ def test_code_in_a_folder_is_never_run(known: bool, folder: Path, monkeypatch: p
     assert not ran.exists()
 
 
+def test_a_config_that_ships_has_no_weights_to_train() -> None:
+    for load in (classifier, writer):
+        with pytest.raises(
+            InputError, match=r"model config:llama-7b is a config without weights, .* hub id or a folder"
+        ):
+            load(Path("config:llama-7b"))
+
+
 class Evil:
     def __init__(self, place: Path) -> None:
         self.place = place
