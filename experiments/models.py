@@ -90,7 +90,7 @@ def _unreadable(path: str, error: Exception) -> InputError:
 def _described(
     path: str, place: str, options: Mapping[str, Any]
 ) -> tuple[transformers.PreTrainedTokenizerBase, transformers.PreTrainedConfig]:
-    """A model's tokenizer and its config. Raises InputError if one cannot be found or read, and for a config that ships."""
+    """A model's tokenizer and its config. Raises InputError if one cannot be read, and for a config that ships."""
     if path.startswith("config:"):
         raise InputError(
             f"model {path} is a config without weights, which can be planned (lora-lab memory) but not trained: give a "
