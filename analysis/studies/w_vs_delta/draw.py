@@ -11,7 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from analysis.kit import figures, phi
+from analysis.kit import figures, phi, updates
 from analysis.kit.data import Data
 from analysis.kit.heat_maps import Panel, phi_figure
 from analysis.kit.measured import Rows
@@ -65,11 +65,17 @@ def _maps(maps: pd.DataFrame, suffix: str, study_dir: Path) -> list[Path]:
 
 
 def curves(data: Data, stored: Mapping[str, Rows], path: Path) -> Path | list[Path]:
-    """phi(i, r) over its mean by chance, against i: a row a place, a column a side and weight type, a line a rank."""
-    if stored["curves"].missing:
+    """phi(i, r) over its mean by chance, against i: a row a place, a column a side and weight type, a line a rank. A
+    place of which a run's curves were not stored is left out, which is said."""
+    curves, chance, runs = stored["curves"].frame, stored["chance"].frame, updates.each(data)
+    lost = runs[runs["run_id"].isin([run_id for (run_id,) in stored["curves"].missing])]
+    without = [tuple(map(str, place)) for place in lost[PLACE].drop_duplicates().itertuples(index=False)]
+    if without:
+        names = ", ".join(map(place_name, without))
+        say(f"{data.folder}: {path.name} is without {names}, of which no curves were stored")
+    places = [found for found in curves.groupby(PLACE, sort=False) if found[0] not in without] if len(curves) else []
+    if not places:
         return kept(data, [path])
-    curves, chance = stored["curves"].frame, stored["chance"].frame
-    places = list(curves.groupby(PLACE, sort=False))
     kinds = sorted(
         dict.fromkeys(zip(curves["side"], curves["weight_type"], strict=True)),
         key=lambda kind: kind[0] == "delta_w_left",

@@ -1,8 +1,11 @@
 """Figure 8 from made-up runs whose directions are known."""
 
+import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -63,6 +66,21 @@ def test_every_place_has_its_figures(train: Train, study_dir: Path, runs_dir: Pa
         train(task=task)
     outputs = {path.name for path in run_study(study_dir, runs_dir)}
     assert {f"fig8{version}_{task}.png" for version in VERSIONS for task in ("rotten_tomatoes", "glue_sst2")} < outputs
+
+
+def test_curves_are_drawn_of_the_places_that_have_them(
+    train: Train, study_dir: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(task="rotten_tomatoes")
+    lost = train(task="glue/sst2")
+    run_study(study_dir, runs_dir)
+    shutil.rmtree(runs_dir / lost / "adapter")
+    file, figure = study_dir / "curves.csv", study_dir / "curves.png"
+    curves, both = pd.read_csv(file, dtype=str), figure.read_bytes()
+    curves[curves["run_id"] != lost].to_csv(file, index=False)
+    run_study(study_dir, runs_dir)
+    assert "curves.png is without glue/sst2 (" in capsys.readouterr().out
+    assert plt.imread(figure).shape[0] < plt.imread(io.BytesIO(both)).shape[0], "a row of panels less"
 
 
 def test_only_lora_has_a_and_b(train: Train, study_dir: Path, runs_dir: Path) -> None:
