@@ -26,6 +26,7 @@ def compile_layers(problem: Problem, device: torch.device) -> None:
     except Exception as error:  # each backend has its own
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"runtime.compile = true: torch.compile fails here ({reason}); set it to false") from error
+    torch.compiler.reset()  # torch gives up, unsaid, after so many compilations, those of earlier runs included
     for layer in found:
         layer.compile(dynamic=True, backend=BACKEND)
     problem.evaluate = torch.compiler.set_stance("force_eager")(problem.evaluate)  # type: ignore[method-assign]

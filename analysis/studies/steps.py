@@ -116,7 +116,7 @@ def drawn(data: Data, path: Path) -> Path:
         for name in names:
             colour, marker = figures.line_styles(names)[name]
             chosen = own[own["label"] == name]
-            panels[2].plot(chosen["steps"], chosen["lr"], color=colour, marker=marker, label=name)
+            panels[2].plot(chosen["steps"], chosen["lr"], color=colour, marker=marker)
         panels[2].set(title="learning rate chosen", yscale="log")
         _phi(panels[3], phi)
         for axis in panels:
@@ -127,9 +127,7 @@ def drawn(data: Data, path: Path) -> Path:
 
 def _gap(axis: Axes, gap: pd.DataFrame, scale: float) -> None:
     axis.axhline(0, color=figures.GREY, linewidth=0.8)
-    axis.errorbar(
-        gap["steps"], scale * gap["difference"], yerr=scale * gap["interval"].fillna(0), color="black", **figures.DOTS
-    )
+    axis.errorbar(gap["steps"], scale * gap["difference"], yerr=scale * gap["interval"], color="black", **figures.DOTS)
     axis.set(title="LoRA minus full fine-tuning", ylabel="points" if scale == 100 else "difference")
 
 

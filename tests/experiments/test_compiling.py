@@ -83,6 +83,15 @@ def test_layers_and_lengths_share_graphs() -> None:
     assert counters["stats"]["unique_graphs"] == 2  # the first layer, whose input needs no gradient, and all others
 
 
+def test_a_run_is_compiled_whatever_was_before_it_in_the_process() -> None:
+    with torch._dynamo.config.patch(recompile_limit=2):  # as many as a run takes, see above
+        for rank in (2, 3):
+            model = adapted("bert", {**METHODS["lora"], "r": rank}).train()
+            compiled(model)
+            model(**BATCH).loss.backward()
+            assert counters["stats"]["unique_graphs"] == 2
+
+
 def test_evaluation_is_not_compiled() -> None:
     model = adapted("bert", METHODS["lora"])
     assert torch.isfinite(compiled(model).evaluate())
