@@ -27,7 +27,7 @@ GIVEN: dict[str, Any] = {
     },
     "runtime": {
         "device": "auto", "precision": "auto", "threads": None, "eval_batch_size": 64, "keep_weights": "auto",
-        "checkpoint_every": None, "checkpointing": False,
+        "checkpoint_every": None, "checkpointing": False, "compile": False,
     },
     "seed": 3,
     "results_dir": "results",

@@ -106,13 +106,13 @@ def stored(study: str) -> dict[str, tuple[float, str]]:
 @pytest.mark.parametrize(
     ("study", "overrides"),
     [
-        ("rank_ablation", ["task=reuters_r8", "method.weight_types=q+v", "training.lr=3e-3"]),
-        ("compare_methods", ["task=reuters_r52", "method=lora", "training.lr=3e-3"]),
-        ("table4", ["model=smollm2", "task=text/rotten_tomatoes", "method=lora", "training.lr=1e-3"]),
+        ("rank_ablation", ["preset=desk", "task=reuters_r8", "method.weight_types=q+v", "training.lr=3e-3"]),
+        ("compare_methods", ["preset=desk1", "task=reuters_r52", "method=lora", "training.lr=3e-3"]),
+        ("table4", ["preset=desk1", "model=smollm2", "task=text/rotten_tomatoes", "method=lora", "training.lr=1e-3"]),
     ],
 )
 def test_runs_that_are_stored_keep_their_ids(study: str, overrides: list[str]) -> None:
-    config = resolved(f"study={study}", "preset=desk1", *overrides, "method.r=8", "seed=1")
+    config = resolved(f"study={study}", *overrides, "method.r=8", "seed=1")
     assert "budget" not in config["method"]
     assert stored(study)[run_id(definition(config))] == (8, "q+v")
 

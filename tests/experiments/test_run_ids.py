@@ -28,11 +28,11 @@ def stored(study: str) -> pd.DataFrame:
     return runs.drop_duplicates("run_id")
 
 
-@pytest.mark.parametrize(("task", "preset", "least"), [("rotten_tomatoes", "desk", 33), ("reuters_r8", "desk1", 60)])
-def test_every_run_of_the_rank_ablation(task: str, preset: str, least: int) -> None:
+@pytest.mark.parametrize(("task", "least"), [("rotten_tomatoes", 60), ("reuters_r8", 40)])
+def test_every_run_of_the_rank_ablation(task: str, least: int) -> None:
     runs = stored("rank_ablation")
     runs = runs[(runs["task"] == task) & (runs["method"] == "lora")]
-    base = composed("study=rank_ablation", f"preset={preset}", f"task={task}", "training.lr=1e-3")
+    base = composed("study=rank_ablation", "preset=desk", f"task={task}", "training.lr=1e-3")
     for row in runs.to_dict("records"):
         method = {**base["method"], "weight_types": row["weight_types"], "r": int(row["r"])}
         config = {**base, "method": method, "training": {**base["training"], "lr": row["lr"]}, "seed": int(row["seed"])}
