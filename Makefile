@@ -20,6 +20,8 @@ PYTHON := .venv/bin/python
 LAB := $(PYTHON) -m lora_lab
 # Compiling all that is installed takes longer than the rest of the setup: Python compiles what is imported.
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile
+# Containers often set it: each command would then compile torch and transformers anew, which takes longer than a quick run.
+unexport PYTHONDONTWRITEBYTECODE
 READY := .venv/.ready
 EXTRAS := .venv/.extras
 # As they are typed: the shell hands them on in quotes, and experiments/own.py puts them into Hydra's.
