@@ -21,6 +21,7 @@ from experiments.items import Items
 from experiments.layers import body
 from experiments.metrics import text_metrics
 from experiments.models import Runtime, check_tokens, load_language_model
+from experiments.problems import writing
 from experiments.problems.base import Evaluated, Problem, Rows
 from experiments.problems.encoding import IGNORED, Encoder
 from experiments.progress import report
@@ -218,25 +219,8 @@ class Language(Problem):
 
     def _written(self, split: str, batch: list[int]) -> list[str]:
         """What is written for the rows of these numbers."""
-        options = self.generation
-        search = {
-            "do_sample": False,
-            "num_beams": options["beams"],
-            "length_penalty": options["length_penalty"] if options["beams"] > 1 else None,
-            "no_repeat_ngram_size": options["no_repeat_ngram"],
-            "max_new_tokens": options["max_new_tokens"],
-            "pad_token_id": self.tokenizer.pad_token_id,
-            "eos_token_id": self.tokenizer.eos_token_id,
-        }
         prompts = [self._prompt(split, index) for index in batch]
-        longest = max(map(len, prompts))
-        pads = [[self.tokenizer.pad_token_id] * (longest - len(prompt)) for prompt in prompts]
-        ids = torch.tensor([pad + prompt for pad, prompt in zip(pads, prompts, strict=True)])
-        mask = torch.tensor([[0] * len(pad) + [1] * (longest - len(pad)) for pad in pads])
-        prompted = device.brought({"input_ids": ids, "attention_mask": mask}, self.runtime.device)
-        with self.runtime.autocast:
-            written = self.model.generate(**prompted, **search)
-        return self.tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True)
+        return writing.write(self.model, self.tokenizer, prompts, self.generation, self.runtime)
 
     def _prompt(self, split: str, index: int) -> list[int]:
         """The tokens of a row's context, with room for what is to be written."""
