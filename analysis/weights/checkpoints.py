@@ -57,6 +57,7 @@ class Checkpoint:
 
     def __init__(self, source: str, where: dict[str, str], open_file: Callable[[str], TensorFile]) -> None:
         self.source, self.where, self._open_file = source, where, open_file
+        self._last: tuple[str, Tensor] | None = None
 
     @classmethod
     def of_file(cls, file: TensorFile, source: str | None = None) -> Checkpoint:
@@ -93,5 +94,10 @@ class Checkpoint:
         return self._open_file(self.where[name]).dtypes[name]
 
     def weight(self, name: str) -> Tensor:
-        """One tensor that holds finite numbers in floating point. Raises InputError as `tensor`, and if it does not."""
-        return self._open_file(self.where[name]).weights([name])[name]
+        """One tensor that holds finite numbers in floating point. Raises InputError as `tensor`, and if it does not.
+
+        The last one is kept: a fused projection is asked for once for each of its weight types, and read once.
+        """
+        if self._last is None or self._last[0] != name:
+            self._last = name, self._open_file(self.where[name]).weights([name])[name]
+        return self._last[1]

@@ -11,13 +11,14 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from tiny_models import ARCHITECTURES, HIDDEN, LAYERS, tiny_model
-from torch import nn
+from torch import Tensor, nn
 
 from analysis.weights.pretrained import Weights
 from analysis.weights.sites import Site
 from lora.config import InputError
 from lora.layer import turned
 from lora.targets import WHOLE, typed_places
+from lora.tensor_files import Safetensors
 
 
 def store(model: nn.Module, folder: Path, how: str) -> None:
@@ -53,6 +54,25 @@ def test_matrices_are_the_modules_own(kind: str, how: str, tmp_path: Path) -> No
     assert sum(matrix.numel() for matrix in by_site) == sum(
         model.get_submodule(module).weight.numel() for module in {place.module for place in places}
     )
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "phi3"])
+def test_all_matrices_of_a_sharded_model_take_one_read_of_each_tensor(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tiny_model(kind), tmp_path, "sharded safetensors")
+    weights = Weights.open(str(tmp_path))
+    reads: list[str] = []
+    read = Safetensors._read
+
+    def counted(file: Safetensors, names: list[str]) -> dict[str, Tensor]:
+        reads.extend(names)
+        return read(file, names)
+
+    monkeypatch.setattr(Safetensors, "_read", counted)
+    for place in weights.sites.values():
+        weights.matrix(*place)
+    assert sorted(reads) == sorted(weights.read_as_matrix())
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama", "opt"])
