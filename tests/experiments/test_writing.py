@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from networks import DECODERS
 from test_language import PROMPTS, trained_lora
 
 from experiments.problems import writing
@@ -32,7 +33,7 @@ def write(found: Language, prompts: list[str], **options: Any) -> list[str]:
     )
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", DECODERS)
 def test_rows_that_have_ended_leave(family: str, decoders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     found = trained_lora(decoders[family])
     prompts = [*PROMPTS, *(f"{n} and {prompt}" for n, prompt in enumerate(PROMPTS))]
