@@ -81,6 +81,7 @@ class TrainingSettings(Group):
     max_grad_norm: float = setting(positive())
     label_smoothing: float | None = setting(below_one().or_null(), default=None)
     state_precision: str | None = setting(choice("bf16").or_null(), default=None)
+    dropout_masks: str | None = setting(choice("fast").or_null(), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

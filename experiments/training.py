@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import get_scheduler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from experiments import device, optimizers, parallel
+from experiments import device, dropout, optimizers, parallel
 from experiments.checkpoint import Checkpoint, Position
 from experiments.collapse import Check, check
 from experiments.config import TrainingSettings
@@ -91,9 +91,12 @@ def train(
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         queued.clear()
 
-    with tqdm(
-        total=steps, initial=at.step, desc="run", unit="step", leave=False, disable=None if progress else True
-    ) as bar:
+    with (
+        dropout.masks(training.dropout_masks),
+        tqdm(
+            total=steps, initial=at.step, desc="run", unit="step", leave=False, disable=None if progress else True
+        ) as bar,
+    ):
         for epoch in range(at.epoch + 1, training.epochs + 1):
             problem.model.train()
             started = time.perf_counter()

@@ -13,6 +13,7 @@ from experiments import training
 Cli = Callable[..., Any]  # conftest.cli
 SETTINGS = {
     "LoRA with dropout": ["method.dropout=0.1"],
+    "masks that are drawn fast": ["method.dropout=0.1", "training.dropout_masks=fast"],
     "full fine-tuning": ["method=full"],
     "GaLore, which draws directions anew": ["method=galore", "method.r=4", "method.refresh=3"],
     "moments that are rounded at random": ["training.state_precision=bf16"],
