@@ -85,5 +85,11 @@ def test_the_advice_is_judged_by_runs_that_it_has_not_seen(encoder: Path, review
     advice = json.loads((tmp_path / "smoke" / "advice" / "tiny_reviews" / "advice.json").read_text())
     assert not set(advice["runs"]) & set(table["run_id"])
     assert table["validation"].between(0, 1).all(), "accuracies, as the advice predicts one"
-    assert 0 < table["cost"].iloc[0] < 10
+    paths = {path.parent.name: path for path in tmp_path.glob("runs/[!.]*/metrics.json")}
+    seconds = {run_id: json.loads(path.read_text())["train_seconds"] for run_id, path in paths.items()}
+    swept = set(table.loc[table["swept"], "run_id"])  # and the runs that chose their rates
+    others = seconds.keys() - set(advice["runs"]) - set(table["run_id"])
+    least, most = sum(seconds[run] for run in swept), sum(seconds[run] for run in swept | others)
+    assert advice["spent_seconds"] / most <= table["cost"].iloc[0] * 1.001
+    assert table["cost"].iloc[0] * 0.999 <= advice["spent_seconds"] / least
     assert (tmp_path / "smoke" / "advice-study" / "table.md").read_text().startswith("# The advice beside a sweep")
