@@ -1,4 +1,4 @@
-"""What runs keep of their test items, and whether they have collapsed: in a study's records, or in the runs' folders.
+"""What runs keep of their test items: in a study's records, or in the runs' folders.
 
 Runs of before there were items have none; a claim's error is then of seeds alone.
 """
@@ -15,13 +15,13 @@ from experiments import items
 from experiments.records.archive import ARCHIVE
 from lora.config import InputError
 
-COLUMNS = ["run_id", "items_of", "items", "losses", "collapsed"]
-_MARKS = ('"items":', '"collapsed":')
+COLUMNS = ["run_id", "items_of", "items", "losses"]
+_MARK = '"items":'
 _BAD = (OSError, EOFError, ValueError, KeyError, TypeError)
 
 
 def read(study_dir: Path, runs_dir: Path, run_ids: Iterable[str]) -> pd.DataFrame:
-    """COLUMNS, a row for each of the runs that says any of it: items_of, which test items they were (runs of others
+    """COLUMNS, a row for each of the runs that has kept them: items_of, which test items they were (runs of others
     cannot be paired); items, (n,) right or wrong; losses, (n,) nats, in parts of the mean over target tokens: their
     mean is the loss of all tokens; None where they are not kept.
 
@@ -40,31 +40,27 @@ def _archived(path: Path) -> Iterator[dict[str, Any]]:
         if path.is_file():
             with gzip.open(path, "rt", encoding="utf-8") as lines:
                 for line in lines:
-                    if any(mark in line for mark in _MARKS):
-                        record = json.loads(line)
-                        yield _row(record["run_id"], record.get("items"), record.get("metrics"))
+                    if _MARK in line and (record := json.loads(line)).get("items") is not None:
+                        yield _row(record["run_id"], record["items"])
     except _BAD as error:
         raise InputError(f"{path} is damaged ({' '.join(str(error).split())}); pack the study again") from error
 
 
 def _stored(folder: Path) -> Iterator[dict[str, Any]]:
-    paths = [folder / items.FILE, folder / "metrics.json"]
+    path = folder / items.FILE
     try:
-        packed, metrics = (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None for path in paths)
-        if packed is not None or (metrics or {}).get("collapsed") is not None:
-            yield _row(folder.name, packed, metrics)
+        if path.is_file():
+            yield _row(folder.name, json.loads(path.read_text(encoding="utf-8")))
     except _BAD as error:
         raise InputError(f"{folder} is damaged ({error}); delete it, the study computes it again") from error
 
 
-def _row(run_id: str, packed: dict[str, Any] | None, metrics: dict[str, Any] | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"run_id": run_id, "collapsed": (metrics or {}).get("collapsed")}
-    if packed is not None:
-        found = items.unpack(packed)
-        row["items_of"] = f"{packed['of']} {len(found)}"
-        if found.correct is not None:
-            row["items"] = found.correct.astype(float)
-        if found.loss is not None:
-            weight = 1.0 if found.weight is None else found.weight / found.weight.mean()
-            row["losses"] = found.loss.astype(float) * weight
+def _row(run_id: str, packed: dict[str, Any]) -> dict[str, Any]:
+    found = items.unpack(packed)
+    row: dict[str, Any] = {"run_id": run_id, "items_of": f"{packed['of']} {len(found)}"}
+    if found.correct is not None:
+        row["items"] = found.correct.astype(float)
+    if found.loss is not None:
+        weight = 1.0 if found.weight is None else found.weight / found.weight.mean()
+        row["losses"] = found.loss.astype(float) * weight
     return row

@@ -8,14 +8,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.engine import Case, Frames, Judge
-from analysis.kit import tables
-from analysis.maths import estimates
+from analysis.kit import collapses, tables
+from analysis.maths import estimates, statistics
 from analysis.maths.estimates import NOT_POOLED, Residual
 
 SETTING = ["model", "task", "label", "settings"]
 VARIES = ["label", "settings", "train_examples", "shots", "budget", "quantization", "r", "alpha", "lr"]
-COLLAPSED = 0.02  # a score that is no further above that of always saying one class
-FAR = 0.1  # how far below the median of a study's runs such a score is, where runs do not say it
 
 
 def runs_of(*studies: str) -> tuple[str, ...]:
@@ -56,8 +54,8 @@ def is_written(rows: pd.DataFrame) -> bool:
 
 
 class Block(NamedTuple):
-    """The runs of one model and task in a study: where that is, rows of `per_run`, and which of them predict about one
-    class."""
+    """The runs of one model and task in a study: where that is, rows of `per_run`, and which of them have collapsed, so
+    that they predict about one class."""
 
     study: str
     where: str
@@ -101,9 +99,8 @@ def _blocks(table: _Table, study: str, written: bool) -> list[Block]:
         if is_written(rows) == written:
             gains = {"value": -rows["loss"], "validation": -rows["validation_loss"]} if written else {}
             own = rows.assign(**gains)
-            lost = pd.Series(False, own.index) if written else collapsed(own)
             column = "losses" if written else "items"
-            found.append(Block(study, where, str(own["task"].iloc[0]), own, lost, column))
+            found.append(Block(study, where, str(own["task"].iloc[0]), own, collapses.lost(own), column))
     return found
 
 
@@ -128,21 +125,6 @@ def blocks(frames: Frames, written: bool) -> Iterator[Block]:
         yield from _blocks(table, study, written)
 
 
-def collapsed(rows: pd.DataFrame) -> pd.Series:
-    """Which runs of one model and task predict about one class, by the column `collapsed`.
-
-    Where no run says it, it is those with a score at most COLLAPSED above the lowest, if several runs have exactly
-    that, as all have that always say the same, and it is FAR below the median.
-    """
-    said = rows["collapsed"] if "collapsed" in rows else pd.Series(None, rows.index, dtype=object)
-    if said.notna().any():
-        return said.map(lambda value: value is True or value == 1).astype(bool)
-    scores = rows["value"]
-    lowest = scores.min()
-    several = ((scores - lowest).abs() < 1e-9).sum() > 1
-    return (scores <= lowest + COLLAPSED) & bool(several and lowest < scores.median() - FAR)
-
-
 def ids(*parts: pd.DataFrame) -> tuple[str, ...]:
     """The run ids of some tables of runs, each once."""
     return tuple(dict.fromkeys(run_id for part in parts for run_id in part["run_id"]))
@@ -154,9 +136,10 @@ def by_seed(rows: pd.DataFrame) -> pd.Series:
 
 
 def best(rows: pd.DataFrame, by: str = "settings") -> pd.DataFrame:
-    """The rows of that value of column `by` that has the best mean on validation data; none of none."""
-    means = rows.groupby(by, sort=False)["validation"].mean()
-    return rows if means.isna().all() else rows[rows[by] == means.idxmax()]
+    """The rows of that value of column `by` that has the best mean on validation data, over the seeds that all have;
+    none of none."""
+    means = statistics.evenly(rows, by, "validation")
+    return rows if means.empty else rows[rows[by] == means.idxmax()]
 
 
 def method(rows: pd.DataFrame, label: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from analysis.claims.engine import Case, Claim, Frames, Judge
 from analysis.claims.measures import by_task, exact, ids, method, own_runs, per_run, places, replicates, runs_of
 from analysis.claims.pairs import POINT
 from analysis.claims.scales import PLAIN, SIGNED, TIMES
-from analysis.kit import tables
+from analysis.kit import collapses, tables
 from analysis.maths import estimates
 
 ENDS = {"smallest": min, "largest": max}
@@ -24,7 +24,7 @@ def _spread(end: str) -> Judge:
             return []
         keys = ["model", "task", "r", "alpha", "lr"]
         runs, kinds = per_run(frames["alpha/runs.csv"]), frames["alpha/table.csv"][[*keys, "kind"]]
-        cases = []
+        runs, cases = runs[~collapses.lost(runs)], []
         for where, task, whole in places(runs.round({"lr": 9}).merge(kinds.round({"lr": 9}), on=keys)):
             rows = whole[whole["r"] == ENDS[end](whole["r"])]
             both = rows[rows.groupby("alpha")["kind"].transform("nunique") == 2]

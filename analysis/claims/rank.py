@@ -52,7 +52,7 @@ def _least_rank(runs: pd.DataFrame) -> pd.Series:
 def _larger_base(frames: Frames) -> list[Case]:
     bases: dict[tuple[str, str], list[pd.DataFrame]] = {}
     for block in blocks(frames, written=False):
-        runs = lora(block.rows, "q+v")
+        runs = lora(block.rows[~block.lost], "q+v")
         if runs["r"].nunique() > 1:
             bases.setdefault((block.study, block.task), []).append(runs)
     cases = []

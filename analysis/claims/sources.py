@@ -104,10 +104,7 @@ def _read(path: Path, name: str) -> pd.DataFrame:
     if texts[: len(_RUN)] != _RUN:
         return frame
     found = kept.read(path.parent, path.parents[2] / "runs", frame["run_id"].unique())
-    runs = frame.merge(found, on="run_id", how="left", suffixes=("_here", ""))
-    if "collapsed_here" in runs:  # the runs say it too, where they are still there
-        runs["collapsed"] = runs["collapsed"].where(runs["collapsed"].notna(), runs.pop("collapsed_here"))
-    return _named(runs)
+    return _named(frame.merge(found, on="run_id", how="left"))
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:

@@ -1,9 +1,9 @@
 """What the runs of a study answer, in a sentence: which options are as good as the best, worse, or not told apart.
 
-The best option is the one with the best mean on validation data; test scores are compared with its, paired by seed. An
-option is worse if the paired t-test says so, by Holm's method corrected for all options; it is as good if the whole 95%
-interval of its difference is above minus a point; else it is open. As for a claim, fewer than ENOUGH seeds decide
-nothing.
+The best option is the one with the best mean on validation data; test scores are compared with its, paired by seed;
+where text is written, losses. An option is worse if the paired t-test says so, by Holm's method corrected for all
+options; it is as good if the whole 95% interval of its difference is above minus a point, or 0.02 nats a token; else it
+is open. As for a claim, fewer than ENOUGH seeds decide nothing.
 """
 
 from __future__ import annotations
@@ -15,29 +15,45 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.engine import ENOUGH
-from analysis.claims.measures import best, by_seed, per_run
-from analysis.kit import naming
+from analysis.claims.measures import best, by_seed, is_written, per_run
+from analysis.claims.pairs import NAT, POINT
+from analysis.kit import collapses, naming
 from analysis.maths import statistics
 from experiments import sample_size
 
-POINT = 0.01
 SEEDS = (5, 10, 20)  # how many are asked for next
 NAMES = {"full": "full fine-tuning", "lora": "LoRA", "head_only": "the head alone"}
 Name = Callable[[pd.Series], str]  # of an option, from one of its runs
 
 
+class Unit(NamedTuple):
+    """What differences are said in: its name, a factor and decimals; and what of it matters little, in words."""
+
+    name: str
+    scale: float
+    digits: int
+    little: float
+    words: str
+
+
+POINTS = Unit("points", 100, 1, POINT, "a point")
+NATS = Unit("nats of loss", -1, 3, NAT, f"{NAT} nats")  # values are minus the loss
+
+
 class Option(NamedTuple):
-    """An option that was compared with the best: its name, how it stands, and its difference, a fraction of one."""
+    """An option that was compared with the best: its name, how it stands, and its difference, more is better."""
 
     name: str
     standing: str  # best, worse, better, as good, open
     difference: statistics.Paired = statistics.NOTHING
+    unit: Unit = POINTS
 
     @property
     def by(self) -> str:
-        """The difference in points with its interval."""
-        interval = "" if np.isnan(self.difference.interval) else f" ± {100 * self.difference.interval:.1f}"
-        return f"{100 * self.difference.difference:+.1f}{interval} points"
+        """The difference in its unit with its interval."""
+        pair, (name, scale, digits, *_) = self.difference, self.unit
+        interval = "" if np.isnan(pair.interval) else f" ± {abs(scale) * pair.interval:.{digits}f}"
+        return f"{scale * pair.difference:+.{digits}f}{interval} {name}"
 
 
 class Comparison(NamedTuple):
@@ -47,6 +63,7 @@ class Comparison(NamedTuple):
     options: list[Option]
     seeds: int
     rows: int | None
+    unit: Unit = POINTS
 
     def names(self, *standings: str) -> list[str]:
         """The options of some standings."""
@@ -75,31 +92,35 @@ class Comparison(NamedTuple):
 def compare(rows: pd.DataFrame, by: Sequence[str], name: Name) -> Comparison:
     """How the options, which are the groups of `by` in the order of their rows, stand; rows: a row a run, of
     `analysis.claims.measures.per_run`, of one model, task and question."""
+    unit = POINTS
+    if is_written(rows):
+        unit, rows = NATS, rows.assign(value=-rows["loss"], validation=-rows["validation_loss"])
     keyed = rows.assign(option=rows.groupby(list(by), sort=False).ngroup())
     groups = dict(list(keyed.groupby("option")))
     first = int(best(keyed, "option")["option"].iloc[0])
-    chosen = by_seed(groups[first])
-    pairs = {key: statistics.paired(by_seed(group), chosen) for key, group in groups.items() if key != first}
+    # Who chooses sees which runs have collapsed, but they say nothing of how good the others are.
+    scores = {key: by_seed(group[~collapses.lost(group)]) for key, group in groups.items()}
+    pairs = {key: statistics.paired(own, scores[first]) for key, own in scores.items() if key != first}
     p = dict(zip(pairs, statistics.holm([pair.p for pair in pairs.values()]), strict=True))
     options = [
-        Option(name(group.iloc[0]), _standing(pairs[key], p[key]), pairs[key])
+        Option(name(group.iloc[0]), _standing(pairs[key], p[key], unit), pairs[key], unit)
         if key in pairs
         else Option(name(group.iloc[0]), "best")
         for key, group in groups.items()
     ]
     seeds = max((pair.pairs for pair in pairs.values()), default=0) or 1
     counts = rows["test_rows"].dropna().unique()
-    return Comparison(options, seeds, int(counts[0]) if len(counts) == 1 else None)
+    return Comparison(options, seeds, int(counts[0]) if len(counts) == 1 else None, unit)
 
 
-def _standing(pair: statistics.Paired, p: float) -> str:
+def _standing(pair: statistics.Paired, p: float, unit: Unit) -> str:
     if pair.pairs < ENOUGH:
         return "open"
     if p < 0.05:
         return "worse" if pair.difference < 0 else "better"
     # Differences that are all the same have no spread, and so an interval of no width.
     half = 0.0 if np.isnan(pair.interval) else pair.interval
-    return "as good" if pair.difference - half > -POINT else "open"
+    return "as good" if pair.difference - half > -unit.little else "open"
 
 
 def smallest(found: Comparison, noun: str, least: str) -> str:
@@ -121,8 +142,8 @@ def smallest(found: Comparison, noun: str, least: str) -> str:
         text = f"the {least} that is enough is {first}, the best on validation data {found.counted}"
     else:
         text = (
-            f"the {least} that is enough is {first}, at most a point below the best ({found.best} on validation data; "
-            f"{standing[first].by}) {found.counted}"
+            f"the {least} that is enough is {first}, at most {found.unit.words} below the best ({found.best} on "
+            f"validation data; {standing[first].by}) {found.counted}"
         )
     return f"{text}{below}.{_higher(found)}"
 
@@ -135,7 +156,7 @@ def among(found: Comparison, noun: str) -> str:
         f"{words}: {', '.join(found.names(standing))}"
         for words, standing in (
             ("worse on test data", "worse"),
-            ("at most a point below it", "as good"),
+            (f"at most {found.unit.words} below it", "as good"),
             ("undecided", "open"),
         )
         if found.names(standing)
@@ -214,7 +235,8 @@ def _answers(
         if rows[option].nunique() > 1:
             place = ", ".join([f"{task} ({model})", *map(about, key)])
             found.append(f"{place}: {sentence(rows)}")
-            small += [_small(str(task), int(count)) for count in rows["test_rows"].dropna().unique()]
+            counts = () if is_written(rows) else rows["test_rows"].dropna().unique()
+            small += [_small(str(task), int(count)) for count in counts]
     return [*found, *filter(None, dict.fromkeys(small))]
 
 

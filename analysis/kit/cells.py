@@ -14,12 +14,20 @@ from analysis.kit.tables import summarise
 from analysis.maths.statistics import mean_text
 
 Texts = Callable[[pd.DataFrame], Sequence[str | None]]  # one a row
-PARTS = {"mean": "{}", "interval": "{}_interval", "n": "{}_n"}
+PARTS = {"mean": "{}", "interval": "{}_interval", "n": "{}_n", "collapsed": "{}_collapsed"}
 
 
 def means(data: Data) -> pd.DataFrame:
-    """Mean, interval and n of each cell of the study: of `tables.summarise`."""
-    return summarise(data.scores, data.study.cell)
+    """Mean, interval, n and collapsed of each cell of the study: of `summary`."""
+    return summary(data.scores, data.study.cell)
+
+
+def summary(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Mean, interval and n of `tables.summarise`, and `collapsed`, how many more runs a group has: they have no
+    value."""
+    sizes = scores.groupby(list(by), sort=False, dropna=False).size()
+    found = summarise(scores, by)
+    return found.assign(collapsed=sizes.to_numpy() - found["n"])
 
 
 def each(
@@ -42,8 +50,8 @@ def beside_paper(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
 
 
 def wide(long: pd.DataFrame, rows: Sequence[str], column: str) -> pd.DataFrame:
-    """A row for each of `rows`, and for each value v of `column` three: <column>v, its mean, <column>v_interval and
-    <column>v_n. long has mean, interval and n; missing cells are empty."""
+    """A row for each of `rows`, and for each value v of `column` four: <column>v, its mean, <column>v_interval, and so
+    on as PARTS, which long has; missing cells are empty."""
     found = long.set_index([*rows, column])[list(PARTS)].unstack(column)
     order = long[list(rows)].drop_duplicates()
     found = found.reindex(pd.MultiIndex.from_frame(order) if len(rows) > 1 else pd.Index(order[rows[0]]))
@@ -60,16 +68,17 @@ def wide_texts(table: pd.DataFrame, column: str) -> dict[str, list[str | None]]:
     return {f"{column} = {v}": [_text(*part) for part in zip(*parts[v], strict=True)] for v in values}
 
 
-def _text(mean: float, interval: float, n: float) -> str | None:
-    return None if pd.isna(mean) else mean_text(mean, interval, n)
+def _text(mean: float, interval: float, n: float, collapsed: float) -> str | None:
+    lost = 0 if pd.isna(collapsed) else collapsed
+    return None if pd.isna(mean) and not lost else mean_text(mean, interval, n, collapsed=lost)
 
 
 def mean_texts(rows: pd.DataFrame) -> list[str]:
     """Mean ± half-width of its interval (seeds) of each row, in its metric's unit; in percent where there is none."""
-    found = rows[list(PARTS)].itertuples(index=False, name=None)
+    found = rows.reindex(columns=list(PARTS)).itertuples(index=False, name=None)
     return [
-        mean_text(mean, interval, n, scale, digits)
-        for (mean, interval, n), (scale, digits) in zip(found, metrics.units(rows), strict=True)
+        mean_text(mean, interval, n, scale, digits, collapsed)
+        for (mean, interval, n, collapsed), (scale, digits) in zip(found, metrics.units(rows), strict=True)
     ]
 
 

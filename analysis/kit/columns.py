@@ -41,7 +41,7 @@ SHARED = (
     Column("p_holm", float, "the same, corrected by Holm's method for all tests of its family"),
     Column("chosen", bool, "the learning rate that was taken, in learning_rates.csv"),
     Column("at_edge", bool, "the best learning rate is the lowest or highest that was tried"),
-    Column("collapsed", bool, "in runs.csv where runs say it: the run predicts about one class (docs/evidence.md)"),
+    Column("collapsed", int, "how many more runs there are, which have collapsed; in runs.csv: whether the run has"),
     Column("layer", str, "number of a layer, from 0"),
     Column("weight_type", str, "q, k, v, o, up, gate or down"),
     Column("side", str, "of singular vectors: right (inputs) or left (outputs); A or B"),

@@ -16,8 +16,8 @@ References = Callable[[pd.DataFrame], Mapping[str, tuple[str, str]]]
 
 def reference(cells: pd.DataFrame, label: str) -> tuple[str, str] | None:
     """Label and settings of the row that others are compared with: of several of one label the one with most seeds,
-    and of these the smallest. None if there is none."""
-    found = cells[cells["label"] == label].sort_values("n", ascending=False, kind="stable")
+    and of these the smallest. None if there is none, or none that has not collapsed."""
+    found = cells[(cells["label"] == label) & (cells["n"] > 0)].sort_values("n", ascending=False, kind="stable")
     return None if found.empty else (label, str(found["settings"].iloc[0]))
 
 

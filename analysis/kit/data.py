@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from analysis.kit import measured, tables, tuning
+from analysis.kit import collapses, measured, tables, tuning
 from experiments.csv_schema import Schema
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class Data:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """Of the study's own runs what its means are of: `value`, a fraction."""
-        return self.study.scores(self.final)
+        """Of the study's own runs what its means are of: `value`, a fraction, NaN of a run that has collapsed."""
+        return self.study.scores(collapses.apart(self.final))
 
     @cached_property
     def failed(self) -> pd.DataFrame:

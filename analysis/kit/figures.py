@@ -58,13 +58,14 @@ def file_name(model: str) -> str:
     return model.strip("./").replace("/", "_")
 
 
-def interval_note(intervals: pd.Series, over: str = "seeds") -> str:
-    """What the bars and small points of a figure are; intervals are NaN where there is one seed. over: what runs of one
-    method differ in."""
+def interval_note(intervals: pd.Series, scores: pd.Series) -> str:
+    """What the bars and small points of a figure are; intervals are NaN where there is one seed, and the scores of runs
+    that have collapsed."""
+    apart = "; without collapsed runs" if scores.isna().any() else ""
     if intervals.isna().all():
-        return "1 seed: no interval"
-    note = f"bars: 95% Student-t interval over {over}, cut at the panel's edge; small points: single runs"
-    return f"{note}; no bar: 1 seed, no interval" if intervals.isna().any() else note
+        return f"1 seed: no interval{apart}"
+    note = "bars: 95% Student-t interval over seeds, cut at the panel's edge; small points: single runs"
+    return f"{note}; no bar: 1 seed, no interval{apart}" if intervals.isna().any() else f"{note}{apart}"
 
 
 def layer_axis(axis: Axes, layers: Sequence[str]) -> None:
@@ -125,6 +126,8 @@ def quality_lines(
             axis.annotate(f"{mark:g}", (at * dodge, scale * value), **place)
     if log:
         size_axis(axis, sizes)
+    if summary["mean"].isna().all():  # every run has collapsed: nothing is drawn that would set the axis
+        axis.set_xlim(sizes[0], sizes[-1])
     axis.grid(axis="y", linewidth=0.4)
 
 

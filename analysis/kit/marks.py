@@ -71,7 +71,7 @@ class Lines:
             {"loc": "outside upper center", "ncols": min(len(labels), 5)} if above else {"loc": "outside right upper"}
         )
         figure.legend(handles, labels, title=self.legend, frameon=False, **place)
-        return finish(figure, ours.loc[ours["n"].notna(), "interval"], path)
+        return finish(figure, ours.loc[ours["n"].notna(), "interval"], runs["value"], path)
 
     def _panel(
         self, axis: Axes, cells: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str], place: tuple[Any, ...]
@@ -116,12 +116,13 @@ class Dots:
         places = list(summary.groupby(TASK, sort=False))
         figure, axes = figures.panels(len(places), 1, figures.PAGE_WIDTH, 2.5 * len(places) + 0.2)
         for axis, (place, cells) in zip(axes[:, 0], places, strict=True):
-            self._panel(axis, cells, at(data.scores, place))
-            axis.set(title=f"{place[1]} ({place[0]})", ylabel=metrics.of(str(place[2])).axis)
+            metric = metrics.of(str(place[2]))
+            self._panel(axis, cells, at(data.scores, place), metric.scale)
+            axis.set(title=f"{place[1]} ({place[0]})", ylabel=metric.axis)
         axes[-1, 0].set_xlabel(self.label)
-        return finish(figure, summary["interval"], path)
+        return finish(figure, summary["interval"], data.scores["value"], path)
 
-    def _panel(self, axis: Axes, cells: pd.DataFrame, runs: pd.DataFrame) -> None:
+    def _panel(self, axis: Axes, cells: pd.DataFrame, runs: pd.DataFrame, scale: float) -> None:
         names, sides = sorted(cells[self.x].unique(), key=self.order), sorted(cells[self.side].unique())
         at = {name: place for place, name in enumerate(names)}
         colours = sns.color_palette("colorblind", n_colors=len(sides))
@@ -129,15 +130,15 @@ class Dots:
             shift = self.width * ((index + 0.5) / len(sides) - 0.5)
             mean, seeds = cells[cells[self.side] == side], runs[runs[self.side] == side]
             axis.errorbar(
-                mean[self.x].map(at) + shift, 100 * mean["mean"], yerr=100 * mean["interval"], color=colours[index],
-                linestyle="", marker=MARKERS[index % len(MARKERS)], markersize=4.5, elinewidth=1, capsize=2,
-                label=f"{side:,}",
+                mean[self.x].map(at) + shift, scale * mean["mean"], yerr=scale * mean["interval"],
+                color=colours[index], linestyle="", marker=MARKERS[index % len(MARKERS)], markersize=4.5, elinewidth=1,
+                capsize=2, label=f"{side:,}",
             )  # fmt: skip
             axis.scatter(
-                seeds[self.x].map(at) + shift + 0.07, 100 * seeds["value"], s=7, color=colours[index], alpha=0.5,
+                seeds[self.x].map(at) + shift + 0.07, scale * seeds["value"], s=7, color=colours[index], alpha=0.5,
                 linewidths=0,
             )  # fmt: skip
-        limit(axis, runs["value"], 0.06)
+        limit(axis, runs["value"], 0.06, scale)
         axis.set_xlim(-0.6, len(names) - 0.4)
         axis.set_xticks(range(len(names)), [self.tick(name) for name in names])
         first = next((place for name, place in at.items() if self.divide and not self.divide(name)), None)
@@ -151,6 +152,8 @@ def limit(axis: Axes, values: pd.Series, share: float, scale: float = 100) -> No
     """The scale of y, in percent unless there is another, from the lowest to the highest of the runs' values and a
     margin: a share of that, or 0.01. Runs set it: an interval over three seeds of which one failed would squeeze all
     else into a line."""
+    if values.isna().all():  # every run has collapsed
+        return
     low, high = scale * values.min(), scale * values.max()
     margin = max(0.01 * scale, share * (high - low))
     axis.set_ylim(low - margin, high + margin)
@@ -168,9 +171,9 @@ def second_axis(add: Callable[..., Any], side: str, shift: float) -> None:
     add(side, functions=(lambda x: x + shift, lambda x: x - shift)).tick_params(colors=figures.GREY, length=2, pad=1)
 
 
-def finish(figure: Figure, intervals: pd.Series, path: Path) -> Path:
-    """Says below the figure what its bars are, and writes it."""
-    figure.supxlabel(figures.interval_note(intervals), fontsize=7)
+def finish(figure: Figure, intervals: pd.Series, scores: pd.Series, path: Path) -> Path:
+    """Says below the figure what its bars are, and which runs it is without, and writes it; scores: of all runs."""
+    figure.supxlabel(figures.interval_note(intervals, scores), fontsize=7)
     return figures.save(figure, path)
 
 

@@ -53,7 +53,8 @@ class Methods:
             names = [naming.title(*method) for method in methods] if number % columns == 0 else []
             axis.set_yticks(range(len(methods)), names or [""] * len(methods))
             axis.set(title=f"{place[1]} ({place[0]})", xlabel=metrics.of(str(place[2])).axis)
-        notes = [figures.interval_note(table["interval"]) + ("; ◂ ▸: off the scale" if outside else ""), self.note]
+        bars = figures.interval_note(table["interval"], scores["value"])
+        notes = [bars + ("; ◂ ▸: off the scale" if outside else ""), self.note]
         figure.supxlabel("\n".join(filter(None, notes)), fontsize=7)
         return figures.save(figure, path)
 
@@ -82,7 +83,7 @@ class Methods:
                 own = values[(runs[METHOD] == list(key)).all(axis=1)]
                 inside = own[own.between(*limits)] if len(own) > 1 else own[:0]
                 axis.scatter(inside, np.full(len(inside), y + BESIDE), s=8, color=colour, alpha=0.6, linewidths=0)
-                outside |= _beyond(axis, own, y + BESIDE, limits, colour)
+                outside |= _beyond(axis, own, y + BESIDE, limits, colour, values=False)
             else:
                 outside = True
             if not _beyond(axis, [row["theirs"] - shift], y - BESIDE, limits, figures.GREY, shift):
@@ -109,6 +110,8 @@ class Methods:
 def _limits(means: pd.Series, runs: pd.Series, base: pd.Series) -> Limits:
     """The runs set the scale, not their intervals; but what lies far from the most (Tukey's outer fence) would squeeze
     what is compared into a line. The base is on it."""
+    if means.empty:  # every run has collapsed
+        return 0.0, 1.0
     lower, upper = means.quantile([0.25, 0.75])
     reach = max(3 * (upper - lower), 0.03 * abs(means.median()))
     every = pd.concat([means, runs])
@@ -118,13 +121,17 @@ def _limits(means: pd.Series, runs: pd.Series, base: pd.Series) -> Limits:
     return low - margin, high + margin
 
 
-def _beyond(axis: Axes, values: Iterable[float], y: float, limits: Limits, colour: Any, shift: float = 0.0) -> bool:
-    """Writes at the edge what of the values is not between the limits, plus shift; says whether there is any."""
+def _beyond(
+    axis: Axes, found: Iterable[float], y: float, limits: Limits, colour: Any, shift: float = 0.0, values: bool = True
+) -> bool:
+    """Writes at the edge what was found that is not between the limits, plus shift, or without values a mark for each;
+    says whether there is any."""
     beyond = False
     for edge, sign in zip(limits, (-1, 1), strict=True):
-        lost = [f"{value + shift:.3g}" for value in sorted(values) if sign * value > sign * edge]
+        lost = [f"{value + shift:.3g}" for value in sorted(found) if sign * value > sign * edge]
         if lost:
-            text = f"◂ {', '.join(lost)}" if sign < 0 else f"{', '.join(lost)} ▸"
+            mark, said = "◂" if sign < 0 else "▸", ", ".join(lost)
+            text = (f"{mark} {said}" if sign < 0 else f"{said} {mark}") if values else mark * len(lost)
             axis.annotate(
                 text, (edge, y), (-2 * sign, 0), textcoords="offset points", color=colour,
                 ha="left" if sign < 0 else "right", va="center", fontsize=6,

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.kit import metrics, naming, tables
+from analysis.kit import metrics, naming
+from analysis.kit.cells import summary
 from analysis.kit.compare import METHOD, REFERENCES, References, full_and_lora, minus_texts, reference, with_differences
 from analysis.kit.data import Data
 from analysis.kit.pages import TASK
@@ -45,13 +46,13 @@ def tabulate(
     references: References = full_and_lora,
     about: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """A row for each of CELL and `more`: mean, interval and n of `kit.tables.summarise`, ABOUT and `about`, columns and
-    what is taken of a cell's runs, and for each of `references` the fields of `kit.compare.with_differences`.
+    """A row for each of CELL and `more`: what `cells.summary` has, ABOUT and `about`, columns and what is taken of a
+    cell's runs, and for each of `references` the fields of `kit.compare.with_differences`.
 
     Comparisons, and Holm's correction of their p, are among the methods with one model, task, metric and `more`.
     """
     keys = [*CELL, *more]
-    table = tables.summarise(scores, keys).merge(scores.groupby(keys).agg({**(about or {}), **ABOUT}), on=keys)
+    table = summary(scores, keys).merge(scores.groupby(keys).agg({**(about or {}), **ABOUT}), on=keys)
     return with_differences(table, scores, [*TASK, *more], references)
 
 

@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.method_names import title
+
 if TYPE_CHECKING:  # answers are read where nothing is derived
     import pandas as pd
+
+
+APART = """\
+They are in no mean, comparison or figure; tables count them: `(6; 2 collapsed)`, of 8 runs the mean is of 6."""
 
 
 def test_rows(runs: pd.DataFrame) -> str:
@@ -35,18 +41,19 @@ def protocol(runs: pd.DataFrame) -> str:
 
 
 def collapses(runs: pd.DataFrame) -> str:
-    """A sentence on the runs, those of a tuning aside, that have collapsed: they are in no mean unsaid. Nothing where
-    no run says whether it has."""
+    """What runs have collapsed, those of a tuning aside, and how tables show it; nothing where no run is known to have
+    or not."""
     own = runs[runs["role"].str.contains("study")].drop_duplicates("run_id").dropna(subset="collapsed")
     if own.empty:
         return ""
     lost = own[own["collapsed"].astype(bool)]
     where = lost.groupby(["task", "label", "settings"], sort=False).size().reset_index(name="runs")
     named = [
-        f"{row['runs']} of {row['label']} ({row['settings']}) on {row['task']}" for row in where.to_dict("records")
+        f"{row['runs']} of {title(row['label'], row['settings'])} on {row['task']}" for row in where.to_dict("records")
     ]
     rule = "validation accuracy within 2 points of the commonest class"
-    return f"Collapsed ({rule}): {len(lost)} of {len(own)} runs{': ' if named else ''}{', '.join(named)}."
+    text = f"Collapsed ({rule}): {len(lost)} of {len(own)} runs"
+    return f"{text}: {', '.join(named)}. {APART}" if named else f"{text}."
 
 
 def write(path: Path, text: str, runs: pd.DataFrame, answers: Sequence[str] = ()) -> None:

@@ -18,7 +18,7 @@ import pandas as pd
 from pandas.api.types import is_float_dtype
 from scipy.special import stdtrit
 
-from analysis.kit import naming
+from analysis.kit import collapses, naming
 from analysis.kit.columns import RUNS
 from experiments import places
 from experiments.markdown import markdown as markdown  # cells on one line, for all that reads tables
@@ -52,26 +52,27 @@ def load_runs(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
     for what a learning rate is chosen by, and `test_rows`, `precision`, `collapsed` and `protocol`.
 
     Metrics are fractions as stored. test_rows: how many the run's test split had, None where it does not say;
-    precision: the weights' as the run loaded them; collapsed: as in experiments/collapse.py, None where there are no
-    classes; protocol: by which it was trained (docs/evidence.md). Runs of before these were noted do not say them, and
-    are of protocol 1 if they are desk's.
+    precision: the weights' as the run loaded them; collapsed: of `kit.collapses`; protocol: by which it was trained
+    (docs/evidence.md). Runs of before these were noted do not say them, and are of protocol 1 if they are desk's.
     role: study, tuning (of the learning-rate grid), floor (a head alone, which rates must beat), or several, as in
     study+tuning. method is the config's name for it, label and
     settings tell apart what it leaves together, as `kit.naming` says. Raises InputError as `read_sweep`, and if a
     listed run is neither in `runs_dir` nor recorded, or is damaged.
     """
     runs, study = Runs(study_dir, runs_dir), places.study_of(study_dir)
+    found = list(runs)
+    shares = collapses.shares(found)
     rows: list[dict[str, Any]] = []
-    for run in runs:
+    for run in found:
         role = "+".join(sorted(runs.sweep.roles[run.run_id]))
         shared: dict[str, Any] = {"run_id": run.run_id, "study": study, "role": role}
         if "protocol" not in run.metrics:
             shared["protocol"] = FIRST.get(study_dir.parent.name)
-        rows += [row | shared for row in run.read(partial(_read_run, run))]
+        rows += [row | shared for row in run.read(partial(_read_run, run, shares))]
     return pd.DataFrame(rows, columns=[*RUNS_COLUMNS, "main", "watched", "test_rows", *ABOUT])
 
 
-def _read_run(run: Run) -> list[dict[str, Any]]:
+def _read_run(run: Run, shares: Mapping[str, float]) -> list[dict[str, Any]]:
     config, metrics = run.config, run.metrics
     method = config["method"]
     shared = {
@@ -81,6 +82,7 @@ def _read_run(run: Run) -> list[dict[str, Any]]:
         **{name: metrics[name] for name in ("trainable_params", "train_seconds", "tokens_per_second")},
         "peak_memory_bytes": metrics["peak_memory_bytes"],
         **{name: metrics.get(name) for name in ABOUT},
+        "collapsed": collapses.of(run, shares),
     }
     watched = metrics.get("validation_metric", metrics["main_metric"])
     return [
@@ -162,7 +164,7 @@ def check_seeds(runs: pd.DataFrame, by: Sequence[str], study_dir: Path) -> None:
 
 
 def summarise(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Mean of `value` over each group, `interval`, the half-width of its 95% Student-t interval, and n.
+    """Mean of `value` over each group, `interval`, the half-width of its 95% Student-t interval, and n, without NaN.
 
     One value has no interval: NaN. Groups come in order of appearance.
     """

@@ -146,7 +146,7 @@ def precision(data: Data) -> str:
 
 
 def _quality(data: Data) -> pd.DataFrame:
-    found = tables.summarise(data.scores, [*PLACE, "metric", "label", "settings", "lr"])
+    found = cells.summary(data.scores, [*PLACE, "metric", "label", "settings", "lr"])
     return pd.DataFrame(
         {
             "model": found["model"], "task": found["task"],

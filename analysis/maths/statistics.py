@@ -57,6 +57,18 @@ def unpaired(values: pd.Series, others: pd.Series, exact: bool = False) -> Unpai
     return Unpaired(difference, float(high - low) / 2, float(test.pvalue))
 
 
+def evenly(rows: pd.DataFrame, by: str, value: str = "value") -> pd.Series:
+    """Mean of `value` for each group of `by`, in order of appearance, over the seeds that all groups have.
+
+    Seeds are not equally hard: one that only some groups have would raise or lower these alone. A choice among groups
+    is so of no more seeds than the least of them has, but fair. Where all share none, it is over each group's own.
+    """
+    known = rows[rows[value].notna()]
+    seeds = [set(own) for _, own in known.groupby(by, sort=False)["seed"]]
+    shared = set.intersection(*seeds) if seeds else set()
+    return (known[known["seed"].isin(shared)] if shared else known).groupby(by, sort=False)[value].mean()
+
+
 def holm(p: ArrayLike) -> Array:
     """p-values corrected for their number by Holm's step-down method (Holm 1979), in the order given; NaN is no test,
     stays NaN and does not count."""
@@ -81,12 +93,15 @@ def against(runs: pd.DataFrame, by: Sequence[str], reference: Sequence[str]) -> 
     return table.assign(p_holm=holm(table["p"]))
 
 
-def mean_text(mean: float, interval: float, n: float, scale: float = 100, digits: int = 1) -> str:
+def mean_text(mean: float, interval: float, n: float, scale: float = 100, digits: int = 1, collapsed: float = 0) -> str:
     """A mean, in percent unless there is another scale, ± the half-width of its interval, (n); what there is not (NaN)
-    is left out."""
+    is left out. collapsed: how many more runs there are, which the mean is not of."""
+    if collapsed > 0 and not n:
+        return f"all {collapsed:.0f} collapsed"
     text = f"{scale * mean:.{digits}f}"
     text += "" if pd.isna(interval) else f" ± {scale * interval:.{digits}f}"
-    return text if pd.isna(n) else f"{text} ({n:.0f})"
+    more = f"; {collapsed:.0f} collapsed" if collapsed > 0 else ""
+    return text if pd.isna(n) else f"{text} ({n:.0f}{more})"
 
 
 def difference_text(difference: float, interval: float, p: float, scale: float = 100, digits: int = 1) -> str:

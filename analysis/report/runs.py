@@ -2,7 +2,7 @@
 
 A table says in words of what a number is: its headings, its row and its column name a model, a task, a method, a rank.
 The runs that have all that is named are those of the number. Of a mean it is said that it is theirs where they are as
-many as it says, and their mean and interval in a metric are the same to the last digit.
+many as it says, and their mean and interval in a metric are the same to the last digit; none of them has collapsed.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from analysis.kit import naming, tables
+from analysis.kit import collapses, naming, tables
 from analysis.maths import estimates
 from analysis.maths.statistics import mean_text
 from analysis.report import made
 from experiments.records.source import Runs
 from lora.config import InputError
 
-MEAN = re.compile(r"(?P<mean>-?\d*\.?\d+)(?: ± [\d.]+)? \((?P<n>\d+)\)")
+MEAN = re.compile(r"(?P<text>(?P<mean>-?\d*\.?\d+)(?: ± [\d.]+)?) \((?P<n>\d+)(?:; \d+ collapsed)?\)")
 EQUALS = re.compile(r"(\S+?) ?= ?([\d.,e-]+)")
 BUDGET = re.compile(r"([\d,]+) parameters")
 ABOUT = ("model", "task", "label")  # what a heading may name, too
@@ -52,6 +53,7 @@ class StudyRuns:
         rows = _read(folder / "runs.csv")
         self.runs: list[dict[str, Any]] = []
         self.own: frozenset[int] = frozenset()
+        self.lost: frozenset[int] = frozenset()  # those that have collapsed, which no mean is of
         self.scores: dict[str, dict[int, float]] = {}  # by metric ("loss", "validation loss"), then run
         if rows is not None:
             self._fill(rows)
@@ -59,7 +61,9 @@ class StudyRuns:
         self._sets: dict[Found, int] = {}  # those that were asked for, in order
 
     def _fill(self, rows: pd.DataFrame) -> None:
-        self.runs = [dict(run) for _, run in rows.drop_duplicates("run_id").astype(object).iterrows()]
+        first = rows.drop_duplicates("run_id")
+        self.lost = frozenset(np.flatnonzero(collapses.lost(first)))
+        self.runs = [dict(run) for _, run in first.astype(object).iterrows()]
         for run in self.runs:
             run["settings"] = run["settings"] if isinstance(run["settings"], str) else ""
             run["label"] = run["label"] if isinstance(run.get("label"), str) else run["method"]
@@ -150,9 +154,10 @@ class StudyRuns:
         """Those of the runs whose mean, in a metric, is what is shown; None where there are none, or several such."""
         hits = set()
         for metric, scores in self.scores.items():
-            there = runs & scores.keys()
+            there = (runs & scores.keys()) - self.lost
             for group in (there, *self._apart(there)):
-                if len(group) == int(shown["n"]) and shown[0] in _texts([scores[run] for run in group], shown["mean"]):
+                texts = _texts([scores[run] for run in group], shown["mean"])
+                if len(group) == int(shown["n"]) and shown["text"] in texts:
                     hits.add(Found(tuple(sorted(group)), metric))
         said = "validation" in head
         hits = {hit for hit in hits if hit.metric.startswith("validation") == said} or hits
@@ -186,7 +191,7 @@ def _number(value: Any) -> float:
 def _texts(values: Sequence[float], like: str) -> Iterator[str]:
     """Their mean as tables write it, in percent and as it is, with as many digits as a number has."""
     mean, digits = estimates.mean(values), len(like.partition(".")[2])
-    yield from (mean_text(mean.value, mean.half, mean.n, scale, digits) for scale in (100, 1))
+    yield from (mean_text(mean.value, mean.half, math.nan, scale, digits) for scale in (100, 1))
 
 
 def _plain(value: Any) -> Any:

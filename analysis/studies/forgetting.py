@@ -6,7 +6,18 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.kit import cells, marks, measured, method_figures, method_tables, metrics, naming, pages, tuning
+from analysis.kit import (
+    cells,
+    language_runs,
+    marks,
+    measured,
+    method_figures,
+    method_tables,
+    metrics,
+    naming,
+    pages,
+    tuning,
+)
 from analysis.kit.compare import METHOD, minus_texts, reference
 from analysis.kit.data import Data
 from analysis.kit.pages import TASK
@@ -20,16 +31,11 @@ READING = """\
 Forgetting is the loss on a text after training minus that of the base model: nats a token, over windows that are the
 same for all; above 0 is worse. It is measured with what the method has added in place. A prefix comes before each
 window; infix tokens, which follow a context, come after it and so change nothing. Learnt is what the test data of the
-task show: the loss in nats a target token, lower is better, and the task's own metric in percent. All are means over
-seeds ± half-width of the 95% Student-t interval (number of seeds); one seed gives no interval and no test. Differences
-to full fine-tuning are paired by seed, ± half-width of their own 95% interval; p is of the paired t-test, by Holm's
-method corrected for all methods compared in one column, and `*` marks p < 0.05. Seeds vary the start and the order of
-training alone, not the texts."""
-
-
-def learnt(final: pd.DataFrame) -> pd.DataFrame:
-    """The test scores of a task's main metric, and its test loss."""
-    return final[(final["split"] == "test") & (final["main"] | (final["metric"] == "loss"))]
+task show: the loss in nats a target token, lower is better, by which methods are compared, and beside it the task's own
+metric in percent. All are means over seeds ± half-width of the 95% Student-t interval (number of seeds); one seed gives
+no interval and no test. Differences to full fine-tuning are paired by seed, ± half-width of their own 95% interval; p
+is of the paired t-test, by Holm's method corrected for all methods compared in one column, and `*` marks p < 0.05.
+Seeds vary the start and the order of training alone, not the texts."""
 
 
 def losses(data: Data) -> pd.DataFrame:
@@ -38,8 +44,9 @@ def losses(data: Data) -> pd.DataFrame:
 
 
 def scores(data: Data) -> pd.DataFrame:
-    """What was learnt, and for each text rows of a metric FORGETTING + text, of which `before` is the base model's loss
-    and value the rise. `line`: for runs of LoRA with one rank their weight types, "" for all others."""
+    """What was learnt, the loss first, and for each text rows of a metric FORGETTING + text, of which `before` is the
+    base model's loss and value the rise. `line`: for runs of LoRA with one rank their weight types, "" for all
+    others."""
     test, texts = data.scores, data.once(losses)[["run_id", "text", "loss_before", "loss_after"]]
     rises = test[test["main"]].drop(columns=["metric", "value"]).merge(texts, on="run_id").assign(main=False)
     rises = rises.assign(
@@ -153,12 +160,13 @@ def _rank_line(row: Mapping[Any, Any], forgotten: pd.DataFrame) -> str:
 
 
 def layout(data: Data) -> pd.DataFrame:
-    """A row a method: what it has learnt, then for each text what it has forgotten, and the difference to full."""
+    """A row a method: what it has learnt, then for each text what it has forgotten, and of losses the difference to
+    full."""
     found = by_metric(data)
     rows = found["loss"]
     columns = method_tables.names(rows) | {"lr": rows["lr"].map("{:g}".format)}
-    for metric in sorted(found, key=lambda name: (name.startswith(FORGETTING), name == "loss")):
-        own, text = found[metric], metric.removeprefix(FORGETTING)
+    for metric, own in found.items():
+        text = metric.removeprefix(FORGETTING)
         title = f"{text}, after − before" if text != metric else f"test {metric}"
         columns[title] = cells.looked_up(own, cells.mean_texts(own), rows, METHOD)
         if not own["main"].any() and reference(own, "full"):
@@ -182,7 +190,7 @@ def beside_loss(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 STUDY = Study(
-    scores=learnt,
+    scores=language_runs.scored,
     cell=tuning.CELL,
     one_rate=True,
     reads=(SCHEMA.file,),

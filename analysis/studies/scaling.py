@@ -24,9 +24,10 @@ no interval. A family is a line of the figure: methods of which only the size di
 its Table 15: {paper}, other tasks, single numbers on validation data: compare the shape of a line, not its level.
 {counted}"""
 FALLING = """\
-Best: the size with the best mean on validation data, so that the test data do not choose it (for the paper: in its
-table). Difference: largest minus best, in points on test data, paired by seed, ± half-width of its 95% interval; p is
-of the paired t-test, by Holm's method corrected for the families of a task that are tested."""
+Best: the size with the best mean on validation data, over the seeds that all sizes have, so that the test data do not
+choose it (for the paper: in its table). Difference: largest minus best, in points on test data, paired by seed, ±
+half-width of its 95% interval; p is of the paired t-test, by Holm's method corrected for the families of a task that
+are tested."""
 
 
 def with_lines(runs: pd.DataFrame) -> pd.DataFrame:
@@ -50,7 +51,7 @@ def points(data: Data) -> pd.DataFrame:
 def tabulate(test: pd.DataFrame) -> pd.DataFrame:
     """A row for each of CELL: line, quality, and `size`, the trained parameters, without the head's where the study
     has a run of head_only on the task (without_head is NaN where it has none)."""
-    table = tables.summarise(test, [*CELL, "line"])
+    table = cells.summary(test, [*CELL, "line"])
     counts = {"trainable_params": "max", "without_head": "max", "lr": "first"}
     sizes = test.assign(without_head=tables.without_head(test)).groupby(CELL).agg(counts)
     table = table.merge(sizes, on=CELL)
@@ -60,21 +61,26 @@ def tabulate(test: pd.DataFrame) -> pd.DataFrame:
     return order.drop(columns="place").reset_index(drop=True)
 
 
+def validation(final: pd.DataFrame) -> pd.DataFrame:
+    """What the best size is chosen by: the validation scores of all runs, for who chooses sees a collapse, too."""
+    return final[final["main"] & (final["split"] == "validation")]
+
+
 def falls(final: pd.DataFrame) -> pd.DataFrame:
     """For each line of two or more sizes what its largest is worth beside its best: LINE, best, largest, best_params,
     largest_params, and the fields of `maths.statistics.Paired` and p_holm for largest minus best on test data.
 
-    final holds scores of both splits. The best is that on validation data. Where it is the largest, nothing falls and
-    nothing is tested.
+    final holds scores of both splits. The best is that on validation data, over the seeds that all sizes have. Where it
+    is the largest, nothing falls and nothing is tested.
     """
     rows = []
     for key, line in final.groupby(LINE, sort=False):
         sizes = line.groupby("settings", sort=False)["trainable_params"].max()
         if len(sizes) < 2:
             continue
-        validation = line[line["split"] == "validation"].groupby("settings", sort=False)["value"].mean()
+        means = statistics.evenly(line[line["split"] == "validation"], "settings")
         lower = metrics.of(line["metric"].iloc[0]).lower
-        best, largest = str(validation.idxmin() if lower else validation.idxmax()), str(sizes.idxmax())
+        best, largest = str(means.idxmin() if lower else means.idxmax()), str(sizes.idxmax())
         test = line[line["split"] == "test"].set_index("seed").groupby("settings")["value"]
         ends = test.get_group(largest), test.get_group(best)
         found = statistics.NOTHING if best == largest else statistics.paired(*ends)
@@ -236,7 +242,7 @@ STUDY = Study(
     one_rate=True,
     tables={
         "table.csv": points,
-        "falls.csv": lambda data: both_falls(data.final[data.final["main"]]),
+        "falls.csv": lambda data: both_falls(pd.concat([validation(data.final), data.scores])),
         "learning_rates.csv": tuning.tried,
     },
     page=[

@@ -122,7 +122,7 @@ def drawn(data: Data, path: Path) -> Path:
         for axis in panels:
             figures.size_axis(axis, sorted(own["steps"].unique()))
             axis.set_xlabel("training steps")
-    return marks.finish(figure, rows["interval"], path)
+    return marks.finish(figure, rows["interval"], data.scores["value"], path)
 
 
 def _gap(axis: Axes, gap: pd.DataFrame, scale: float) -> None:

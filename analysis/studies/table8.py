@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.kit import cells, language_runs, marks, method_tables, naming, pages, samples, tables
+from analysis.kit import cells, language_runs, marks, method_tables, naming, pages, samples
 from analysis.kit.compare import METHOD
 from analysis.kit.data import Data
 from analysis.kit.pages import TASK
@@ -47,7 +47,7 @@ def scored(final: pd.DataFrame) -> pd.DataFrame:
 
 
 def table(data: Data) -> pd.DataFrame:
-    """A row for each of CELL: mean, interval and n of `kit.tables.summarise`, ABOUT, exact, best, and for trained
+    """A row for each of CELL: what `kit.cells.summary` has, ABOUT, exact, best, and for trained
     methods the fields of `maths.statistics.Unpaired` to the task's best prompt, with p_holm.
 
     A prompt is a row of the method `frozen`; best marks the one with the highest mean of its task. exact: the prompt
@@ -59,7 +59,7 @@ def table(data: Data) -> pd.DataFrame:
     test = data.scores.assign(prompt_words=words)
     groups = test.groupby(CELL, sort=False)
     ends = groups["value"].agg(low="min", high="max")
-    found = tables.summarise(test, CELL).merge(ends.join(groups.agg(ABOUT)), on=CELL)
+    found = cells.summary(test, CELL).merge(ends.join(groups.agg(ABOUT)), on=CELL)
     still = found["high"] - found["low"] < statistics.NO_SPREAD
     found["exact"] = still & (found["label"] == "frozen") & (found["shots"] == 0)
     found["interval"] = found["interval"].where(~found["exact"])

@@ -17,8 +17,9 @@ NOISE = np.array([0.004, -0.004, 0.001, -0.001, 0.0])  # of a seed, other for ev
 
 def runs_of(scores: Mapping[Any, Sequence[float]], **fields: Any) -> pd.DataFrame:
     """The runs of some options, a score a seed, as `tables.load_runs` gives them: an option is a rank, or (label,
-    settings, parameters). Validation scores are the test scores, unless `validation` says other means."""
-    validation = fields.pop("validation", {})
+    settings, parameters). Validation scores are the test scores, unless `validation` says other means; of what is
+    written there is no score, but the loss."""
+    validation, written = fields.pop("validation", {}), fields.pop("written", False)
     rows = []
     for option, values in scores.items():
         label, settings, size = option if isinstance(option, tuple) else ("lora", f"r={option}, q+v", 1000 * option)
@@ -32,7 +33,8 @@ def runs_of(scores: Mapping[Any, Sequence[float]], **fields: Any) -> pd.DataFram
             seen = {"validation": validation.get(option, value), "test": value}
             for split, score in seen.items():
                 rows.append(shared | {"split": split, "metric": "loss", "value": 1 - score, "main": False})
-                rows.append(shared | {"split": split, "metric": "accuracy", "value": score, "main": True})
+                if split == "test" or not written:
+                    rows.append(shared | {"split": split, "metric": "accuracy", "value": score, "main": True})
     return pd.DataFrame(rows)
 
 
@@ -118,6 +120,17 @@ def test_two_tasks_and_more_seeds() -> None:
     first, second = answer.ranks(pd.concat(parts, ignore_index=True))
     assert first.startswith("reviews (minilm)") and "(10 seeds): add ARGS='seed=0,1,2,3,4,5,6,7,8,9,10," in first
     assert second.startswith("news (minilm)") and "one seed tells no rank" in second
+
+
+def test_what_is_written_is_compared_by_its_loss() -> None:
+    wide = [3 * value - 1.8 for value in noisy(0.90, 1)]  # 0.9 with a spread of seeds: less than 0.02 below, not 0.01
+    runs = runs_of({1: noisy(0.60, 0), 2: wide, 8: noisy(0.90, 3)}, written=True, validation={8: 0.91}, test_rows=60)
+    chance = np.random.default_rng(0).random(len(runs))  # what is written says nothing here, and its loss all
+    (line,) = answer.ranks(runs.assign(value=runs["value"].where(runs["metric"] == "loss", chance)))
+    pair = statistics.paired(pd.Series(wide), pd.Series(noisy(0.90, 3)))
+    assert 0.01 < pair.interval - pair.difference < 0.02
+    assert f"is r = 2, at most 0.02 nats below the best (r = 8 on validation data; {-pair.difference:+.3f} ±" in line
+    assert line.endswith("nats of loss) (n = 60 test rows, 5 seeds); r = 1 is worse (+0.300 ± 0.005 nats of loss).")
 
 
 def test_no_question_no_answer() -> None:

@@ -123,10 +123,14 @@ def test_a_section_sees_its_own_part_alone(tmp_path: Path) -> None:
 
 
 def test_a_row_has_a_column_for_each_value_and_cells_that_are_missing_are_empty() -> None:
-    rows = [("a", 1, 0.5, 0.01, 3.0), ("a", 8, 0.6, np.nan, 1.0), ("b", 8, 0.7, np.nan, np.nan)]
-    wide = cells.wide(pd.DataFrame(rows, columns=["line", "r", "mean", "interval", "n"]), ["line"], "r")
-    assert list(wide) == ["line", "r1", "r1_interval", "r1_n", "r8", "r8_interval", "r8_n"]
-    assert cells.wide_texts(wide, "r") == {"r = 1": ["50.0 ± 1.0 (3)", None], "r = 8": ["60.0 (1)", "70.0"]}
+    rows = [("a", 1, 0.5, 0.01, 3.0, 2), ("a", 8, 0.6, np.nan, 1.0, 0), ("b", 8, 0.7, np.nan, np.nan, np.nan)]
+    rows.append(("c", 8, np.nan, np.nan, 0.0, 3))
+    wide = cells.wide(pd.DataFrame(rows, columns=["line", "r", "mean", "interval", "n", "collapsed"]), ["line"], "r")
+    assert list(wide) == ["line", *(f"r{r}{part}" for r in (1, 8) for part in ("", "_interval", "_n", "_collapsed"))]
+    assert cells.wide_texts(wide, "r") == {
+        "r = 1": ["50.0 ± 1.0 (3; 2 collapsed)", None, None],
+        "r = 8": ["60.0 (1)", "70.0", "all 3 collapsed"],
+    }
 
 
 def test_what_tests_establish() -> None:

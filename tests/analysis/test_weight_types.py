@@ -119,7 +119,7 @@ def test_the_report_says_what_the_tests_establish(grid: None, study_dir: Path, r
     weight_types.STUDY.build(study_dir, runs_dir)
     text = (study_dir / "table.md").read_text()
     assert "q+v and q+k+v+o are highest on WikiSQL, q+k+v+o is highest on MNLI-m" in " ".join(text.split())
-    assert "2,560 parameters: the highest mean of 11 sets is up+down 85.0" in text
+    assert "2,560 parameters: the best mean of 11 sets is up+down 85.0" in text
     assert "Better than q+v: up+down; worse: k." in text
     assert "Corrected for all 16 tests of another set against q+v, 1 find the other better" in text
     assert "(up+down on rotten_tomatoes at 2,560)" in text and "(k on rotten_tomatoes at 2,560)" in text
@@ -158,7 +158,7 @@ def test_one_seed_is_no_test_and_no_reference_no_comparison(train: Train, study_
     text = (study_dir / "table.md").read_text()
     assert "is not tested" in text and "+q" not in "".join(row[0] for row in rows_of(text))
     assert ["q", "-10.0"] in rows_of(text)
-    assert "q+v has the highest mean in 1 of 1" in text
+    assert "q+v has the best mean in 1 of 1" in text
 
 
 def test_learning_rates_are_told_by_set(train: Train, study_dir: Path, runs_dir: Path) -> None:

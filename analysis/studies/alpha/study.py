@@ -42,8 +42,8 @@ def best(data: Data) -> pd.DataFrame:
 
 
 def table(data: Data) -> pd.DataFrame:
-    """A row a cell and kind of rate: mean, interval and n."""
-    return tables.summarise(data.scores, [*CELL, "alpha_over_r", "kind", "lr"])
+    """A row a cell and kind of rate: what `kit.cells.summary` has."""
+    return cells.summary(data.scores, [*CELL, "alpha_over_r", "kind", "lr"])
 
 
 def texts(data: Data) -> pd.DataFrame:
@@ -124,7 +124,7 @@ def draw(data: Data, path: Path) -> Path:
     for axis in axes[-1]:
         axis.set_xlabel(r"$\alpha / r$")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(names), frameon=False)
-    return marks.finish(figure, summary["interval"], path)
+    return marks.finish(figure, summary["interval"], test["value"], path)
 
 
 def _draw_rates(axis: Axes, best: pd.DataFrame, names: list[str]) -> None:

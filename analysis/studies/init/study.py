@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from analysis.kit import cells, figures, pages, tables
+from analysis.kit import cells, collapses, figures, pages, tables
 from analysis.kit.data import Data
 from analysis.kit.study import Study
 from analysis.maths.statistics import against, difference_text
@@ -50,17 +50,18 @@ def load(study_dir: Path, runs_dir: Path) -> pd.DataFrame:
 
 
 def table(data: Data) -> pd.DataFrame:
-    """A row a start: CELL, validation and test (means, fractions) with <split>_interval, n, first_loss, final_loss; if
-    gaussian is there, the test difference to it with its interval and p_holm; for both_zero, largest_entry of A and B.
+    """A row a start: CELL, validation and test (means, fractions) with <split>_interval, n, collapsed, first_loss,
+    final_loss; if gaussian is there, the test difference to it with its interval and p_holm; for both_zero,
+    largest_entry of A and B.
     """
-    main = data.final[data.final["main"]]
+    main = collapses.apart(data.final[data.final["main"]])
     parts = [
-        tables.summarise(main[main["split"] == split], CELL).rename(
+        cells.summary(main[main["split"] == split], CELL).rename(
             columns={"mean": split, "interval": f"{split}_interval"}
         )
         for split in ("validation", "test")
     ]
-    found = parts[0].drop(columns="n").merge(parts[1], on=CELL, how="left")
+    found = parts[0].drop(columns=["n", "collapsed"]).merge(parts[1], on=CELL, how="left")
     found = found.merge(data[LOSSES].drop(columns="runs"), on=CELL, how="left")
     differences = [
         against(group, ["init"], ["gaussian"])[["init", "difference", "interval", "p_holm"]]
@@ -148,9 +149,11 @@ def _scores(axis: Axes, runs: pd.DataFrame, own: pd.DataFrame, styles: dict[str,
         )
     axis.set_yticks(range(len(rows)), rows["init"] + rows["lr"].map(", lr {:g}".format))
     axis.tick_params(axis="y", length=0, pad=30)
-    low, high = 100 * runs["value"].min(), 100 * runs["value"].max()
-    margin = max(0.5, 0.1 * (high - low))
-    axis.set(xlim=(low - margin, high + margin), ylim=(len(rows) - 0.5, -0.5))
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    if runs["value"].notna().any():  # not every run has collapsed
+        low, high = 100 * runs["value"].min(), 100 * runs["value"].max()
+        margin = max(0.5, 0.1 * (high - low))
+        axis.set_xlim(low - margin, high + margin)
     axis.grid(axis="x", linewidth=0.4)
 
 

@@ -55,4 +55,4 @@ def memory(data: Data, path: Path) -> Path:
         if len(runs):
             marks.limit(axis, runs["value"], 0.15)
     update_marks.legend(figure, axes, shown)
-    return marks.finish(figure, rows["interval"], path)
+    return marks.finish(figure, rows["interval"], data.scores["value"], path)

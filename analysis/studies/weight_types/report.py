@@ -6,21 +6,23 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.kit import pages, tables, tuning
+from analysis.kit import metrics, pages, tables, tuning
 from analysis.kit.cells import mean_texts
 from analysis.kit.data import Data
 from analysis.kit.sentences import caution, listed, told
 from analysis.maths import statistics
-from analysis.studies.weight_types.sets import MEAN_OF_SINGLE, PLACE, REFERENCE, SEVERAL, order, sets_of
+from analysis.studies.weight_types.sets import MEAN_OF_SINGLE, PLACE, REFERENCE, SEVERAL, compared, order, sets_of
 
 READING = """\
 A budget is a number of parameters of LoRA, without a task's head; every set of weight types gets the rank that it
 buys. Ours are test scores in percent, mean ± half-width of the 95% Student-t interval (number of seeds); one seed gives
-no interval. The paper's columns are the validation accuracy of its Table 5: {paper}, {budget:,} parameters, attention
-only, single numbers on other tasks: compare how sets differ, not levels. There, {best}."""
+no interval. Where text is written, sets are compared by the test loss, nats a token, which scatters least between
+seeds; the score stands beside it. The paper's columns are the validation accuracy of its Table 5: {paper}, {budget:,}
+parameters, attention only, single numbers on other tasks: compare how sets differ, not levels. There, {best}."""
 TESTS = f"""\
-Below, differences are in points, paired by seed, ± half-width of their own 95% interval; p is of the paired t-test, by
-Holm's method corrected for the sets that are compared with {REFERENCE} at that budget; `*` marks p < 0.05."""
+Below, differences are in points, or nats of loss, paired by seed, ± half-width of their own 95% interval; p is of the
+paired t-test, by Holm's method corrected for the sets that are compared with {REFERENCE} at that budget; `*` marks
+p < 0.05."""
 RATES = """\
 Learning rates were chosen on validation data, for each set at one budget and with one seed, and are used for all its
 budgets and seeds. All sets start with as many rates, and more are tried where the best lies at the edge. Bold: chosen;
@@ -33,8 +35,10 @@ def page(ours: Callable[[Data], pd.DataFrame], paper: pd.DataFrame) -> list[page
     about = {"paper": paper["model"].iloc[0], "budget": paper["budget"].iloc[0], "best": paper_best(paper)}
 
     def found(data: Data) -> list[str]:
-        cautions = [f"- {model}: {_caution(cells)}" for model, cells in data.once(ours).groupby("model", sort=False)]
-        return [*verdicts(data.once(ours), data["differences.csv"]), *cautions]
+        rows, differences = compared(data.once(ours)), data["differences.csv"]
+        tests = differences[differences["reference"] == REFERENCE]
+        cautions = [f"- {model}: {_caution(own)}" for model, own in tests.groupby("model", sort=False)]
+        return [*verdicts(rows, differences), *cautions]
 
     return [
         textwrap.fill(READING.format(**about), 119),
@@ -42,11 +46,13 @@ def page(ours: Callable[[Data], pd.DataFrame], paper: pd.DataFrame) -> list[page
         lambda data: [TESTS] if data.rates.empty else [TESTS, RATES],
         pages.sections(
             "## {task} ({model})",
-            lambda data: _findings(data.once(ours), data),
-            pages.under("Test {metric}:", pages.table(lambda data: quality(data.once(ours), paper))),
-            pages.under("What a budget buys:", pages.table(lambda data: bought(data.once(ours)))),
-            pages.under(f"Minus {REFERENCE}:", pages.table(lambda data: _minus(_compared(data)))),
+            lambda data: _findings(compared(data.once(ours)), data),
+            lambda data: f"Test {' and '.join(data.once(ours)['metric'].unique())}:",
+            pages.table(lambda data: quality(data.once(ours), paper)),
+            pages.under("What a budget buys:", pages.table(lambda data: bought(compared(data.once(ours))))),
+            pages.under(f"Minus {REFERENCE}:", pages.table(lambda data: _minus(_against_reference(data)))),
             pages.under("Learning rates:", pages.table(_rates)),
+            by=["model", "task"],
             where={"source": "ours"},
         ),
     ]
@@ -61,7 +67,7 @@ def _findings(cells: pd.DataFrame, data: Data) -> list[str]:
     return lines if own.empty else [*lines, f"- {tables.head_rate(own)}"]
 
 
-def _compared(data: Data) -> pd.DataFrame:
+def _against_reference(data: Data) -> pd.DataFrame:
     rows = data["differences.csv"]
     return rows[rows["reference"] == REFERENCE]
 
@@ -71,8 +77,8 @@ def _rates(data: Data) -> pd.DataFrame:
     return pd.DataFrame() if rates is None or rates.empty else learning_rates(rates)
 
 
-def _caution(cells: pd.DataFrame) -> str:
-    return caution(cells["n"], int(cells.groupby(["task", "budget"]).size().max()) - 1)
+def _caution(tests: pd.DataFrame) -> str:
+    return caution(tests["pairs"], int(tests.groupby(["task", "budget"]).size().max()))
 
 
 def paper_best(paper: pd.DataFrame) -> str:
@@ -86,16 +92,15 @@ def paper_best(paper: pd.DataFrame) -> str:
 
 def verdicts(table: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
     """What all budgets, tasks and models come to, as markdown list items. Tests are corrected for all of their kind."""
-    groups = [cells.set_index("weight_types")["mean"] for _, cells in table.groupby([*PLACE, "budget"], sort=False)]
-    compared = [means for means in groups if REFERENCE in means and len(means) > 1]
-    if not compared:
+    gains = table["mean"].where(~metrics.lower_is_better(table), -table["mean"])
+    groups = table.assign(gain=gains).set_index("weight_types").groupby([*PLACE, "budget"], sort=False)["gain"]
+    found = [means for _, means in groups if REFERENCE in means and len(means) > 1]
+    if not found:
         return [f"- {REFERENCE} has no run beside another set: nothing is compared."]
-    first = sum(means[REFERENCE] == means.max() for means in compared)
-    lines = [
-        f"- {REFERENCE} has the highest mean in {first} of {len(compared)} comparisons (a model, a task, a budget)."
-    ]
+    first = sum(means[REFERENCE] == means.max() for means in found)
+    lines = [f"- {REFERENCE} has the best mean in {first} of {len(found)} comparisons (a model, a task, a budget)."]
     tests = corrected(differences, REFERENCE)
-    better, worse, _ = told(tests)
+    better, worse, _ = told(tests, lower=metrics.lower_is_better(tests))
     if tests.empty:
         lines.append(f"- Whether {REFERENCE} is the best choice is not tested: that takes two seeds that differ.")
     else:
@@ -106,10 +111,10 @@ def verdicts(table: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
         )
     contrasts = corrected(differences, MEAN_OF_SINGLE)
     if len(contrasts):
-        more, less, _ = told(contrasts)
+        more, less, _ = told(contrasts, lower=metrics.lower_is_better(contrasts))
         lines.append(
-            f"- More types at a lower rank, or one at a higher? {SEVERAL} minus the mean of the four single types is "
-            f"above zero in {len(more)} of {len(contrasts)} tests{_listed(more)} and below in {len(less)}"
+            f"- More types at a lower rank, or one at a higher? {SEVERAL} is better than the mean of the four single "
+            f"types in {len(more)} of {len(contrasts)} tests{_listed(more)} and worse in {len(less)}"
             f"{_listed(less)}, corrected for all of them; the rest do not tell them apart."
         )
     return lines
@@ -141,10 +146,11 @@ def _listed(rows: pd.DataFrame) -> str:
 
 
 def finding(cells: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """A list item on the sets of one budget of a model and a task: the highest mean, and what the tests establish."""
-    ranked = cells.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
+    """A list item on the sets of one budget of a model and a task: the best mean, and what the tests establish."""
+    lower = metrics.of(cells["metric"].iloc[0]).lower
+    ranked = cells.sort_values("mean", ascending=lower, kind="stable", ignore_index=True)
     named = [" ".join(pair) for pair in zip(ranked["weight_types"], mean_texts(ranked), strict=True)]
-    line = f"- {cells['budget'].iloc[0]:,} parameters: the highest mean of {len(cells)} sets is {named[0]}, the lowest "
+    line = f"- {cells['budget'].iloc[0]:,} parameters: the best mean of {len(cells)} sets is {named[0]}, the worst "
     line += f"{named[-1]}"
     place = ranked.index[ranked["weight_types"] == REFERENCE]
     if len(place) and 0 < place[0] < len(ranked) - 1:
@@ -152,7 +158,7 @@ def finding(cells: pd.DataFrame, differences: pd.DataFrame) -> str:
     tests = differences[(differences["reference"] == REFERENCE) & differences["p"].notna()]
     if tests.empty:
         return line + "; no test."
-    better, worse, _ = map(sets_of, told(tests))
+    better, worse, _ = map(sets_of, told(tests, lower=lower))
     return f"{line}. Better than {REFERENCE}: {listed(better)}; worse: {listed(worse)}."
 
 
@@ -167,9 +173,13 @@ def scale(cells: pd.DataFrame) -> str:
 
 
 def quality(cells: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
-    """Table 5 of a model and task: a row a set, a column a budget, and the paper's tasks beside."""
+    """Table 5 of a model and task: a row a set, a column a metric and budget, and the paper's tasks beside."""
     names = sorted({*cells["weight_types"], *paper["weight_types"]}, key=order)
-    columns = _columns(cells, mean_texts(cells), names)
+    columns: dict[str, Any] = {}
+    several = cells["metric"].nunique() > 1
+    for metric, own in cells.groupby("metric", sort=False):
+        title = f"{metrics.of(str(metric)).heading}, " if several else ""
+        columns |= _columns(own, mean_texts(own), names, title)
     for task, numbers in paper.groupby("task", sort=False):
         shown = [f"{100 * mean:.1f} (r = {r})" for mean, r in zip(numbers["mean"], numbers["r"], strict=True)]
         known = dict(zip(numbers["weight_types"], shown, strict=True))
@@ -187,19 +197,21 @@ def bought(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _minus(rows: pd.DataFrame) -> pd.DataFrame:
+    fields = rows[["difference", "interval", "p_holm", "pairs"]].itertuples(index=False, name=None)
     texts = [
-        statistics.difference_text(*row[:3]) if row[3] else "no seed in common"
-        for row in rows[["difference", "interval", "p_holm", "pairs"]].itertuples(index=False, name=None)
+        statistics.difference_text(minus, interval, p, scale, digits) if pairs else "no seed in common"
+        for (minus, interval, p, pairs), (scale, digits) in zip(fields, metrics.units(rows), strict=True)
     ]
     return pd.DataFrame(_columns(rows, texts, sets_of(rows)))
 
 
-def _columns(rows: pd.DataFrame, texts: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
-    """The columns of a table with a row for each of `names` and a column a budget; texts: one a row of `rows`."""
+def _columns(rows: pd.DataFrame, texts: Sequence[str], names: Sequence[str], title: str = "") -> dict[str, Any]:
+    """The columns of a table with a row for each of `names` and a column a budget, whose heads begin with title; texts:
+    one a row of `rows`."""
     known = dict(zip(zip(rows["weight_types"], rows["budget"], strict=True), texts, strict=True))
     columns: dict[str, Any] = {"weights": list(names)}
     for budget in sorted(rows["budget"].unique()):
-        columns[f"{budget:,} parameters"] = [known.get((name, budget)) for name in names]
+        columns[f"{title}{budget:,} parameters"] = [known.get((name, budget)) for name in names]
     return columns
 
 

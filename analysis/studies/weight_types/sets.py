@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.kit import tables
+from analysis.claims.measures import is_written, per_run
+from analysis.kit import cells, tables
 from analysis.maths import statistics
 from lora.config import WEIGHT_TYPES, InputError
 
@@ -65,27 +66,42 @@ def with_budgets(runs: pd.DataFrame) -> pd.DataFrame:
     return table.assign(deviation=table["lora_params"] / table["budget"] - 1)
 
 
-def tabulate(test: pd.DataFrame) -> pd.DataFrame:
-    """A row for each of CELL: mean, interval and n over seeds, r, lora_params, deviation, alpha and lr.
+def scored(final: pd.DataFrame) -> pd.DataFrame:
+    """The test scores of each task's main metric, after, where text is written, the test loss, by which its sets are
+    compared."""
+    test = final[final["split"] == "test"]
+    written = per_run(final).groupby(["model", "task"]).filter(is_written)["run_id"]
+    loss = (test["metric"] == "loss") & test["run_id"].isin(written)
+    return pd.concat([test[loss], test[test["main"]]])
 
-    Sorted by model, task and budget, and in each the sets by `order`.
+
+def compared(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of rows of `scored`, or of their table, those of the metric by which a task's sets are compared."""
+    return rows[rows["metric"] == rows.groupby(["model", "task"])["metric"].transform("first")]
+
+
+def tabulate(test: pd.DataFrame) -> pd.DataFrame:
+    """A row for each of CELL: what `kit.cells.summary` has, r, lora_params, deviation, alpha and lr.
+
+    Sorted by model, task, metric (the loss first) and budget, and in each the sets by `order`.
     """
     about = dict.fromkeys(("r", "lora_params", "deviation", "alpha", "lr"), "first")
-    table = tables.summarise(test, CELL).merge(test.groupby(CELL).agg(about), on=CELL)
+    table = cells.summary(test, CELL).merge(test.groupby(CELL).agg(about), on=CELL)
     places = {name: place for place, name in enumerate(sets_of(table))}
-    table["place"] = table["weight_types"].map(places)
-    return table.sort_values([*PLACE, "budget", "place"], ignore_index=True).drop(columns="place")
+    table = table.assign(score=table["metric"] != "loss", place=table["weight_types"].map(places))
+    order = ["model", "task", "score", "budget", "place"]
+    return table.sort_values(order, ignore_index=True).drop(columns=["score", "place"])
 
 
 def differences(test: pd.DataFrame) -> pd.DataFrame:
-    """Paired comparisons by seed within each model, task and budget: PLACE, budget, weight_types, reference, and the
-    fields of `maths.statistics.against`.
+    """Paired comparisons by seed within each model, task and budget, of the metric that `compared` takes: PLACE,
+    budget, weight_types, reference, and the fields of `maths.statistics.against`.
 
     Every set minus REFERENCE, with p_holm corrected for the sets of that budget; and SEVERAL minus the mean of SINGLE,
     one comparison a budget, corrected for the budgets of that model and task. What is not there is not compared.
     """
     rows: list[dict[Any, Any]] = []
-    for key, runs in test.groupby([*PLACE, "budget"]):
+    for key, runs in compared(test).groupby([*PLACE, "budget"]):
         shared: dict[str, Any] = dict(zip([*PLACE, "budget"], key, strict=True))
         sets = set(runs["weight_types"])
         if REFERENCE in sets:

@@ -41,6 +41,11 @@ def ours(data: Data) -> pd.DataFrame:
     return sets.tabulate(data.scores)
 
 
+def drawn(data: Data) -> pd.DataFrame:
+    """Our rows of the metrics by which sets are compared."""
+    return sets.compared(ours(data))
+
+
 def rates(data: Data) -> pd.DataFrame | None:
     """The rates that were tried for each set; None where none was tuned."""
     names = data.runs[[*METHOD, "weight_types"]].drop_duplicates()
@@ -56,6 +61,7 @@ STUDY = Study(
     runs=load,
     columns=["budget", "lora_params"],
     cell=sets.CELL,
+    scores=sets.scored,
     one_rate=True,
     tables={
         "table.csv": table,
@@ -71,7 +77,7 @@ STUDY = Study(
     figures={
         "weight_types.png": marks.Dots(
             x="weight_types", side="budget", label="LoRA on", legend="parameters", order=sets.order, tick=tick,
-            divide=sets.is_attention, of=ours,
+            divide=sets.is_attention, of=drawn,
         )
     },
 )  # fmt: skip

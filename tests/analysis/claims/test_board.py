@@ -22,7 +22,7 @@ from analysis.claims import __main__ as command
 from analysis.claims import words
 from analysis.claims.board import CLAIMS
 from analysis.claims.engine import RULE, Case, Claim, Judged, Verdict, judge, pool
-from analysis.claims.measures import Block, collapsed, per_run
+from analysis.claims.measures import Block, best, per_run
 from analysis.claims.scales import NATS, PLAIN, POINTS, TIMES
 from analysis.claims.sources import read
 from analysis.maths import estimates
@@ -182,7 +182,7 @@ def test_where_text_is_written_the_loss_is_judged_and_chooses(tmp_path: Path) ->
 def test_runs_that_predict_one_class_are_left_out_and_counted(tmp_path: Path) -> None:
     rows = [row for seed in range(6) for row in run("lora", seed, 0.80 + 0.001 * seed)]
     rows += [row for seed in range(4) for row in run("full", seed, 0.70 + 0.002 * seed)]
-    rows += [row for seed in (4, 5) for row in run("full", seed, 0.5)]
+    rows += [row for seed in (4, 5) for row in run("full", seed, 0.5, collapsed=True)]
     write(tmp_path, "compare_methods/runs.csv", rows)
     (found,) = one(CLAIM["as_good_as_full"], tmp_path).cases
     assert found.estimate.n == 4 and found.estimate.value == pytest.approx(0.1 - 0.0015)
@@ -191,14 +191,25 @@ def test_runs_that_predict_one_class_are_left_out_and_counted(tmp_path: Path) ->
     assert "2 of 6" in words.of_case(CLAIM["as_good_as_full"], found)
 
 
-def test_a_collapse_is_what_runs_say_or_what_several_reach() -> None:
-    def lost(scores: list[float], **more: Any) -> list[bool]:
-        return collapsed(pd.DataFrame({"value": scores} | more)).tolist()
+def test_the_best_setting_is_chosen_over_the_seeds_that_all_have() -> None:
+    """Seeds 2 and 3 are easy: settings that were run with them are no better for that."""
+    scores = {"a": (0.70, 0.72), "b": (0.69, 0.71, 0.90, 0.92), "c": (0.60, 0.61, 0.80)}
+    rows = [
+        {"settings": name, "seed": seed, "validation": score}
+        for name, own in scores.items()
+        for seed, score in enumerate(own)
+    ]
 
-    assert lost([0.9, 0.52, 0.5, 0.5], collapsed=[False, True, True, None]) == [False, True, True, False]
-    assert lost([0.9, 0.5, 0.5, 0.51, 0.8, 0.85, 0.8]) == [False, True, True, True, False, False, False]
-    assert not any(lost([0.9, 0.5, 0.51, 0.8]))  # none twice: it may be a poor method
-    assert not any(lost([0.9, 0.85, 0.85, 0.92]))  # twice, and near the others
+    def chosen(*more: dict[str, Any]) -> list[tuple[str, int]]:
+        found = best(pd.DataFrame([*rows, *more]))
+        return list(zip(found["settings"], found["seed"], strict=True))
+
+    assert chosen() == [("a", 0), ("a", 1)]
+    # A seed without a score is none, and where none is shared each has its own.
+    assert chosen({"settings": "a", "seed": 2, "validation": math.nan}) == [("a", 0), ("a", 1), ("a", 2)]
+    assert chosen({"settings": "d", "seed": 9, "validation": 0.5}) == [("b", seed) for seed in range(4)]
+    assert best(pd.DataFrame(rows).assign(validation=math.nan)).shape[0] == len(rows)
+    assert best(pd.DataFrame(rows)[:0]).empty
 
 
 def packed(correct: np.ndarray, losses: np.ndarray, weight: np.ndarray) -> dict[str, Any]:
@@ -218,10 +229,7 @@ def test_items_that_are_kept_are_in_the_error(archived: bool, tmp_path: Path) ->
         correct[label, seed] = rng.random(50) < chance
         losses[label, seed] = rng.random(50).astype("<f2")
         rows += run(label, seed, float(correct[label, seed].mean()))
-        lines.append(
-            {"run_id": rows[-1]["run_id"], "items": packed(correct[label, seed], losses[label, seed], weight)}
-            | {"metrics": {"collapsed": False}}
-        )
+        lines.append({"run_id": rows[-1]["run_id"], "items": packed(correct[label, seed], losses[label, seed], weight)})
     folder = tmp_path / "results" / "quick"
     write(folder, "compare_methods/runs.csv", rows)
     write(folder, "table3/runs.csv", [row | WRITTEN for row in rows])
@@ -234,7 +242,6 @@ def test_items_that_are_kept_are_in_the_error(archived: bool, tmp_path: Path) ->
             own = tmp_path / "results" / "runs" / str(line["run_id"])
             own.mkdir(parents=True)
             (own / "items.json").write_text(json.dumps(line["items"]))
-            (own / "metrics.json").write_text(json.dumps(line["metrics"]))
     differences = np.stack([1.0 * correct["lora", seed] - correct["full", seed] for seed in range(3)])
     judged = one(CLAIM["as_good_as_full"], folder)
     assert judged.cases[0].estimate == pytest.approx(estimates.two_way(differences))
@@ -259,7 +266,7 @@ def test_items_of_one_side_alone_or_of_other_tests_are_not_paired(tmp_path: Path
     for given in ([some, None, some, some], [some, some | {"of": "other"}, some, some]):
         with gzip.open(folder / "compare_methods" / "records.jsonl.gz", "wt") as file:
             for run_id, items in zip(ids, given, strict=True):
-                file.write(json.dumps({"run_id": run_id, "items": items, "metrics": {"collapsed": False}}) + "\n")
+                file.write(json.dumps({"run_id": run_id, "items": items}) + "\n")
         assert not one(CLAIM["as_good_as_full"], folder).cases[0].items
     (folder / "compare_methods" / "records.jsonl.gz").write_bytes(b"no archive")
     with pytest.raises(InputError, match=r"records\.jsonl\.gz is damaged .*; pack the study again"):
@@ -267,7 +274,7 @@ def test_items_of_one_side_alone_or_of_other_tests_are_not_paired(tmp_path: Path
 
 
 def test_a_study_whose_runs_all_predict_one_class_has_no_estimate(tmp_path: Path) -> None:
-    rows = [row for seed in range(3) for row in run("lora", seed, 0.5)]
+    rows = [row for seed in range(3) for row in run("lora", seed, 0.5, collapsed=True)]
     rows += [row for seed in range(6) for row in run("full", seed, 0.80 + 0.002 * seed)]
     write(tmp_path, "compare_methods/runs.csv", rows)
     judged = one(CLAIM["as_good_as_full"], tmp_path)

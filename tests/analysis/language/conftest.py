@@ -66,7 +66,7 @@ def store(list_run: Callable[..., None], runs_dir: Path) -> Callable[..., str]:
         rank = method.get("r") or method.get("bottleneck") or 1
         metrics = {
             "trainable_params": params if params is not None else SIZES.get(method["name"], 57_600 * rank),
-            "total_params": 134_515_008, "train_examples": n, "train_seconds": 0.0 if shots else 20.0,
+            "total_params": 134_515_008, "head_params": 0, "train_examples": n, "train_seconds": 0.0 if shots else 20.0,
             "tokens_per_second": None if method["name"] == "frozen" else 500.0, "peak_memory_bytes": 10**9,
             "main_metric": names[0], "validation_metric": names[0] if measured else "loss",
             "metrics": [dict(zip(("split", "metric", "value"), score, strict=True)) for score in scores],

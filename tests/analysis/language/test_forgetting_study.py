@@ -81,6 +81,7 @@ def test_numbers_are_those_of_scipy(three_seeds: None, study_dir: Path, runs_dir
         return np.array(values)
 
     table = pd.read_csv(study_dir / "table.csv", keep_default_na=False, na_values=[""], dtype={"settings": str})
+    assert table["metric"].iloc[:: len(METHODS)].tolist()[:2] == ["loss", "logical_form"]  # all of one, then the other
     table = table.fillna({"settings": ""}).set_index(["metric", "label", "settings"]).sort_index()
     found = table.loc["forgetting_bbc_news"]
     assert found.loc[("lora", "r=8, q+v"), "mean"] == pytest.approx(rises(2).mean(), rel=1e-5)
@@ -93,6 +94,13 @@ def test_numbers_are_those_of_scipy(three_seeds: None, study_dir: Path, runs_dir
         assert found.loc[name, "zero_p_holm"] == pytest.approx(p, rel=1e-4), name
     for name, p in zip(names[1:], holm(against_full), strict=True):
         assert found.loc[name, "full_p_holm"] == pytest.approx(p, rel=1e-4), name
+    by_seed = [
+        np.array([METHODS[i][2] + noise - (-1) ** s * 0.001 * (i + 1) for s, noise in enumerate(NOISE)])
+        for i in range(len(METHODS))
+    ]
+    learnt = [stats.ttest_rel(own, by_seed[0]).pvalue for own in by_seed[1:]]
+    for name, p in zip(names[1:], holm(learnt), strict=True):
+        assert table.loc["loss"].loc[name, "full_p_holm"] == pytest.approx(p, rel=1e-4), name
     assert table.loc["loss", "zero_p_holm"].isna().all() and table.loc["logical_form", "before"].isna().all()
 
     ranks = pd.read_csv(study_dir / "ranks.csv").set_index("metric")
@@ -118,6 +126,9 @@ def test_sentences_follow_the_numbers(three_seeds: None, study_dir: Path, runs_d
         "lora q+v: from 0.061 at r = 1 to 0.412 at r = 64 (+0.351 ± 0.006, p < 0.001 *): more rank forgets more."
         in text
     )
+    head = next(line for line in text.splitlines() if line.startswith("| method"))
+    learnt = [cell.strip() for cell in head.split("|")][5:8]
+    assert learnt == ["test loss", "test loss, minus full", "test logical_form"]
     line = next(line for line in text.splitlines() if line.startswith("| norm_only"))
     assert "| +0.398 ± 0.014, p < 0.001 * " in line and line.count("| -0.609 ± 0.029, p < 0.001 * ") == 2
 
